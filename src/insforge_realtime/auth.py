@@ -1,0 +1,299 @@
+"""Who is this? Turns the `auth` of a Socket.IO CONNECT into an `Identity`, or refuses it.
+
+Here live the keys, the verification of JWTs (HS256 by the configured secret; RS256, ES256, EdDSA by a JWKS)
+and the cache of that JWKS. What an identity *may do* is decided by the database's policies, not here; nothing
+here knows connections, channels or PostgreSQL. All that comes in is hostile: whatever it is, the answer is an
+`Identity`, `Unauthorized`, or `Unavailable` where the JWKS cannot be read. No message and no log has a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import math
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+
+import jwt
+import orjson
+import structlog
+
+from insforge_realtime.errors import ConfigError, RequestError, Unauthorized, Unavailable
+from insforge_realtime.model import Identity, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic import SecretStr
+
+    from insforge_realtime.config import Config
+
+log = structlog.get_logger(__name__)
+
+MAX_TOKEN_CHARS = 16 * 1024
+NBF_LEEWAY = 5
+END_OF_YEAR_9999 = 253_402_300_799
+SHORTEST_SECRET = 32  # bytes; RFC 7518 asks as many of HS256
+SHORTEST_RSA = 2048  # bits; RFC 7518 again
+JWKS_TIMEOUT = 5.0
+JWKS_MAX_BYTES = 1_000_000
+JWKS_RETRY_AFTER = 10  # anyone can invent a kid, so unknown ones must not become a stream of fetches
+JWKS_STALE_AFTER = 600
+
+# A key verifies one algorithm only, told by its type and never by the token: no alg confusion.
+ALGORITHM_OF_KEY = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
+
+ANON = Identity(Role.ANON, '{"role":"anon"}')
+ADMIN = Identity(Role.PROJECT_ADMIN, '{"role":"project_admin"}')
+
+# Signatures only: for claims PyJWT has a clock of its own, and a parser that passes what PostgreSQL refuses.
+_jws = jwt.PyJWS()
+
+
+class Authenticator:
+    """Tells who a client is, by what the configuration trusts; ConfigError for an unusable secret."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+        self._config, self._clock = config, clock
+        self._secret = config.jwt_secret and _hmac_key(config.jwt_secret.get_secret_value())
+        self._jwks = _Jwks(config.jwks_url, clock) if config.jwks_url else None
+        if config.jwt_secret and len(config.jwt_secret.get_secret_value().encode()) < SHORTEST_SECRET:
+            log.warning("REALTIME_JWT_SECRET is short enough to be guessed", needed_bytes=SHORTEST_SECRET)
+
+    async def identify(self, auth: object) -> Identity:
+        """The identity that `auth`, the JSON of a CONNECT packet, proves; or Unauthorized, Unavailable."""
+        token, api_key = _credentials(auth)
+        if token:
+            return ANON if _same(token, self._config.anon_key) else await self._verified(token)
+        if api_key:
+            if _same(api_key, self._config.api_key):
+                return ADMIN
+            raise Unauthorized("The apiKey is not valid here; check the project's key")
+        if self._config.allow_anonymous:
+            return ANON
+        raise Unauthorized('A token is needed: connect with auth {"token": "…"}')
+
+    async def _verified(self, token: str) -> Identity:
+        """The identity of a JWT. It waits only where the JWKS must be fetched, never for HS256."""
+        if len(token) > MAX_TOKEN_CHARS:
+            raise Unauthorized("The token is too long: 16 KB at most")
+        try:
+            algorithm, kid = _header(token)
+            key = await self._key(algorithm, kid)
+            return self._identity(orjson.loads(_jws.decode(token, key, algorithms=[algorithm])))
+        except RequestError:
+            raise
+        except jwt.InvalidSignatureError:
+            raise Unauthorized("The token's signature is wrong: it is signed with another key") from None
+        except Exception as error:
+            # Only the name: the messages of the libraries quote the token.
+            log.debug("token refused", error=type(error).__name__)
+            raise Unauthorized("The token is not a valid JWT, nor a key that is known here") from None
+
+    async def _key(self, algorithm: str, kid: str | None) -> bytes | jwt.PyJWK:
+        if algorithm == "HS256" and self._secret:
+            return self._secret
+        if algorithm in ALGORITHM_OF_KEY.values() and self._jwks:
+            return await self._jwks.key(algorithm, kid)
+        accepted = ["HS256"] * bool(self._secret) + [*ALGORITHM_OF_KEY.values()] * bool(self._jwks)
+        raise Unauthorized(f"The token's algorithm is not among: {', '.join(accepted) or 'none, send a key'}")
+
+    def _identity(self, claims: dict[str, Any]) -> Identity:
+        """The identity that verified claims stand for."""
+        role = _role(claims)
+        claims["role"] = role.value  # a policy that reads the claim must see the role it is judged as
+        text = orjson.dumps(claims).decode()  # first: it refuses what is nested too deep to look through
+        _refuse_unstorable(claims)
+        expires_at, not_before = _instant(claims, "exp"), _instant(claims, "nbf")
+        if expires_at is not None and expires_at <= self._clock():
+            raise Unauthorized("The token has expired")
+        if not_before is not None and not_before > self._clock() + NBF_LEEWAY:
+            raise Unauthorized("The token is not valid yet (nbf); check the issuer's clock")
+        self._check_addressee(claims)
+        if not isinstance(claims.get("sub", ""), str):
+            raise Unauthorized("The token's sub must be a string")
+        return Identity(role, text, claims.get("sub"), expires_at)
+
+    def _check_addressee(self, claims: dict[str, Any]) -> None:
+        aud, audience, issuer = claims.get("aud"), self._config.jwt_audience, self._config.jwt_issuer
+        if audience is not None and audience not in (aud if isinstance(aud, list) else [aud]):
+            raise Unauthorized("The token is meant for another audience (aud)")
+        if issuer is not None and claims.get("iss") != issuer:
+            raise Unauthorized("The token is from another issuer (iss)")
+
+
+def mint(
+    secret: str,
+    *,
+    subject: str | None,
+    role: str,
+    ttl: float,
+    audience: str | None = None,
+    issuer: str | None = None,
+    claims: Mapping[str, object] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> str:
+    """An HS256 token that is valid for `ttl` seconds, rounded up; `claims` override all the others."""
+    times = {"iat": int(clock()), "exp": math.ceil(clock() + ttl)}
+    named = {"sub": subject, "role": role, "aud": audience, "iss": issuer}
+    payload = {name: value for name, value in named.items() if value is not None}
+    return jwt.encode(payload | times | dict(claims or {}), _hmac_key(secret), algorithm="HS256")
+
+
+def _credentials(auth: object) -> tuple[str | None, str | None]:
+    """The token and the apiKey in `auth`: at most one, for which of two counts would be a guess."""
+    if auth is not None and not isinstance(auth, dict):
+        raise Unauthorized('auth must be an object, {"token": "…"} or {"apiKey": "…"}')
+    given = {name: auth[name] for name in ("token", "apiKey") if auth and auth.get(name) not in (None, "")}
+    if not all(isinstance(value, str) for value in given.values()):
+        raise Unauthorized("token and apiKey must be strings")
+    if len(given) > 1:
+        raise Unauthorized("Send either a token or an apiKey, not both")
+    return given.get("token"), given.get("apiKey")
+
+
+def _same(given: str, key: SecretStr | None) -> bool:
+    """Whether they are equal, in a time that does not tell how nearly. JSON can spell what is not Unicode."""
+    expected = b"" if key is None else key.get_secret_value().encode(errors="surrogatepass")
+    return key is not None and hmac.compare_digest(given.encode(errors="surrogatepass"), expected)
+
+
+def _hmac_key(secret: str) -> bytes:
+    """The secret as a key, padded with zeros as HMAC does itself, lest PyJWT warn of short ones."""
+    try:
+        key: bytes = jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError as error:
+        raise ConfigError(f"REALTIME_JWT_SECRET: {error}") from None
+    return key.ljust(SHORTEST_SECRET, b"\0")
+
+
+def _header(token: str) -> tuple[str, str | None]:
+    """What the token says of its key: a hint, which PyJWT holds against the key that it leads to."""
+    header = orjson.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
+    return header["alg"], header.get("kid")
+
+
+def _refuse_unstorable(value: object) -> None:
+    """No NUL: jsonb has none. No integer over 64 bits: orjson rounds it, and two ids could become one."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            _refuse_unstorable(item)
+    elif (isinstance(value, str) and "\0" in value) or (isinstance(value, float) and abs(value) >= 2**63):
+        raise Unauthorized("The token's claims contain a NUL character or a number that is too large")
+
+
+def _instant(claims: dict[str, Any], name: str) -> float | None:
+    """A claim that is a point in time, where there is one."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value > END_OF_YEAR_9999:
+        raise Unauthorized(f"The token's {name} must be a time, in seconds since 1970")
+    return float(value)
+
+
+def _role(claims: dict[str, Any]) -> Role:
+    try:
+        return Role(claims.get("role", Role.AUTHENTICATED))
+    except ValueError:
+        raise Unauthorized(f"The token's role must be one of: {', '.join(Role)}") from None
+
+
+class _Jwks:
+    """The public keys at a URL, remembered; fetched in a thread, by one fetch that all who wait share."""
+
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        self._url, self._clock = url, clock
+        self._keys: list[jwt.PyJWK] = []
+        self._read_at = self._tried_at = -math.inf
+        self._failed = False
+        self._fetch: asyncio.Task[None] | None = None
+
+    async def key(self, algorithm: str, kid: str | None) -> jwt.PyJWK:
+        """The key of a token; Unauthorized where there is none, Unavailable where that cannot be known."""
+        found = self._find(algorithm, kid)
+        if not found and (fetch := self._started()):
+            # Unlike wait_for, wait cancels nothing: neither in time nor when this caller goes away.
+            await asyncio.wait({fetch}, timeout=JWKS_TIMEOUT)
+            found = self._find(algorithm, kid)
+        elif self._passed(self._read_at, JWKS_STALE_AFTER):
+            self._started()  # nobody waits: the old keys serve until the new ones are here
+        if not found and (self._failed or self._fetch or not self._keys):
+            raise Unavailable("The keys that verify tokens cannot be read right now; try again")
+        if not found:
+            raise Unauthorized("The token is signed with a key that is not in the JWKS")
+        if kid is None and len(found) > 1:
+            raise Unauthorized("The token must name its key (kid)")
+        return found[0]
+
+    def _find(self, algorithm: str, kid: str | None) -> list[jwt.PyJWK]:
+        return [k for k in self._keys if k.algorithm_name == algorithm and kid in (None, k.key_id)]
+
+    def _passed(self, since: float, seconds: float) -> bool:
+        return abs(self._clock() - since) >= seconds  # abs: a clock set back must not stop the refreshing
+
+    def _started(self) -> asyncio.Task[None] | None:
+        """The fetch in flight; else a new one, unless the last is too recent."""
+        if self._fetch is None and self._passed(self._tried_at, JWKS_RETRY_AFTER):
+            self._tried_at = self._clock()
+            self._fetch = asyncio.create_task(self._load())
+        return self._fetch
+
+    async def _load(self) -> None:
+        try:
+            self._keys = await asyncio.to_thread(_fetched_keys, self._url)
+            self._read_at, self._failed = self._clock(), False
+        except Exception as error:
+            self._failed = True
+            log.warning("the JWKS cannot be read; the keys known so far stay valid", error=str(error))
+        finally:
+            self._fetch = None
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """A redirect may not lead from https to where anyone can answer."""
+
+    def redirect_request(self, req: urllib.request.Request, *rest: Any, **named: Any) -> Any:
+        redirected = super().redirect_request(req, *rest, **named)
+        if redirected is not None and redirected.type != req.type:
+            raise URLError("redirected to another scheme")
+        return redirected
+
+
+def _fetched_keys(url: str) -> list[jwt.PyJWK]:
+    """Read a JWKS, in `JWKS_TIMEOUT` or so at most. Raises whatever went wrong."""
+    headers = {"User-Agent": "insforge-realtime"}  # some CDNs refuse Python's own
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 -- Config admits http and https only
+    with urllib.request.build_opener(_SameScheme).open(request, timeout=JWKS_TIMEOUT) as response:
+        keys = orjson.loads(_body(response))["keys"]
+    if not isinstance(keys, list):
+        raise ValueError("the answer is not a JWKS")
+    return [key for key in map(_usable, keys) if key is not None]
+
+
+def _body(response: Any) -> bytes:
+    """The body, unless it is too long or drips in too slowly: the socket's timeout is for each read alone."""
+    deadline, body = time.monotonic() + JWKS_TIMEOUT, b""
+    while chunk := response.read1(65536):
+        body += chunk
+        if len(body) > JWKS_MAX_BYTES or time.monotonic() > deadline:
+            raise ValueError("the answer is too long or too slow")
+    return body
+
+
+def _usable(jwk: Any) -> jwt.PyJWK | None:
+    """The key of a JWK, where it is one that verifies tokens here."""
+    try:
+        algorithm = ALGORITHM_OF_KEY[jwk["kty"], jwk.get("crv")]
+        if jwk.get("use", "sig") != "sig" or jwk.get("alg", algorithm) != algorithm or "d" in jwk:
+            return None
+        key = jwt.PyJWK(jwk, algorithm)
+    except Exception as error:
+        log.debug("a key of the JWKS is not usable", error=type(error).__name__)
+        return None
+    return None if algorithm == "RS256" and key.key.key_size < SHORTEST_RSA else key

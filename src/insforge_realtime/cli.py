@@ -1,0 +1,165 @@
+"""The command `insforge-realtime`: dev, serve, migrate, token, check.
+
+What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere.
+Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or an argument is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from insforge_realtime import __version__, config, logs
+from insforge_realtime.errors import ConfigError, RealtimeError
+
+app = typer.Typer(
+    help="A change in PostgreSQL becomes a message on every screen that may see it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Port = Annotated[int | None, typer.Option(help="The port to listen on. [dim](REALTIME_PORT, default 7130)[/]")]
+Host = Annotated[str | None, typer.Option(help="The address to listen on. [dim](REALTIME_HOST, default 127.0.0.1)[/]")]
+Database = Annotated[
+    str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
+]
+
+
+@app.command()
+def dev(
+    port: Port = None,
+    host: Host = None,
+    data_dir: Annotated[Path, typer.Option(help="Where the database and the keys are kept between runs.")] = Path(
+        ".realtime"
+    ),
+    demo_traffic: Annotated[bool, typer.Option(help="Change an order every second.")] = False,
+) -> None:
+    """Start everything for development: a database, the schema, a demo, the server.
+
+    Uses DATABASE_URL where it is set, else a PostgreSQL of its own.
+    """
+    from insforge_realtime.dev import dev as run
+
+    logs.configure(config.load(port=port, host=host))
+    run(data_dir, port=port, host=host, traffic=demo_traffic)
+
+
+@app.command()
+def serve(port: Port = None, host: Host = None) -> None:
+    """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
+    import uvloop
+
+    from insforge_realtime.app import serve as run
+
+    settings = config.load(port=port, host=host).ready_to_serve()
+    logs.configure(settings)
+    uvloop.run(run(settings))
+
+
+@app.command()
+def migrate(
+    database: Database = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+) -> None:
+    """Bring the database to the current schema. Safe to repeat, and to run from several places at once."""
+    from insforge_realtime.pg import migrate as migration
+
+    url = _database(database)
+    lines = asyncio.run(migration.plan(url) if dry_run else migration.migrate(url))
+    typer.echo("would:" if dry_run else "done:")
+    for line in lines:
+        typer.echo(f"  {line}")
+
+
+@app.command()
+def token(
+    sub: Annotated[str | None, typer.Option(help="The user's id, the claim `sub`.")] = None,
+    role: Annotated[str, typer.Option(help="anon, authenticated or project_admin.")] = "authenticated",
+    ttl: Annotated[float, typer.Option(help="How long it is good for, in seconds.", min=0)] = 3600,
+    email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
+) -> None:
+    """Mint a token with REALTIME_JWT_SECRET, and print it."""
+    from insforge_realtime.auth import mint
+    from insforge_realtime.model import Role
+
+    settings = config.load()
+    if settings.jwt_secret is None:
+        raise ConfigError("missing: REALTIME_JWT_SECRET (the secret to sign with)")
+    if role not in list(Role):
+        raise ConfigError(f"--role: must be one of {', '.join(Role)}")
+    typer.echo(
+        mint(
+            settings.jwt_secret.get_secret_value(),
+            subject=sub,
+            role=role,
+            ttl=ttl,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            claims={"email": email} if email else None,
+        )
+    )
+
+
+@app.command()
+def check(database: Database = None) -> None:
+    """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
+    from insforge_realtime.pg.doctor import examine
+
+    settings = config.load(database_url=database)
+    findings = asyncio.run(examine(settings))
+    out = Console(highlight=False, soft_wrap=True)
+    colours = {"ok": "green", "open": "yellow", "broken": "red"}
+    for finding in findings:
+        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<6}[/]", end=" ")
+        out.print(finding.what, markup=False)
+        if finding.advice:
+            out.print(f"       → {finding.advice}", markup=False)
+    if any(finding.verdict == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _database(url: str | None) -> str:
+    database = config.load(database_url=url).database_url
+    if database is None:
+        raise ConfigError("missing: DATABASE_URL (the PostgreSQL database)")
+    return database
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"insforge-realtime {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """The entry point: errors that we raise on purpose become one line on standard error."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, 2)
+    except RealtimeError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: RealtimeError, status: int) -> None:
+    _err.print("[bold red]error:[/]", end=" ")
+    _err.print(str(error), markup=False)
+    sys.exit(status)

@@ -1,0 +1,374 @@
+"""The street up: what a client may ask for, and what that does to the hub, the presence and the database.
+
+    hello(auth)      who are you                → Identity
+    subscribe        judged by the policies     → ack, then into the room, then `presence:join` to the others
+    unsubscribe                                 → out of the room
+    publish          judged by the policies     → a row; it comes back down the other street
+    goodbye          from anywhere, at any time → nothing of the client is left behind
+
+The commands of one client are handled one after the other, in the order in which they came: a task runs while its inbox
+has something in it, and none does while it is empty. A check that is in flight when the client leaves finds `gone`
+set and does nothing more; everything that changes the hub happens without an await in between.
+
+Nothing here knows what a WebSocket is: a `Connection` is a handful of verbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import uuid4
+
+import orjson
+import structlog
+
+from insforge_realtime.auth import Authenticator
+from insforge_realtime.config import Config
+from insforge_realtime.errors import (
+    InternalError,
+    InvalidRequest,
+    NotSubscribed,
+    PayloadTooLarge,
+    RateLimited,
+    RequestError,
+    TokenExpired,
+)
+from insforge_realtime.hub import Hub, Sink
+from insforge_realtime.model import Identity, Member, Publication, Role
+from insforge_realtime.pg.rls import Authorizer
+from insforge_realtime.pg.store import MessageStore
+from insforge_realtime.presence import Presence
+from insforge_realtime.protocol import socketio
+
+PRESENCE_PAUSE = 0.01
+"""How long a presence event may wait for others to the same room, in seconds."""
+INBOX_HIGH, INBOX_LOW = 64, 16
+"""The commands waiting at which a connection's reading is stopped, and begun again."""
+
+log = structlog.get_logger("insforge_realtime.commands")
+
+
+class Connection(Sink, Protocol):
+    """What the commands need of a connection."""
+
+    def emit(self, name: str, data: object) -> None:
+        """Send one event to this client alone."""
+
+    def acknowledge(self, ack_id: int, data: object) -> None:
+        """Send the answer that a client waits for."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End the transport in a way that makes the client come back."""
+
+    def hold(self, held: bool) -> None:
+        """Stop reading, or go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One event that a client emitted."""
+
+    name: str | float
+    data: list[Any]
+    ack_id: int | None
+
+
+class Client:
+    """One connected client: who it is, where it is, and what it still waits for."""
+
+    __slots__ = (
+        "busy",
+        "channels",
+        "connection",
+        "gone",
+        "held",
+        "identity",
+        "inbox",
+        "sid",
+        "tokens",
+        "tokens_at",
+    )
+
+    def __init__(self, connection: Connection, identity: Identity, sid: str, tokens: float) -> None:
+        self.connection = connection
+        self.identity = identity
+        self.sid = sid
+        self.channels: dict[str, None] = {}
+        self.inbox: deque[Command] | None = None
+        self.busy = self.held = self.gone = False
+        self.tokens = tokens
+        self.tokens_at = time.monotonic()
+
+    @property
+    def presence_id(self) -> str:
+        return self.sid if self.is_anonymous else str(self.identity.subject)
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.identity.subject is None or self.identity.role is Role.ANON
+
+    def as_member(self) -> Member:
+        return Member("anonymous" if self.is_anonymous else "user", self.presence_id, _now())
+
+
+class Commands:
+    """Handles what clients ask for.
+
+    Args:
+        config: the limits.
+        authenticator, authorizer, store: who may come in, who may subscribe, who may publish.
+        hub, presence: who is where.
+        published: called after each committed publish, so that the feed looks at once.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        store: MessageStore,
+        hub: Hub,
+        presence: Presence,
+        published: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._store = store
+        self._hub = hub
+        self._presence = presence
+        self._published = published
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flush_due = False
+        self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
+            "realtime:subscribe": self._subscribe,
+            "realtime:unsubscribe": self._unsubscribe,
+            "realtime:publish": self._publish,
+        }
+
+    async def hello(self, connection: Connection, auth: object) -> Client:
+        """Let a client in.
+
+        Raises:
+            RequestError: its credential failed.
+        """
+        identity = await self._authenticator.identify(auth)
+        client = Client(connection, identity, uuid4().hex[:20], self._burst)
+        log.debug("connected", sid=client.sid, role=identity.role.value)
+        return client
+
+    def handle(self, client: Client, name: str | float, data: list[Any], ack_id: int | None) -> None:
+        """Take one command. Answers go to the connection, now or later, in the order of the commands."""
+        if client.gone:
+            return
+        command = Command(name, data, ack_id)
+        if not self._take_token(client):
+            self._refuse(client, command, RateLimited())
+            return
+        if client.inbox is None:
+            client.inbox = deque()
+        client.inbox.append(command)
+        if not client.busy:
+            client.busy = True
+            task = asyncio.create_task(self._work(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif len(client.inbox) >= INBOX_HIGH and not client.held:
+            client.held = True
+            client.connection.hold(True)
+
+    def goodbye(self, client: Client) -> None:
+        """Forget a client. May be called at any moment, and twice."""
+        if client.gone:
+            return
+        client.gone = True
+        client.inbox = None
+        for channel in client.channels:
+            self._leave(client, channel)
+        client.channels.clear()
+        log.debug("disconnected", sid=client.sid)
+
+    def expire(self, client: Client) -> None:
+        """End a client whose token has expired, so that it comes back with a fresh one."""
+        client.connection.emit("realtime:error", TokenExpired().as_dict())
+        client.connection.close(1008, "token expired")
+        self.goodbye(client)
+
+    async def _work(self, client: Client) -> None:
+        """Handle the inbox until it is empty."""
+        while client.inbox:
+            await self._run(client, client.inbox.popleft())
+            if client.held and not client.gone and len(client.inbox or ()) <= INBOX_LOW:
+                client.held = False
+                client.connection.hold(False)
+        client.busy = False
+        client.inbox = None
+
+    async def _run(self, client: Client, command: Command) -> None:
+        try:
+            verb = self._verbs.get(command.name)
+            if verb is None:
+                raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
+            if not command.data or not isinstance(command.data[0], dict):
+                raise InvalidRequest("The data must be an object")
+            await verb(client, command)
+        except RequestError as error:
+            self._refuse(client, command, error)
+        except Exception:
+            log.exception("command failed", command=command.name)
+            self._refuse(client, command, InternalError())
+
+    def _refuse(self, client: Client, command: Command, error: RequestError) -> None:
+        """Say no: in the ack where one is asked for, else as `realtime:error`."""
+        if client.gone:
+            return
+        log.info("refused", command=str(command.name)[:80], sid=client.sid, code=error.code, reason=error.message)
+        channel = _claimed_channel(command)
+        about = {} if channel is None else {"channel": channel}
+        if command.ack_id is None:
+            client.connection.emit("realtime:error", {**about, **error.as_dict()})
+        else:
+            client.connection.acknowledge(command.ack_id, {"ok": False, **about, "error": error.as_dict()})
+
+    # The three verbs.
+
+    async def _subscribe(self, client: Client, command: Command) -> None:
+        channel = self._channel(command)
+        limit = self._config.max_channels_per_connection
+        if channel not in client.channels:
+            if limit and len(client.channels) >= limit:
+                raise InvalidRequest(f"A connection may be subscribed to at most {limit} channels")
+            await self._authorizer.check_subscribe(client.identity, channel)
+        if not client.gone:
+            self._enter(client, channel, command.ack_id)
+
+    def _enter(self, client: Client, channel: str, ack_id: int | None) -> None:
+        """Ack, then tell the others, then join: no event of the channel comes before the ack, nor one's own join."""
+        newcomer = channel not in client.channels
+        member = client.as_member()
+        first = newcomer and self._presence.join(channel, member)
+        if ack_id is not None:
+            members = [present.as_dict() for present in self._presence.members(channel)]
+            client.connection.acknowledge(ack_id, {"ok": True, "channel": channel, "presence": {"members": members}})
+        if newcomer:
+            client.channels[channel] = None
+            if first:
+                self._announce("presence:join", channel, member)
+            self._hub.join(channel, client.connection)
+
+    async def _unsubscribe(self, client: Client, command: Command) -> None:
+        channel = self._channel(command)
+        if channel in client.channels:
+            del client.channels[channel]
+            self._leave(client, channel)
+        if command.ack_id is not None:
+            client.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
+
+    async def _publish(self, client: Client, command: Command) -> None:
+        channel, event, payload = self._channel(command), self._event(command), self._payload(command)
+        if channel not in client.channels:
+            raise NotSubscribed
+        message_id = await self._store.publish(Publication(client.identity, channel, event, payload))
+        self._published()
+        if command.ack_id is not None and not client.gone:
+            client.connection.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
+
+    # Presence.
+
+    def _leave(self, client: Client, channel: str) -> None:
+        self._hub.leave(channel, client.connection)
+        member = self._presence.leave(channel, client.presence_id)
+        if member is not None:
+            self._announce("presence:leave", channel, member)
+
+    def _announce(self, name: str, channel: str, member: Member) -> None:
+        meta = {"channel": channel, "messageId": str(uuid4()), "senderType": "system", "timestamp": _now()}
+        self._hub.queue(channel, socketio.event(name, {"member": member.as_dict(), "meta": meta}))
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_later(PRESENCE_PAUSE, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        for _ in self._hub.flush():
+            pass
+
+    # What a command must look like.
+
+    def _channel(self, command: Command) -> str:
+        return self._name(command.data[0].get("channel"), "channel")
+
+    def _event(self, command: Command) -> str:
+        name = self._name(command.data[0].get("event"), "event")
+        if is_reserved(name):
+            raise InvalidRequest(f"The event name {name!r} is reserved")
+        return name
+
+    def _name(self, value: object, what: str) -> str:
+        limit = self._config.max_name_bytes
+        if not isinstance(value, str) or not value:
+            raise InvalidRequest(f"The {what} must be a non-empty string")
+        if limit and len(value.encode()) > limit:
+            raise InvalidRequest(f"The {what} is longer than {limit} bytes")
+        if not value.isprintable() and any(_is_control(character) for character in value):
+            raise InvalidRequest(f"The {what} contains a control character")
+        return value
+
+    def _payload(self, command: Command) -> str:
+        payload = command.data[0].get("payload")
+        limit = self._config.max_payload_bytes
+        if not isinstance(payload, dict):
+            raise InvalidRequest("The payload must be an object")
+        try:
+            text = orjson.dumps(payload)
+        except orjson.JSONEncodeError:  # orjson writes fewer levels than it reads
+            raise InvalidRequest("The payload is nested too deeply") from None
+        if limit and len(text) > limit:
+            raise PayloadTooLarge(f"The payload is larger than {limit} bytes")
+        return text.decode()
+
+    # The token bucket.
+
+    @property
+    def _burst(self) -> float:
+        return max(1.0, 2 * self._config.max_messages_per_second)
+
+    def _take_token(self, client: Client) -> bool:
+        rate = self._config.max_messages_per_second
+        if not rate:
+            return True
+        now = time.monotonic()
+        client.tokens = min(self._burst, client.tokens + (now - client.tokens_at) * rate)
+        client.tokens_at = now
+        if client.tokens < 1:
+            return False
+        client.tokens -= 1
+        return True
+
+
+RESERVED = socketio.RESERVED_EVENTS | {"error"}
+
+
+def is_reserved(event: str) -> bool:
+    """Whether an event name belongs to Socket.IO or to this server. `realtime.refuse_malformed` in SQL agrees."""
+    return event in RESERVED or event.startswith(("realtime:", "presence:"))
+
+
+def _claimed_channel(command: Command) -> str | None:
+    """The channel an error is about, if the command named one that can be named back."""
+    data = command.data[0] if command.data else None
+    channel = data.get("channel") if isinstance(data, dict) else None
+    return channel if isinstance(channel, str) and len(channel) <= 1024 else None
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character <= "\x9f"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

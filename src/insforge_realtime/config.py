@@ -1,0 +1,191 @@
+"""Every option, default and limit of the system. Nothing else in the package reads the environment.
+
+Each field of `Config` is one environment variable (or a line of `.env`): `REALTIME_` and the field's name in capitals,
+except `DATABASE_URL`. Its description is the documentation: `docs/configuration.md` is checked against it.
+For limits, 0 means none.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from insforge_realtime.errors import ConfigError
+
+
+def _postgres_url(value: object) -> object:
+    if isinstance(value, str) and not value.lower().startswith(("postgres://", "postgresql://")):
+        raise ValueError("must be a URL that starts with postgresql://")
+    return value
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str) and not value.lower().startswith(("http://", "https://")):
+        raise ValueError("must be a URL that starts with https:// or http://")
+    return value
+
+
+def _not_blank(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is set but empty; leave it out or give it a value")
+    return value
+
+
+def _comma_separated(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+PostgresUrl = Annotated[str, BeforeValidator(_postgres_url)]
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+Secret = Annotated[SecretStr, BeforeValidator(_not_blank)]
+Text = Annotated[str, BeforeValidator(_not_blank)]
+Origins = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Config(BaseSettings):
+    """The settings of one server, read once at start and never changed after."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REALTIME_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+    database_url: PostgresUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="The PostgreSQL database, `postgresql://user:password@host:port/name`.",
+    )
+    listen_url: PostgresUrl | None = Field(
+        default=None,
+        description="A direct connection for the feed, where `DATABASE_URL` goes through a pooler "
+        "that does not keep sessions (LISTEN needs one).",
+    )
+    db_connections: int = Field(
+        default=2, ge=1, le=100, description="Connections for subscribe checks, and as many for publishes."
+    )
+    host: Text = Field(default="127.0.0.1", description="The address to listen on; `0.0.0.0` for all.")
+    port: int = Field(default=7130, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
+
+    jwt_secret: Secret | None = Field(default=None, description="The secret of HS256 tokens.")
+    jwks_url: HttpUrl | None = Field(
+        default=None, description="Where the public keys of RS256, ES256 and EdDSA tokens are."
+    )
+    jwt_audience: Text | None = Field(default=None, description="The `aud` that a token must have.")
+    jwt_issuer: Text | None = Field(default=None, description="The `iss` that a token must have.")
+    anon_key: Secret | None = Field(
+        default=None, description="A key (`anon_…`) that lets clients in as the role `anon`."
+    )
+    api_key: Secret | None = Field(
+        default=None,
+        description="A key (`ik_…`) that lets clients in as `project_admin`. Keep it on servers.",
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Let clients in as `anon` that bring no token at all. `dev` sets it."
+    )
+    cors_origins: Origins = Field(
+        default=["*"], description="The origins of web pages that may connect, comma-separated; `*` for all."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`console` for people, `json` for machines: one object a line."
+    )
+
+    max_payload_bytes: int = Field(
+        default=1_000_000, ge=0, description="The largest message a client may send, in bytes."
+    )
+    max_name_bytes: int = Field(default=255, ge=0, description="The longest channel or event name, in bytes of UTF-8.")
+    max_channels_per_connection: int = Field(
+        default=100, ge=0, description="The channels one connection may be subscribed to at a time."
+    )
+    max_connections: int = Field(default=0, ge=0, description="The connections this server holds at a time.")
+    max_messages_per_second: float = Field(
+        default=100,
+        ge=0,
+        description="The messages one connection may send per second, on average; twice as many in a burst.",
+    )
+    max_buffered_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=0,
+        description="The unsent bytes after which a connection that reads too slowly is closed.",
+    )
+
+    policy_timeout: float = Field(default=5.0, gt=0, description="How long a policy may take to decide, in seconds.")
+    ping_interval: float = Field(default=25.0, gt=0, description="Seconds between two heartbeats.")
+    ping_timeout: float = Field(default=20.0, gt=0, description="Seconds that a client has to answer a heartbeat.")
+    connect_timeout: float = Field(
+        default=45.0, gt=0, description="Seconds that a new connection has to say who it is."
+    )
+    feed_fallback_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        description="How often the feed looks although nobody rang; also the health probe of its connection.",
+    )
+
+    @property
+    def verifies_tokens(self) -> bool:
+        """Whether there is any way to tell who a client is."""
+        ways = (self.jwt_secret, self.jwks_url, self.anon_key, self.api_key)
+        return self.allow_anonymous or any(way is not None for way in ways)
+
+    def allows_origin(self, origin: str | None) -> bool:
+        """Whether a web page of this origin may connect; programs send none and always may."""
+        return origin is None or "*" in self.cors_origins or origin in self.cors_origins
+
+    def ready_to_serve(self) -> Self:
+        """This configuration, once it has what a server needs.
+
+        Raises:
+            ConfigError: with every missing setting in one line.
+        """
+        missing = []
+        if self.database_url is None:
+            missing.append("DATABASE_URL (the PostgreSQL database)")
+        if not self.verifies_tokens:
+            missing.append("a way to verify tokens: REALTIME_JWT_SECRET or REALTIME_JWKS_URL")
+        if missing:
+            raise ConfigError("missing: " + "; ".join(missing))
+        return self
+
+
+def load(**overrides: object) -> Config:
+    """Read the environment and `.env`; `overrides` (field names) win over both.
+
+    Raises:
+        ConfigError: one line that names the first wrong variable and what it may be.
+    """
+    try:
+        return Config(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f".env: cannot be read ({type(error).__name__})") from None
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of `Config`."""
+    return "DATABASE_URL" if field.lower() == "database_url" else f"REALTIME_{field.upper()}"
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line that names the variable; secrets are never quoted back, nor URLs, which may have a password in them."""
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0])
+    private = any(word in field.lower() for word in ("secret", "key", "url"))
+    value = "" if private else f" (got {_shown(first['input'])})"
+    return f"{variable(field)}: {first['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _shown(value: object) -> str:
+    """A wrong value, in one short line."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,118 @@
+"""The street down: each page of the feed goes to the hub, and what was sent is counted.
+
+Consecutive messages of a channel go out in one write. Only consecutive ones: a client of two channels gets their
+messages in the order in which they were written. And not too many bytes at once: one write larger than what a socket may
+leave unsent would close everybody in the room.
+
+Within a burst and after it, sockets get a moment to drain. The rows wait in the database; a client that reads as fast as
+its network allows is not closed for a burst that we could have sent more slowly. It is a moment, not a guarantee: whoever
+does not drain in it is somebody to be closed, not to be waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import attrgetter
+
+import structlog
+
+from insforge_realtime.hub import SLICE, Hub
+from insforge_realtime.model import Message
+
+BURST = 500
+"""A page of so many messages is a burst, after which sockets are given a moment."""
+BURST_CHARS = 256 * 1024
+"""So much text is a burst, too, and as much goes out in one write; a single larger message goes alone."""
+EASE_SECONDS = 0.05
+
+_channel = attrgetter("channel")
+
+log = structlog.get_logger("insforge_realtime.delivery")
+
+
+class Congestion:
+    """Which sinks have lately been given more than their network took at once."""
+
+    def __init__(self) -> None:
+        self._fresh: set[object] = set()
+        self._eased = asyncio.Event()
+
+    def filled(self, sink: object) -> None:
+        """A sink's buffer has grown past its high-water mark."""
+        self._fresh.add(sink)
+        self._eased.clear()
+
+    def drained(self, sink: object) -> None:
+        """It has shrunk again, or the sink is gone."""
+        self._fresh.discard(sink)
+        if not self._fresh:
+            self._eased.set()
+
+    async def ease(self, seconds: float) -> None:
+        """Give those that filled up since the last call a moment. Whoever does not use it gets no second one."""
+        if not self._fresh:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._eased.wait()
+        except TimeoutError:
+            self._fresh.clear()
+
+
+class Delivery:
+    """Writes messages to rooms.
+
+    Args:
+        hub: who is in which room.
+        count: called with a message's seq and its audience.
+        congestion: who needs a moment to drain.
+    """
+
+    def __init__(self, hub: Hub, count: Callable[[int, int], None], congestion: Congestion) -> None:
+        self._hub = hub
+        self._count = count
+        self._congestion = congestion
+
+    async def __call__(self, messages: list[Message]) -> None:
+        """Deliver one page, in order."""
+        unpaused = 0
+        for channel, together in _runs(messages):
+            size = sum([len(message.event) for message in together])
+            if unpaused and unpaused + size > BURST_CHARS:
+                await self._congestion.ease(EASE_SECONDS)
+                unpaused = 0
+            unpaused += size
+            try:
+                audience = await self._fan_out(channel, [message.event for message in together])
+            except Exception:
+                # One room's failure is not the others': the feed goes on.
+                log.exception("delivery failed", channel=channel)
+                continue
+            for message in together:
+                self._count(message.seq, audience)
+        if len(messages) >= BURST or unpaused >= BURST_CHARS // 2:
+            await self._congestion.ease(EASE_SECONDS)
+
+    async def _fan_out(self, channel: str, events: list[str]) -> int:
+        audience = 0
+        for written in self._hub.fan_out(channel, events):
+            audience += written
+            if written == SLICE:
+                await asyncio.sleep(0)
+        return audience
+
+
+def _runs(messages: list[Message]) -> Iterator[tuple[str, list[Message]]]:
+    """What goes out in one write: consecutive messages of a channel, up to `BURST_CHARS`."""
+    for channel, group in groupby(messages, _channel):
+        run: list[Message] = []
+        size = 0
+        for message in group:
+            if run and size + len(message.event) > BURST_CHARS:
+                yield channel, run
+                run, size = [], 0
+            run.append(message)
+            size += len(message.event)
+        yield channel, run

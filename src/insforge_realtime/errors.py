@@ -1,0 +1,99 @@
+"""Every error this package raises on purpose, in one tree, and the codes that go over the wire.
+
+    RealtimeError
+    ├── RequestError             answered to the client that asked; carries a wire code
+    │   ├── Unauthorized             UNAUTHORIZED       a policy or a credential said no
+    │   ├── NotSubscribed            NOT_SUBSCRIBED     publish to a channel one has not joined
+    │   ├── InvalidRequest           INVALID_REQUEST    malformed, wrong types, reserved or overlong names
+    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES
+    │   ├── RateLimited              RATE_LIMITED       over REALTIME_MAX_MESSAGES_PER_SECOND
+    │   ├── TokenExpired             TOKEN_EXPIRED      get a fresh token and reconnect
+    │   ├── Unavailable              UNAVAILABLE        the database cannot be reached; try again
+    │   └── InternalError            INTERNAL_ERROR     our fault or a policy's; the log has the detail
+    ├── ProtocolError            the peer broke Engine.IO or Socket.IO: the connection is closed
+    ├── ConfigError              a setting is missing or wrong: one line, exit status 2
+    ├── MigrationError           the database cannot be brought to the current schema
+    └── EmbeddedPostgresError    the embedded PostgreSQL cannot be started
+
+Each message is written for whoever reads it: a `RequestError`'s goes to the client, so it never carries a detail of the
+database; the others go to the operator's terminal or log.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RealtimeError(Exception):
+    """The root: catch it to catch everything this package raises on purpose."""
+
+
+class RequestError(RealtimeError):
+    """A request that is refused; `code` is what the client branches on, the message is for people."""
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    default: ClassVar[str] = "Internal error"
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or self.default
+        super().__init__(self.message)
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as it stands in an ack or in `realtime:error`."""
+        return {"code": self.code, "message": self.message}
+
+
+class Unauthorized(RequestError):
+    code = "UNAUTHORIZED"
+    default = "Not allowed"
+
+
+class NotSubscribed(RequestError):
+    code = "NOT_SUBSCRIBED"
+    default = "Subscribe to the channel before publishing to it"
+
+
+class InvalidRequest(RequestError):
+    code = "INVALID_REQUEST"
+    default = "Malformed request"
+
+
+class PayloadTooLarge(RequestError):
+    code = "PAYLOAD_TOO_LARGE"
+    default = "Payload too large"
+
+
+class RateLimited(RequestError):
+    code = "RATE_LIMITED"
+    default = "Too many messages; slow down"
+
+
+class TokenExpired(RequestError):
+    code = "TOKEN_EXPIRED"
+    default = "The token has expired; reconnect with a fresh one"
+
+
+class Unavailable(RequestError):
+    code = "UNAVAILABLE"
+    default = "The database cannot be reached right now; try again"
+
+
+class InternalError(RequestError):
+    code = "INTERNAL_ERROR"
+    default = "Internal error"
+
+
+class ProtocolError(RealtimeError):
+    """The peer sent bytes that its protocol forbids."""
+
+
+class ConfigError(RealtimeError):
+    """A setting is missing or has a value that cannot be used."""
+
+
+class MigrationError(RealtimeError):
+    """The schema cannot be brought up to date; the message says what to do."""
+
+
+class EmbeddedPostgresError(RealtimeError):
+    """The embedded PostgreSQL cannot be used; the message names the way out (usually DATABASE_URL)."""

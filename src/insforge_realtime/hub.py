@@ -1,0 +1,144 @@
+"""Who is in the room: channels → sinks. Pure and synchronous: it writes to sinks and knows nothing else.
+
+What lives here: join, leave, and the fan-out, a plain loop without await over bytes that were made once. Slow sinks are
+their owner's business (they close themselves); nobody is waited for.
+
+Two kinds of event go to a room. Messages (`fan_out`) are written at once, all consecutive ones of a channel in one
+call. Presence events (`queue`) wait for `flush`, so that a thousand clients who join together cost each of them a few
+writes instead of a thousand. A room's queue goes out before any message of that room, and a sink that joined while
+events were queued gets only the later ones: what came before was in the snapshot it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Protocol
+
+from insforge_realtime.protocol import engineio, socketio
+from insforge_realtime.protocol.frames import text_frame
+
+SLICE = 1000
+"""After how many sinks `fan_out` lets its caller give the event loop a turn."""
+
+
+class Batch:
+    """Consecutive events of one channel, encoded at most once for each transport.
+
+    Args:
+        events: texts like `["UPDATE_order",{…}]`.
+    """
+
+    def __init__(self, events: Sequence[str]) -> None:
+        self.events = events
+
+    @cached_property
+    def packets(self) -> list[str]:
+        """One Engine.IO packet an event."""
+        return [engineio.MESSAGE + socketio.event_packet(event) for event in self.events]
+
+    @cached_property
+    def websocket(self) -> bytes:
+        """All of them as WebSocket frames, ready to be written."""
+        return b"".join([text_frame(packet.encode()) for packet in self.packets])
+
+
+class Sink(Protocol):
+    """What the hub needs of a connection: one verb."""
+
+    def deliver(self, batch: Batch) -> None:
+        """Write the batch now, or close yourself. Must not raise."""
+
+
+class _Room:
+    __slots__ = ("flushed", "queue", "sinks")
+
+    def __init__(self) -> None:
+        self.sinks: dict[Sink, int] = {}
+        """Sink → how many events the room had had when it joined. In the order of joining."""
+        self.queue: list[str] = []
+        self.flushed = 0
+
+
+class Hub:
+    """All rooms of this node. A room exists while somebody is in it."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, _Room] = {}
+        self._queued: set[str] = set()
+
+    def join(self, channel: str, sink: Sink) -> None:
+        """Put a sink into a room; it gets every event from now on, and none from before."""
+        room = self._rooms.get(channel)
+        if room is None:
+            room = self._rooms[channel] = _Room()
+        room.sinks.setdefault(sink, room.flushed + len(room.queue))
+
+    def leave(self, channel: str, sink: Sink) -> None:
+        """Take a sink out of a room; the last one out closes it."""
+        room = self._rooms.get(channel)
+        if room is None or room.sinks.pop(sink, None) is None:
+            return
+        if not room.sinks:
+            del self._rooms[channel]
+            self._queued.discard(channel)
+
+    def queue(self, channel: str, event: str) -> None:
+        """Let an event wait for the next `flush`, or for a message that goes to the same room."""
+        room = self._rooms.get(channel)
+        if room is not None:
+            room.queue.append(event)
+            self._queued.add(channel)
+
+    def flush(self) -> Iterator[int]:
+        """Write everything queued; yields as `fan_out` does."""
+        while self._queued:
+            yield from self.fan_out(next(iter(self._queued)), ())
+
+    def fan_out(self, channel: str, events: Sequence[str]) -> Iterator[int]:
+        """Write events to everybody in a room.
+
+        A generator, so that a room of many thousands does not hold up the event loop: it yields between two slices,
+        and a sink that leaves meanwhile gets nothing more.
+
+        Yields:
+            how many sinks a slice was written to; their sum is the audience.
+        """
+        room = self._rooms.get(channel)
+        if room is None:
+            return
+        begun = room.flushed
+        if room.queue:
+            events = [*room.queue, *events]
+            room.queue = []
+            self._queued.discard(channel)
+        room.flushed += len(events)
+        yield from self._write(room, Batch(events), begun)
+
+    def _write(self, room: _Room, batch: Batch, begun: int) -> Iterator[int]:
+        sinks = iter(list(room.sinks.items()))
+        later: dict[int, Batch] = {}
+        while one_slice := list(islice(sinks, SLICE)):
+            written = 0
+            for sink, since in one_slice:
+                if room.sinks.get(sink) == since:  # still there, and not there again
+                    sink.deliver(batch if since <= begun else _rest(batch, since - begun, later))
+                    written += 1
+            yield written
+
+    def audience(self, channel: str) -> int:
+        """How many sinks are in a room."""
+        room = self._rooms.get(channel)
+        return len(room.sinks) if room else 0
+
+    @property
+    def rooms(self) -> int:
+        """How many rooms there are."""
+        return len(self._rooms)
+
+
+def _rest(batch: Batch, start: int, made: dict[int, Batch]) -> Batch:
+    if start not in made:
+        made[start] = Batch(batch.events[start:])
+    return made[start]

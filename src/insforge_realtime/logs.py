@@ -1,0 +1,48 @@
+"""What is written to the log, and how. Call once, before anything else says something.
+
+A log line says what happened, as an event with values. It never carries a token, a payload or a policy's data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from insforge_realtime.config import Config
+
+
+def configure(config: Config) -> None:
+    """Set up structlog, and send the standard library's loggers the same way."""
+    renderer: structlog.typing.Processor
+    if config.log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    exceptions = [structlog.processors.format_exc_info] if config.log_format == "json" else []
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=config.log_level.upper(), force=True)
+    logging.getLogger("uvicorn.access").disabled = True
+    for noisy in ("uvicorn.error", "uvicorn", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,339 @@
+"""The doctor: what is wrong with a database and its configuration, or left open, and what to do about it. For `check`.
+
+What lives here: the order of the questions, and those that take more than one statement (who may be whom, LISTEN, clocks).
+The others are queries named `doctor_…` that return one row for each thing that is wrong.
+
+The doctor changes nothing. Each question has a transaction of its own, with a time limit, that is rolled back; a question
+that fails is a finding itself and stops no other. Passwords never get into a finding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from insforge_realtime.pg.migrate import OLDEST_VERSION, is_current
+from insforge_realtime.pg.pool import LINK_ERRORS, connect, connected, describe
+from insforge_realtime.pg.queries import query
+
+if TYPE_CHECKING:
+    from insforge_realtime.config import Config
+    from insforge_realtime.pg.pool import Connection
+
+Verdict = Literal["ok", "open", "broken"]
+
+ROLES = ("anon", "authenticated", "project_admin")
+QUESTION_SECONDS = 8.0
+"""A little more than PostgreSQL itself gives a statement (`doctor_limits`): this limit is for dead links."""
+RING_SECONDS = 2.0
+SKEW_SECONDS = 5.0
+USE_LISTEN_URL = "set REALTIME_LISTEN_URL to a direct connection to the database, without a pooler that shares sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        verdict: `ok`; `open`, which works but should be known; `broken`, which does not work.
+        what: what was found.
+        advice: what to do about it, or None.
+    """
+
+    verdict: Verdict
+    what: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something to look at: `what` names it where looking fails, `ask` looks."""
+
+    what: str
+    ask: Callable[[Connection, Config], Awaitable[list[Finding]]]
+    in_transaction: bool = True
+
+
+async def examine(config: Config) -> list[Finding]:
+    """Look at everything. Never raises for what it finds."""
+    findings = [_credentials(config)]
+    try:
+        patient = await _reach(config)
+    except _UnreachableError as error:
+        return [Finding("broken", _discreet(str(error), config), error.advice), *findings]
+    try:
+        findings.insert(0, Finding("ok", f"the database {_place(config.database_url)} can be reached"))
+        for question in ALWAYS:
+            patient, more = await _ask(patient, question, config)
+            findings += more
+        patient, schema = await _ask(patient, SCHEMA, config)
+        findings += schema
+        if all(finding.verdict == "ok" for finding in schema):
+            for question in ONCE_MIGRATED:
+                patient, more = await _ask(patient, question, config)
+                findings += more
+        return findings
+    finally:
+        with suppress(*LINK_ERRORS):
+            await patient.close(timeout=1.0)
+
+
+# ---- asking ------------------------------------------------------------------------------------------------
+
+
+class _UnreachableError(Exception):
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what)
+        self.advice = advice
+
+
+async def _reach(config: Config) -> Connection:
+    if config.database_url is None:
+        raise _UnreachableError(
+            "no database is configured", "set DATABASE_URL to postgresql://user:password@host:port/name"
+        )
+    try:
+        return await _connect(config)
+    except Exception as error:
+        place = _place(config.database_url)
+        raise _UnreachableError(
+            f"the database {place} cannot be reached: {describe(error)}", "check DATABASE_URL, and that PostgreSQL runs"
+        ) from error
+
+
+async def _connect(config: Config) -> Connection:
+    # As if pooled, always: a pooler in the way should be named by its finding, not by errors in all the others.
+    assert config.database_url is not None
+    return await connect(config.database_url, name="check", pooled=True)
+
+
+async def _ask(patient: Connection, question: Question, config: Config) -> tuple[Connection, list[Finding]]:
+    """The answer to one question, and the connection for the next one: a new one where this one was lost."""
+    try:
+        if patient.is_closed():
+            patient = await _connect(config)
+        async with asyncio.timeout(QUESTION_SECONDS):
+            if not question.in_transaction:
+                return patient, await question.ask(patient, config)
+            return patient, await _in_transaction(patient, question, config)
+    except Exception as error:
+        if isinstance(error, TimeoutError):
+            patient.terminate()
+        return patient, [Finding("broken", _discreet(f"{question.what}: {describe(error)}", config))]
+
+
+async def _in_transaction(patient: Connection, question: Question, config: Config) -> list[Finding]:
+    transaction = patient.transaction()
+    await transaction.start()
+    try:
+        await patient.execute(query("doctor_limits"))
+        return await question.ask(patient, config)
+    finally:
+        with suppress(*LINK_ERRORS):
+            await transaction.rollback()
+
+
+def _sql(name: str, fine: str) -> Question:
+    """A question that one query answers: with what is wrong, or with nothing, and then all is `fine`."""
+
+    async def ask(connection: Connection, _: Config) -> list[Finding]:
+        rows = await connection.fetch(query(name))
+        return [Finding(row["verdict"], row["what"], row["advice"]) for row in rows] or [Finding("ok", fine)]
+
+    return Question(f"could not find out whether {fine}", ask)
+
+
+def _place(url: str | None) -> str:
+    """A database's address without its password."""
+    try:
+        parts = urlsplit(url or "")
+        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+    except ValueError:
+        return "of DATABASE_URL"
+
+
+def _discreet(text: str, config: Config) -> str:
+    """A text without the passwords of the configured addresses: drivers quote what they cannot read."""
+    for url in (config.database_url, config.listen_url):
+        for password in _passwords(url or ""):
+            text = text.replace(password, "…")
+    return text
+
+
+def _passwords(url: str) -> list[str]:
+    found = [url.partition("://")[2].rpartition("@")[0].partition(":")[2]]  # as written, however malformed the rest is
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        found += [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return sorted({*found, *map(unquote, found)} - {""}, key=len, reverse=True)
+
+
+# ---- the configuration -------------------------------------------------------------------------------------
+
+
+def _credentials(config: Config) -> Finding:
+    ways = {
+        "REALTIME_JWT_SECRET": config.jwt_secret,
+        "REALTIME_JWKS_URL": config.jwks_url,
+        "REALTIME_ANON_KEY": config.anon_key,
+        "REALTIME_API_KEY": config.api_key,
+        "REALTIME_ALLOW_ANONYMOUS": config.allow_anonymous or None,
+    }
+    used = [name for name, value in ways.items() if value is not None]
+    if config.verifies_tokens:
+        return Finding("ok", f"clients are let in by {', '.join(used)}")
+    return Finding(
+        "open",
+        "there is no way to verify tokens: `serve` refuses to start",
+        "set REALTIME_JWT_SECRET or REALTIME_JWKS_URL",
+    )
+
+
+# ---- questions of more than one statement ------------------------------------------------------------------
+
+
+async def _version(connection: Connection, _: Config) -> list[Finding]:
+    who = await connection.fetchrow(query("doctor_who"))
+    assert who is not None
+    if who["number"] < OLDEST_VERSION * 10000:
+        return [Finding("broken", f"PostgreSQL {who['version']} is too old", f"upgrade to {OLDEST_VERSION} or newer")]
+    return [Finding("ok", f"PostgreSQL {who['version']}, as the user {who['me']}")]
+
+
+async def _schema(connection: Connection, _: Config) -> list[Finding]:
+    if await is_current(connection):
+        return [Finding("ok", "the schema is current")]
+    return [
+        Finding(
+            "broken",
+            "the schema is not current; whatever depends on it was not looked at",
+            "run `insforge-realtime migrate` (with --dry-run first, to see what it would do)",
+        )
+    ]
+
+
+async def _roles(connection: Connection, _: Config) -> list[Finding]:
+    findings = [found for role in ROLES if (found := await _become(connection, role))]
+    return findings or [Finding("ok", f"the server may act as {', '.join(ROLES)}")]
+
+
+async def _become(connection: Connection, role: str) -> Finding | None:
+    """What is in the way of SET ROLE. Tried for real: what counts as a membership differs between versions."""
+    who = await connection.fetchrow(query("doctor_who"))
+    assert who is not None
+    attempt = connection.transaction()
+    await attempt.start()
+    try:
+        await connection.execute(query("doctor_become").replace("$1", f"'{role}'"))
+    except asyncpg.InsufficientPrivilegeError:
+        option = " WITH SET TRUE" if who["number"] >= 160000 else ""
+        return Finding("broken", f"the server may not act as {role}", f"GRANT {role} TO {who['quoted']}{option}")
+    except asyncpg.InvalidParameterValueError:
+        return Finding("broken", f"the role {role} does not exist", f"CREATE ROLE {role} NOLOGIN; then migrate")
+    finally:
+        await attempt.rollback()
+    return None
+
+
+async def _clocks(connection: Connection, _: Config) -> list[Finding]:
+    """Of three measurements, the one with the shortest round trip."""
+    skew = min([await _skew(connection) for _ in range(3)])[1]
+    if abs(skew) <= SKEW_SECONDS:
+        return [Finding("ok", "the clocks of this machine and of the database agree")]
+    direction = "ahead of" if skew > 0 else "behind"
+    return [
+        Finding(
+            "open",
+            f"the database's clock is {abs(skew):.0f} s {direction} this machine's: "
+            "the expiry of tokens and the timestamps of messages disagree",
+            "synchronise both clocks (NTP)",
+        )
+    ]
+
+
+async def _skew(connection: Connection) -> tuple[float, float]:
+    """The round trip's length, and how far the database's clock is ahead of ours."""
+    before = time.time()
+    theirs: float = await connection.fetchval(query("doctor_clock"))
+    after = time.time()
+    return after - before, theirs - (before + after) / 2
+
+
+async def _listening(patient: Connection, config: Config) -> list[Finding]:
+    """Listen just as the feed does; ring on the other connection, which shows too that both lead to the same database."""
+    url = config.listen_url or config.database_url
+    assert url is not None
+    try:
+        async with connected(url, name="check") as listener:
+            if not (await _rings(patient, listener) and await _keeps_its_session(url, listener)):
+                return [_deaf(config, "notifications do not arrive, or sessions are shared")]
+    except (*LINK_ERRORS, ValueError) as error:
+        return [_deaf(config, _discreet(describe(error), config))]
+    return [Finding("ok", "LISTEN works: notifications arrive, and the session lasts")]
+
+
+def _deaf(config: Config, why: str) -> Finding:
+    if config.listen_url is None:
+        return Finding("broken", f"DATABASE_URL cannot be used to LISTEN (a pooler?): {why}", USE_LISTEN_URL)
+    return Finding(
+        "broken",
+        f"REALTIME_LISTEN_URL ({_place(config.listen_url)}) cannot be used to LISTEN: {why}",
+        "it must be a direct connection, without a pooler, to the same database as DATABASE_URL",
+    )
+
+
+async def _rings(ringer: Connection, listener: Connection) -> bool:
+    heard = asyncio.Event()
+    channel = f"realtime_check_{secrets.token_hex(8)}"
+    await listener.add_listener(channel, lambda *_: heard.set())
+    await ringer.execute(query("doctor_ring").replace("$1", f"'{channel}'"))
+    try:
+        async with asyncio.timeout(RING_SECONDS):
+            await heard.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _keeps_its_session(url: str, listener: Connection) -> bool:
+    """Whether a second connection, busy in a transaction, neither is the first one nor takes its place."""
+    token = secrets.token_hex(8)
+    await listener.fetchval(query("doctor_remember"), token)
+    backend = await listener.fetchval(query("doctor_backend"))
+    async with connected(url, name="check") as other, other.transaction():
+        shared = await other.fetchval(query("doctor_backend")) == backend
+        same = await listener.fetchval(query("doctor_backend")) == backend
+        remembers = await listener.fetchval(query("doctor_recall"), token)
+    return same and bool(remembers) and not shared
+
+
+ALWAYS = (
+    Question("could not find out the server's version", _version),
+    Question("could not compare the clocks", _clocks),
+    Question("could not find out whether LISTEN works", _listening, in_transaction=False),
+)
+SCHEMA = Question("could not find out whether the schema is current", _schema)
+ONCE_MIGRATED = (
+    _sql("doctor_owner", "row-level security hides nothing from the server"),
+    _sql("doctor_forced", "row-level security is not forced upon the owner"),
+    _sql("doctor_triggers", "the triggers and functions belong to the owner of realtime.messages"),
+    Question("could not find out whether the server may act as the clients' roles", _roles),
+    _sql("doctor_grants", "the clients' roles have the grants that they need"),
+    _sql("doctor_excess", "the clients' roles have no grants that policies do not restrain"),
+    _sql("doctor_rls", "row-level security is on for both tables"),
+    _sql("doctor_policies", "there are policies by which clients may subscribe and publish"),
+    _sql("doctor_admin_policy", "the API key's role is let in by project_admin_policy"),
+    _sql("doctor_channels", "at least one channel is enabled"),
+    _sql("doctor_patterns", "all channel patterns can be read"),
+    _sql("doctor_immutable", "no function that policies call is wrongly IMMUTABLE"),
+    _sql("doctor_future", "no row comes from another cluster's future"),
+    _sql("doctor_notifiers", "no other server's trigger notifies for every row"),
+)

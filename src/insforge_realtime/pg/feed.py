@@ -1,0 +1,306 @@
+"""The feed: every committed row of `realtime.messages`, once, in order, soon. Nothing else reads messages.
+
+**What is new.** PostgreSQL answers exactly: with P the snapshot of the previous look, a row is new if its transaction is not
+visible in P and is visible now. One statement returns the new rows and the snapshot E they were seen in; E is the next P.
+However long a transaction runs and however late it commits, its rows appear in one look and in no other.
+A window (P, E] with many rows is read in pages by `seq`, the later pages restricted to what is visible in E. Where a
+connection breaks between two pages, the next one goes on with the same window.
+
+**After a reconnect.** P is data, so it survives the connection, and what was committed meanwhile is new. One thing does not
+hold across a *crash* of PostgreSQL: transaction ids given out shortly before it, but not yet in the flushed WAL, are
+given out again, and P would call their new owners old. So the feed keeps a trail: snapshots of the last
+`TRAIL_SECONDS`, with what was delivered since. After every reconnect it begins from the oldest of them and leaves out
+what it has delivered. (The WAL writer flushes everything within a second.)
+
+**The doorbell.** Looking costs 0.1 ms, and so while rows come the feed looks every `LOOK_SECONDS`, and writers say
+nothing. NOTIFY would cost them much: it takes a database-wide lock until after the WAL flush. A feed that found nothing
+for `QUIET_SECONDS` goes to sleep, in this order:
+
+    AWAKE    look every 2 ms
+      │ nothing for a while
+    TICKET   nextval('asleep'), again until it is greater than `rung`
+      │        from here on, a writer whose AFTER INSERT trigger runs sees asleep > rung, and rings
+    BARRIER  a transaction id of our own; look until a snapshot's xmin is greater
+      │        now every writer whose trigger ran before the ticket has ended, and was seen
+    ASLEEP   wait for a ring, a nudge, or the fallback
+
+(A snapshot's xmax is no barrier: transactions at and above it can be in progress.) Whoever hears ring number k, asleep or
+awake, sets `rung` to at least k, so that writers stop ringing: rings reach every feed, so all with a ticket ≤ k are awake.
+
+A ring carries no data, and anyone may NOTIFY. A forged number is cut to `asleep`, so the worst it does is to make a feed
+look, or, timed within microseconds of another feed's ticket, to leave that feed asleep until its fallback look finds
+`rung` at its ticket. The fallback also is the health probe of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from insforge_realtime.model import Message
+from insforge_realtime.pg.pool import connected, keep
+from insforge_realtime.pg.queries import query
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.pool import Connection
+
+LOOK_SECONDS = 0.002
+QUIET_SECONDS = 0.03
+DROWSY_SECONDS = 0.01
+"""How often to look while waiting at the barrier; grows, since one old transaction may keep it closed for hours."""
+DROWSIEST_SECONDS = 0.1
+PAGE_ROWS = 4000
+PAGE_BYTES = 1_000_000
+TRAIL_SECONDS = 3.0
+STATEMENT_SECONDS = 15.0
+"""A look that takes longer means a dead link: looks are index scans of one page."""
+
+log = structlog.get_logger("insforge_realtime.pg.feed")
+
+
+class Window(NamedTuple):
+    """The rows that became visible after `since` and by `until`, delivered up to row `seq`. A window whose end is not
+    known yet has not been looked at."""
+
+    since: str
+    until: str | None = None
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Footprint:
+    """What was delivered after the snapshot `since`, taken at the time `at`, and before the next footprint's."""
+
+    at: float
+    since: str
+    delivered: list[int]
+
+
+@dataclass(slots=True)
+class FeedHealth:
+    """How the feed does: `state` is connecting, live or down; `reason` says why it is not live."""
+
+    state: str = "connecting"
+    reason: str | None = "not connected yet"
+    looked_at: float = 0.0
+    looks: int = 0
+    rings: int = 0
+    naps: int = 0
+
+
+class Feed:
+    """Delivers every row that is committed from its first connection on.
+
+    Args:
+        dsn: a connection that keeps its session (LISTEN), so not through a transaction pooler.
+        deliver: called with each page of rows, in order; the next look waits for it. It must not raise.
+        fallback: seconds between looks while asleep; 0 switches them off, for tests of the doorbell.
+    """
+
+    def __init__(self, dsn: str, deliver: Callable[[list[Message]], Awaitable[None]], *, fallback: float = 2.0) -> None:
+        self.health = FeedHealth()
+        self.ready = asyncio.Event()
+        self.asleep = False
+        self._dsn = dsn
+        self._deliver = deliver
+        self._fallback = fallback or None
+        self._window: Window | None = None
+        self._trail: deque[Footprint] = deque()
+        self._already: frozenset[int] = frozenset()
+        self._alarm = asyncio.Event()
+        self._ring = 0
+        self._ticket = 0
+        self._now = asyncio.get_running_loop().time
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long ago the feed last knew that it had delivered everything committed; 0 while it sleeps on time."""
+        if not self.health.looked_at:
+            return 0.0
+        return max(0.0, self._now() - self.health.looked_at - (self._fallback or 0.0))
+
+    def nudge(self) -> None:
+        """A publish was committed on this node: look now, without a ring."""
+        self._alarm.set()
+
+    async def run(self) -> None:
+        """Stay connected and deliver until cancelled."""
+        await keep("feed", self._session)
+
+    async def _session(self) -> None:
+        try:
+            async with connected(self._dsn, name="feed") as connection:
+                await self._prepare(connection)
+                while True:
+                    await self._awake(connection)
+                    if await self._fall_asleep(connection):
+                        self.asleep = True
+                        await self._sleep(connection)
+                        self.asleep = False
+        except BaseException as error:
+            self._mark_down(error)
+            raise
+
+    def _mark_down(self, error: BaseException) -> None:
+        if self.health.state == "live" and not isinstance(error, asyncio.CancelledError):
+            log.warning("feed is down", error=type(error).__name__)
+        self.health.state, self.health.reason = "down", f"{type(error).__name__}: {error}"[:200]
+
+    async def _prepare(self, connection: Connection) -> None:
+        # The look is planned once, for any snapshot, and always by index: estimates for an unknown snapshot are useless.
+        await connection.execute(
+            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off", timeout=STATEMENT_SECONDS
+        )
+        connection.add_termination_listener(lambda _: self._alarm.set())
+        await connection.add_listener("realtime", self._heard)
+        if self._window is None:
+            healed = await connection.execute(query("heal_future_xids"))
+            if healed != "UPDATE 0":
+                log.warning("rows from another cluster's future were marked as delivered", result=healed)
+            self._window = Window(await connection.fetchval(query("now_snapshot")))
+            self._leave_footprint()
+        else:
+            await self._assume_something_was_missed(connection)
+        self.health.state, self.health.reason = "live", None
+        log.info("feed is live")
+        self.ready.set()
+
+    async def _assume_something_was_missed(self, connection: Connection) -> None:
+        oldest = self._trail[0].since
+        now = await connection.fetchval(query("now_snapshot"))
+        if _xmax(now) < _xmax(oldest):
+            log.error("the database is older than what was delivered (restored?); going on from now")
+            self._window, self._already = Window(now), frozenset()
+            self._trail.clear()
+            self._leave_footprint()
+            return
+        self._window = Window(oldest)
+        self._already = frozenset(h for footprint in self._trail for h in footprint.delivered)
+
+    # The three states.
+
+    async def _awake(self, connection: Connection) -> None:
+        """Look again and again until there was nothing for a while."""
+        quiet_since = self._now()
+        while self._now() - quiet_since < QUIET_SECONDS:
+            await self._answer_ring(connection)
+            self._alarm.clear()
+            if await self._look(connection):
+                quiet_since = self._now()
+            else:
+                await self._wait(LOOK_SECONDS)
+
+    async def _fall_asleep(self, connection: Connection) -> bool:
+        """Take a ticket and wait at the barrier. False when something came up, which is a reason to stay awake."""
+        while True:
+            taken = await connection.fetchrow(query("take_ticket"), timeout=STATEMENT_SECONDS)
+            assert taken is not None
+            if taken["ticket"] > taken["rung"]:
+                self._ticket = taken["ticket"]
+                break
+        barrier = await connection.fetchval(query("barrier"), timeout=STATEMENT_SECONDS)
+        pause = DROWSY_SECONDS
+        while True:
+            if await self._look(connection) or self._alarm.is_set():
+                return False
+            assert self._window is not None
+            if _xmin(self._window.since) > barrier:
+                self.health.naps += 1
+                return True
+            await self._wait(pause)
+            pause = min(pause * 1.2, DROWSIEST_SECONDS)
+
+    async def _sleep(self, connection: Connection) -> None:
+        """Wait for a ring, a nudge or the loss of the connection; now and then look all the same."""
+        while not self._alarm.is_set():
+            await self._wait(self._fallback)
+            if self._alarm.is_set() or await self._look(connection):
+                return
+            if await connection.fetchval(query("is_rung"), self._ticket, timeout=STATEMENT_SECONDS):
+                return  # called although we heard nothing: a forged ring
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Until the alarm, or for this long."""
+        if self._alarm.is_set():
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._alarm.wait()
+        except TimeoutError:
+            pass
+
+    # Rings.
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        text = str(payload)
+        if text.isascii() and text.isdigit() and len(text) < 19:
+            self._ring = max(self._ring, int(text))
+        self.health.rings += 1
+        self._alarm.set()
+
+    async def _answer_ring(self, connection: Connection) -> None:
+        if self._ring:
+            ring, self._ring = self._ring, 0
+            await connection.execute(query("answer_ring"), ring, timeout=STATEMENT_SECONDS)
+
+    # Looks.
+
+    async def _look(self, connection: Connection) -> bool:
+        """Deliver all that is new, page by page. Whether there was anything."""
+        found_any = False
+        while True:
+            found, complete = await self._page(connection)
+            found_any = found_any or found
+            if complete:
+                self._leave_footprint()
+                self.health.looked_at = self._now()
+                self.health.looks += 1
+                return found_any
+
+    async def _page(self, connection: Connection) -> tuple[bool, bool]:
+        """Deliver one page: whether it had rows, and whether it was the window's last."""
+        assert self._window is not None
+        since, until, seq = self._window
+        more = () if until is None else (seq, until)
+        page = await connection.fetchrow(
+            query("look" if until is None else "look_on"),
+            since, PAGE_ROWS, PAGE_BYTES, *more, timeout=STATEMENT_SECONDS,
+        )  # fmt: skip
+        assert page is not None
+        seqs, end = page["seqs"], page["snapshot"]
+        complete = page["found"] < PAGE_ROWS and page["found"] == len(seqs)
+        if seqs:
+            await self._hand_over(list(map(Message, seqs, page["channels"], page["events"])))
+        self._window = Window(end) if complete else Window(since, end, seqs[-1])
+        if complete:
+            self._already = frozenset()
+        return bool(seqs), complete
+
+    async def _hand_over(self, messages: list[Message]) -> None:
+        """Deliver what was not delivered before. An event's text has the message's id in it, so its hash stands for it."""
+        if self._already:
+            messages = [message for message in messages if hash(message.event) not in self._already]
+        self._trail[-1].delivered += [hash(message.event) for message in messages]
+        await self._deliver(messages)
+
+    def _leave_footprint(self) -> None:
+        """Between two windows: once a second, begin a new footprint, and forget those that no crash can reach."""
+        assert self._window is not None
+        now = self._now()
+        if not self._trail or self._trail[-1].at < now - 1.0:
+            self._trail.append(Footprint(now, self._window.since, []))
+        while len(self._trail) > 1 and self._trail[1].at < now - TRAIL_SECONDS:
+            self._trail.popleft()
+
+
+def _xmin(snapshot: str) -> int:
+    return int(snapshot.split(":", 1)[0])
+
+
+def _xmax(snapshot: str) -> int:
+    return int(snapshot.split(":", 2)[1])

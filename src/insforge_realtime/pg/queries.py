@@ -1,0 +1,29 @@
+"""The statements of `sql/queries.sql`, by name. No SQL stands in Python: it is written, read and reviewed in .sql files."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+_NAMED = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def sql_file(name: str) -> str:
+    """The text of a file below `sql/`."""
+    return files(__package__).joinpath("sql", name).read_text(encoding="utf-8")
+
+
+@cache
+def queries() -> dict[str, str]:
+    """Every named statement of `queries.sql`."""
+    return {name: body.strip().rstrip(";") for name, body in _NAMED.findall(sql_file("queries.sql"))}
+
+
+def query(name: str) -> str:
+    """The statement of that name.
+
+    Raises:
+        KeyError: there is none, which is a bug.
+    """
+    return queries()[name]

@@ -1,0 +1,268 @@
+-- Every function and trigger of the schema `realtime`. Re-applied by each `migrate`, in the migration's transaction.
+--
+-- The owner of realtime.messages owns these too, and is the role that the server connects as: SECURITY DEFINER means
+-- "as the server" below. Signatures that applications know (publish, channel_name) never change.
+
+-- The channel that a policy is asked about. '' is what a setting reads as once its transaction has ended.
+CREATE OR REPLACE FUNCTION realtime.channel_name() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT nullif(current_setting('realtime.channel_name', true), '')
+$$;
+
+-- The one channel row that a name belongs to: enabled; an exact match first, else the pattern with the most literal
+-- characters, ties by pattern. Subscribe, publish and webhooks all go by this row: if any matching row could let
+-- someone in, a public `chat:%` would open a private `chat:vip:%`. plpgsql, because its plans are kept.
+CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text) RETURNS uuid LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_id uuid;
+BEGIN
+    SELECT id INTO v_id FROM realtime.channels WHERE pattern = p_name AND enabled;
+    IF v_id IS NULL THEN
+        SELECT id INTO v_id FROM realtime.channels
+        WHERE enabled AND p_name LIKE pattern
+        ORDER BY length(translate(regexp_replace(pattern, '\\(.)', '.', 'g'), '%_', '')) DESC, pattern COLLATE "C"
+        LIMIT 1;
+    END IF;
+    RETURN v_id;
+END
+$$;
+
+-- What may not be published, by anyone: names that Socket.IO or this server uses itself, and payloads that are no object.
+CREATE OR REPLACE FUNCTION realtime.refuse_malformed(p_event_name text, p_payload jsonb)
+RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF p_event_name IS NULL OR p_event_name = '' THEN
+        RAISE 'realtime: the event name is empty' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF p_event_name IN ('connect', 'connect_error', 'disconnect', 'disconnecting', 'error', 'newListener', 'removeListener')
+        OR p_event_name LIKE 'realtime:%' OR p_event_name LIKE 'presence:%' THEN
+        RAISE 'realtime: the event name "%" is reserved', p_event_name USING ERRCODE = 'invalid_parameter_value';
+    ELSIF p_payload IS NULL OR jsonb_typeof(p_payload) <> 'object' THEN
+        RAISE 'realtime: the payload must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+END
+$$;
+
+-- Publish a message, as the system. Returns its id, or NULL where no enabled channel matches: a channel that someone
+-- disabled never breaks an application's write.
+CREATE OR REPLACE FUNCTION realtime.publish(p_channel_name text, p_event_name text, p_payload jsonb)
+RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_channel_id uuid := realtime.match_channel(p_channel_name);
+    v_id uuid;
+BEGIN
+    PERFORM realtime.refuse_malformed(p_event_name, p_payload);
+    IF v_channel_id IS NULL THEN
+        RAISE WARNING 'realtime.publish: no enabled channel matches "%"', p_channel_name;
+        RETURN NULL;
+    END IF;
+    INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload)
+    VALUES (p_event_name, v_channel_id, p_channel_name, p_payload)
+    RETURNING id INTO v_id;
+    RETURN v_id;
+END
+$$;
+
+-- Whatever anyone but the owner inserts is a user's message, with that user's id: nobody forges a sender.
+-- The id goes to publish_as through a setting, since RETURNING would ask for a SELECT policy.
+CREATE OR REPLACE FUNCTION realtime.stamp_message()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM realtime.refuse_malformed(NEW.event_name, NEW.payload);
+    NEW.id := gen_random_uuid();
+    NEW.channel_id := realtime.match_channel(NEW.channel_name);
+    IF NEW.channel_id IS NULL THEN
+        RAISE 'realtime: no enabled channel matches "%"', NEW.channel_name USING ERRCODE = 'no_data_found';
+    END IF;
+    NEW.sender_type := 'user';
+    NEW.sender_id := auth.uid();
+    NEW.ws_audience_count := 0;
+    NEW.wh_audience_count := 0;
+    NEW.wh_delivered_count := 0;
+    NEW.created_at := now();
+    NEW.seq := nextval('realtime.messages_seq_seq');
+    NEW.xid := pg_current_xact_id();
+    PERFORM set_config('realtime.message_id', NEW.id::text, true);
+    RETURN NEW;
+END
+$$;
+
+-- The condition is evaluated as whoever inserts, hence the owner's name in it: inside publish() that is the owner.
+DO $$
+BEGIN
+    EXECUTE format(
+        'CREATE OR REPLACE TRIGGER stamp_message BEFORE INSERT ON realtime.messages
+         FOR EACH ROW WHEN (current_user <> %L) EXECUTE FUNCTION realtime.stamp_message()',
+        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.messages'::regclass));
+END
+$$;
+
+-- The doorbell: rings only while some feed sleeps, because NOTIFY takes a database-wide lock until after the WAL flush,
+-- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py).
+CREATE OR REPLACE FUNCTION realtime.ring()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_asleep bigint := coalesce(pg_sequence_last_value('realtime.asleep'::regclass), 0);
+    v_rung bigint := coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+BEGIN
+    IF v_asleep > v_rung THEN
+        PERFORM pg_notify('realtime', v_asleep::text);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER ring AFTER INSERT ON realtime.messages
+FOR EACH STATEMENT EXECUTE FUNCTION realtime.ring();
+
+-- The finished Socket.IO event of a message: ["name",{…payload,"meta":{…}}]. A `meta` in the payload gives way to ours.
+-- A payload that is no object (only the owner can have inserted one) is wrapped, so that no row can stop the feed.
+CREATE OR REPLACE FUNCTION realtime.event_text(m realtime.messages) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_payload text := CASE jsonb_typeof(m.payload)
+        WHEN 'object' THEN m.payload - 'meta' ELSE jsonb_build_object('payload', m.payload) END;
+BEGIN
+    RETURN concat(
+        '[', to_json(m.event_name), ',', left(v_payload, -1), CASE v_payload WHEN '{}' THEN '' ELSE ', ' END,
+        '"meta": {"channel": ', to_json(m.channel_name), ', "messageId": "', m.id, '", "senderType": "', m.sender_type, '"',
+        ', "senderId": "' || m.sender_id || '"', ', "timestamp": "',
+        to_char(coalesce(m.created_at, now()) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '"}}]');
+END
+$$;
+
+-- Whether the policies let this role see this channel row. One statement per role: the plan of a statement is thrown
+-- away when the role changes. Asked by id, because by name the policies would judge every row (LIKE is not leakproof).
+CREATE OR REPLACE FUNCTION realtime.judge_subscribe(p_role text, p_claims text, p_channel text, p_id uuid)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_setting text;
+    v_seen boolean;
+BEGIN
+    v_setting := set_config('request.jwt.claims', p_claims, true);
+    v_setting := set_config('realtime.channel_name', p_channel, true);
+    v_setting := set_config('role', p_role, true);
+    IF p_role = 'authenticated' THEN
+        v_seen := EXISTS (SELECT FROM realtime.channels WHERE id = p_id);
+    ELSIF p_role = 'anon' THEN
+        v_seen := EXISTS (SELECT FROM realtime.channels WHERE id = p_id);
+    ELSE
+        v_seen := EXISTS (SELECT FROM realtime.channels WHERE id = p_id);
+    END IF;
+    v_setting := set_config('role', 'none', true);
+    RETURN v_seen;
+END
+$$;
+
+-- For each (role, claims, channel): 'yes', 'no', or the SQLSTATE and message of a policy that raised.
+-- Must be called as a single autocommit statement: every setting made here ends with it.
+--
+-- The planner evaluates stable expressions to estimate them, so making a plan can raise for a channel that the policy
+-- does not even concern. Hence the second attempt: with an empty channel name (which makes the plan), then for real.
+CREATE OR REPLACE FUNCTION realtime.check_subscribe(p_roles text[], p_claims text[], p_channels text[])
+RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_verdicts text[] := '{}';
+    v_verdict text;
+    v_id uuid;
+BEGIN
+    FOR i IN 1 .. cardinality(p_channels) LOOP
+        v_id := realtime.match_channel(p_channels[i]);
+        v_verdict := 'no';
+        IF v_id IS NOT NULL THEN
+            BEGIN
+                IF realtime.judge_subscribe(p_roles[i], p_claims[i], p_channels[i], v_id) THEN v_verdict := 'yes'; END IF;
+            EXCEPTION WHEN OTHERS THEN
+                BEGIN
+                    PERFORM realtime.judge_subscribe(p_roles[i], p_claims[i], '', v_id);
+                EXCEPTION WHEN OTHERS THEN NULL;
+                END;
+                BEGIN
+                    IF realtime.judge_subscribe(p_roles[i], p_claims[i], p_channels[i], v_id) THEN v_verdict := 'yes'; END IF;
+                EXCEPTION WHEN OTHERS THEN v_verdict := SQLSTATE || ' ' || SQLERRM;
+                END;
+            END;
+        END IF;
+        v_verdicts[i] := v_verdict;
+    END LOOP;
+    RETURN v_verdicts;
+END
+$$;
+
+-- Insert one message under the INSERT policies of a role. Returns the id that the stamp gave it.
+CREATE OR REPLACE FUNCTION realtime.insert_as(
+    p_role text, p_claims text, p_setting text, p_channel text, p_event text, p_payload jsonb
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    v_setting text;
+BEGIN
+    v_setting := set_config('request.jwt.claims', p_claims, true);
+    v_setting := set_config('realtime.channel_name', p_setting, true);
+    v_setting := set_config('role', p_role, true);
+    IF p_role = 'authenticated' THEN
+        INSERT INTO realtime.messages (channel_name, event_name, payload) VALUES (p_channel, p_event, p_payload);
+    ELSIF p_role = 'anon' THEN
+        INSERT INTO realtime.messages (channel_name, event_name, payload) VALUES (p_channel, p_event, p_payload);
+    ELSE
+        INSERT INTO realtime.messages (channel_name, event_name, payload) VALUES (p_channel, p_event, p_payload);
+    END IF;
+    v_setting := set_config('role', 'none', true);
+    RETURN current_setting('realtime.message_id');
+END
+$$;
+
+-- For each publication: 'ok' and the message's id, 'no', 'invalid' and why, or a SQLSTATE and message. Each stands for
+-- itself: one that fails costs no other its message, though all of a call share one transaction.
+CREATE OR REPLACE FUNCTION realtime.publish_as(
+    p_roles text[], p_claims text[], p_channels text[], p_events text[], p_payloads text[]
+) RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_verdicts text[] := '{}';
+    v_verdict text;
+    v_payload jsonb;
+BEGIN
+    FOR i IN 1 .. cardinality(p_channels) LOOP
+        BEGIN
+            v_payload := p_payloads[i];
+            v_verdict := NULL;
+            IF realtime.match_channel(p_channels[i]) IS NULL THEN v_verdict := 'no'; END IF;
+        EXCEPTION WHEN data_exception THEN
+            v_verdict := 'invalid ' || SQLERRM;
+        END;
+        IF v_verdict IS NULL THEN
+            BEGIN
+                v_verdict := 'ok ' || realtime.insert_as(
+                    p_roles[i], p_claims[i], p_channels[i], p_channels[i], p_events[i], v_payload);
+            EXCEPTION
+                WHEN insufficient_privilege THEN
+                    -- The policies' own no has this code too; only a missing grant begins like that.
+                    v_verdict := CASE WHEN SQLERRM LIKE 'permission denied%' THEN SQLSTATE || ' ' || SQLERRM ELSE 'no' END;
+                WHEN OTHERS THEN
+                    -- As in check_subscribe: make the plan with an empty setting, undo whatever that did, then believe.
+                    BEGIN
+                        PERFORM realtime.insert_as(p_roles[i], p_claims[i], '', p_channels[i], p_events[i], v_payload);
+                        RAISE 'undo';
+                    EXCEPTION WHEN OTHERS THEN NULL;
+                    END;
+                    BEGIN
+                        v_verdict := 'ok ' || realtime.insert_as(
+                            p_roles[i], p_claims[i], p_channels[i], p_channels[i], p_events[i], v_payload);
+                    EXCEPTION
+                        WHEN insufficient_privilege THEN
+                            v_verdict := CASE WHEN SQLERRM LIKE 'permission denied%' THEN SQLSTATE || ' ' || SQLERRM ELSE 'no' END;
+                        WHEN OTHERS THEN v_verdict := SQLSTATE || ' ' || SQLERRM;
+                    END;
+            END;
+        END IF;
+        v_verdicts[i] := v_verdict;
+    END LOOP;
+    RETURN v_verdicts;
+END
+$$;
+
+-- PUBLIC may execute a new function by default. Only channel_name() is for everyone: policies call it.
+REVOKE ALL ON FUNCTION
+    realtime.match_channel(text), realtime.refuse_malformed(text, jsonb), realtime.publish(text, text, jsonb),
+    realtime.stamp_message(), realtime.ring(), realtime.event_text(realtime.messages),
+    realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),
+    realtime.insert_as(text, text, text, text, text, jsonb),
+    realtime.publish_as(text[], text[], text[], text[], text[])
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION realtime.channel_name() TO anon, authenticated, project_admin;

@@ -1,0 +1,76 @@
+"""How many sockets each message was sent to, written back to its row a few times a second, many rows in one UPDATE.
+
+The counts wait in memory; while the database is away they simply wait longer, and no count is forgotten until it has been
+committed. All nodes add to the same column.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+
+import asyncpg
+
+from insforge_realtime.pg.pool import LOST, connected, keep
+from insforge_realtime.pg.queries import query
+
+INTERVAL_SECONDS = 0.25
+CHUNK = 5000
+
+
+class Counters:
+    """The audience counters of this node.
+
+    Args:
+        dsn: the database.
+        pooled: a transaction pooler stands in between.
+    """
+
+    def __init__(self, dsn: str, *, pooled: bool = False) -> None:
+        self._dsn = dsn
+        self._pooled = pooled
+        self._audience: dict[int, int] = {}
+        self._more = asyncio.Event()
+
+    def add(self, seq: int, audience: int) -> None:
+        """Count that message `seq` was sent to `audience` more sockets."""
+        if audience:
+            self._audience[seq] = self._audience.get(seq, 0) + audience
+            self._more.set()
+
+    async def run(self) -> None:
+        """Write counts until cancelled, then once more what is left."""
+        try:
+            await keep("counters", self._session)
+        finally:
+            if self._audience:
+                await self._last_words()
+
+    async def _session(self) -> None:
+        async with connected(self._dsn, name="counters", pooled=self._pooled) as connection:
+            while True:
+                await self._more.wait()
+                await asyncio.sleep(INTERVAL_SECONDS)
+                while self._audience:
+                    await self._write(connection)
+                self._more.clear()
+
+    async def _write(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """One UPDATE. Counts are taken out only once it is committed; more may have been added to them meanwhile."""
+        chunk = dict(islice(self._audience.items(), CHUNK))
+        await connection.execute(query("count_audience"), list(chunk), list(chunk.values()), timeout=10)
+        for seq, written in chunk.items():
+            left = self._audience[seq] - written
+            if left:
+                self._audience[seq] = left
+            else:
+                del self._audience[seq]
+
+    async def _last_words(self) -> None:
+        """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement."""
+        try:
+            async with asyncio.timeout(3), connected(self._dsn, name="counters", pooled=self._pooled) as last:
+                while self._audience:
+                    await self._write(last)
+        except (*LOST, asyncpg.PostgresError):
+            pass

@@ -1,0 +1,67 @@
+"""One timer for the deadlines of all connections: a wheel of quarter-second slots.
+
+A connection's deadline moves often (every pong) and comes up rarely. So it is not moved: the wheel asks at the time it was
+last told, and the connection answers with its next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+SLOT_SECONDS = 0.25
+
+log = structlog.get_logger("insforge_realtime.web")
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due at `now`. The next deadline, or None for never."""
+
+
+class Wheel:
+    """Calls `tick` of everything scheduled, within a slot of its deadline.
+
+    Args:
+        loop: its clock is the one that deadlines are given in.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._slots: dict[int, set[Timed]] = {}
+        self._turned_to = self._slot(loop.time())
+
+    def schedule(self, timed: Timed, deadline: float) -> None:
+        """Ask `timed` at this time, and from then on whenever it says."""
+        slot = max(self._slot(deadline) + 1, self._turned_to + 1)
+        self._slots.setdefault(slot, set()).add(timed)
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        while True:
+            await asyncio.sleep(SLOT_SECONDS)
+            self.turn(self._loop.time())
+
+    def turn(self, now: float) -> None:
+        """Handle every slot up to `now`. A wheel that was held up catches up."""
+        slot = self._slot(now)
+        first, self._turned_to = self._turned_to + 1, slot
+        for due in range(first, slot + 1):
+            for timed in self._slots.pop(due, ()):
+                self._tick(timed, now)
+
+    def _tick(self, timed: Timed, now: float) -> None:
+        try:
+            deadline = timed.tick(now)
+        except Exception:
+            log.exception("deadline failed")
+            return
+        if deadline is not None:
+            self.schedule(timed, deadline)
+
+    def _slot(self, time: float) -> int:
+        return int(time / SLOT_SECONDS)

@@ -1,0 +1,62 @@
+"""Fixtures for all tests. Each pytest-xdist worker has PostgreSQL servers of its own, started when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from support.databases import MAJORS, Cluster, installed, running_cluster
+from support.servers import Server
+
+Databases = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture(scope="session")
+def newest() -> Iterator[Cluster]:
+    """The newest supported PostgreSQL."""
+    with running_cluster(MAJORS[-1]) as postgres:
+        yield Cluster(postgres, MAJORS[-1])
+
+
+@pytest.fixture(scope="session", params=MAJORS, ids=[f"pg{major}" for major in MAJORS])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Each supported PostgreSQL that this machine has, in turn."""
+    major: int = request.param
+    if major == MAJORS[-1]:
+        yield request.getfixturevalue("newest")
+        return
+    if installed(major) is None:
+        pytest.skip(f"PostgreSQL {major} is not installed")
+    with running_cluster(major) as postgres:
+        yield Cluster(postgres, major)
+
+
+@pytest.fixture
+async def database(cluster: Cluster) -> AsyncIterator[str]:
+    """A fresh, migrated database, on each PostgreSQL in turn."""
+    url = await cluster.database()
+    yield url
+    await cluster.drop(url)
+
+
+@pytest.fixture
+async def demo(newest: Cluster) -> AsyncIterator[str]:
+    """A fresh database with the demo's tables, policies and rows (SPEC's example), on the newest PostgreSQL."""
+    url = await newest.database("demo")
+    yield url
+    await newest.drop(url)
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """`start(database_url, **settings)`: a server process that is stopped at the end, and must end well."""
+    servers: list[Server] = []
+
+    def start_server(database_url: str, **settings: object) -> Server:
+        servers.append(Server(database_url, **settings).start())
+        return servers[-1]
+
+    yield start_server
+    for server in servers:
+        assert server.stop() == 0, "\n".join(server.raw[-40:])

@@ -1,0 +1,1 @@
+"""What the tests share: real clusters, real server processes, a raw client. No mocks live here."""

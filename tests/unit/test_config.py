@@ -1,0 +1,323 @@
+"""The settings: every variable, its wrong values, and the page that lists them all."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from insforge_realtime.config import Config, load, variable
+from insforge_realtime.errors import ConfigError
+
+DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
+SENSITIVE = "hunter2"
+
+# A value that is not the default, and what it becomes.
+VALUES: dict[str, tuple[str, object]] = {
+    "database_url": ("postgresql://u:p@h/d", "postgresql://u:p@h/d"),
+    "listen_url": ("postgres://h/d", "postgres://h/d"),
+    "db_connections": ("7", 7),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("0", 0),
+    "jwt_secret": ("s3cret", SecretStr("s3cret")),
+    "jwks_url": ("https://example.com/jwks", "https://example.com/jwks"),
+    "jwt_audience": ("me", "me"),
+    "jwt_issuer": ("you", "you"),
+    "anon_key": ("anon_1", SecretStr("anon_1")),
+    "api_key": ("ik_1", SecretStr("ik_1")),
+    "allow_anonymous": ("true", True),
+    "cors_origins": ("https://a.example, https://b.example,", ["https://a.example", "https://b.example"]),
+    "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+    "max_payload_bytes": ("0", 0),
+    "max_name_bytes": ("0", 0),
+    "max_channels_per_connection": ("0", 0),
+    "max_connections": ("10", 10),
+    "max_messages_per_second": ("0.5", 0.5),
+    "max_buffered_bytes": ("0", 0),
+    "policy_timeout": ("1.5", 1.5),
+    "ping_interval": ("1", 1.0),
+    "ping_timeout": ("2", 2.0),
+    "connect_timeout": ("3", 3.0),
+    "feed_fallback_seconds": ("0", 0.0),
+}
+
+WRONG: dict[str, list[str]] = {
+    "database_url": ["", "mysql://u@h/d", "host=h user=u", "postgresql", "postgresql:h", "http://h"],
+    "listen_url": ["", "redis://h"],
+    "db_connections": ["", "0", "101", "two", "1.5"],
+    "host": ["", " "],
+    "port": ["", "-1", "65536", "http"],
+    "jwt_secret": ["", "  "],
+    "jwks_url": ["", "ftp://h", "file:///etc/passwd"],
+    "jwt_audience": [""],
+    "jwt_issuer": [""],
+    "anon_key": [""],
+    "api_key": [""],
+    "allow_anonymous": ["", "maybe", "2"],
+    "cors_origins": [],
+    "log_level": ["", "loud", "INFO"],
+    "log_format": ["", "xml"],
+    "max_payload_bytes": ["-1", "1MB", ""],
+    "max_name_bytes": ["-1"],
+    "max_channels_per_connection": ["-1", "many"],
+    "max_connections": ["-1"],
+    "max_messages_per_second": ["-0.1", "nan", "inf"],
+    "max_buffered_bytes": ["-1", "inf"],
+    "policy_timeout": ["0", "-1", "nan", "inf"],
+    "ping_interval": ["0", "-1", "nan", "inf"],
+    "ping_timeout": ["0", "-1", "soon"],
+    "connect_timeout": ["0", "-1", "inf"],
+    "feed_fallback_seconds": ["-1", "nan"],
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of ours, and no `.env`."""
+    for name in os.environ:
+        if name.upper().startswith("REALTIME_") or name.upper() == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_tables_of_this_test_have_every_field() -> None:
+    assert set(VALUES) == set(WRONG) == set(Config.model_fields)
+
+
+def test_without_any_variable_the_defaults_hold() -> None:
+    config = load()
+    for name, field in Config.model_fields.items():
+        assert field.default is not PydanticUndefined
+        assert getattr(config, name) == field.default
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_every_variable_sets_its_field_and_no_other(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, value = VALUES[field]
+    monkeypatch.setenv(variable(field), text)
+    config, untouched = load(), Config.model_construct()
+    assert getattr(config, field) == value != getattr(untouched, field)
+    for other in set(Config.model_fields) - {field}:
+        assert getattr(config, other) == getattr(untouched, other)
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_a_field_is_set_by_its_own_variable_only(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if field != "database_url":
+        monkeypatch.setenv(field.upper(), VALUES[field][0])  # PORT and HOST belong to others
+    monkeypatch.setenv(f"{variable(field)}_X", "unknown variables are nobody's business")
+    assert load() == Config.model_construct()
+
+
+@pytest.mark.parametrize(("field", "text"), [(field, text) for field, texts in WRONG.items() for text in texts])
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    field: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(field), text)
+    with pytest.raises(ConfigError) as caught:
+        load()
+    line = str(caught.value)
+    assert line.startswith(f"{variable(field)}: ")
+    assert "\n" not in line
+    assert "pydantic" not in line.lower()
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"mysql://user:{SENSITIVE}@host/db",
+        f"host=localhost user=u password={SENSITIVE}",
+        f"mysql://host/db?password={SENSITIVE}",
+        f"user:{SENSITIVE}",
+        f"mysql://user:{SENSITIVE}@host/db@x\n{SENSITIVE}",
+        f"mysql://user:{SENSITIVE}℀@host",
+        f"mysql://[{SENSITIVE}",
+    ],
+)
+@pytest.mark.parametrize("field", ["database_url", "listen_url", "jwks_url"])
+def test_a_wrong_url_is_not_quoted_because_a_password_may_be_in_it(
+    field: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(field), text)
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert SENSITIVE not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_secrets_do_not_show_when_a_configuration_is_printed() -> None:
+    config = load(jwt_secret=SENSITIVE, anon_key=SENSITIVE, api_key=SENSITIVE)
+    assert SENSITIVE not in repr(config) + str(config)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(field=st.sampled_from(sorted(VALUES)), text=st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+def test_any_text_in_any_variable_is_taken_or_refused_in_one_line(field: str, text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable(field), text)
+        try:
+            load()
+        except ConfigError as error:
+            assert str(error).startswith(f"{variable(field)}: ")
+            assert len(str(error).splitlines()) == 1
+
+
+def test_a_long_wrong_value_is_cut() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(port="x" * 10_000)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text(
+        'DATABASE_URL=postgresql://file/db\nREALTIME_PORT="8000"\n# a comment\nPORT=1\nFOO=bar\nREALTIME_FOO=1\n'
+    )
+    config = load()
+    assert (config.database_url, config.port) == ("postgresql://file/db", 8000)
+    monkeypatch.setenv("REALTIME_PORT", "8001")
+    assert load().port == 8001
+    assert load(port=8002).port == 8002
+    assert load(port=None).port == 8001
+
+
+def test_a_wrong_value_in_a_dotenv_file_names_the_variable() -> None:
+    Path(".env").write_text("REALTIME_PORT=http\n")
+    with pytest.raises(ConfigError, match=r"^REALTIME_PORT: "):
+        load()
+
+
+def test_a_dotenv_file_that_is_no_text_is_one_line() -> None:
+    Path(".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"^\.env: cannot be read"):
+        load()
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        load().port = 1
+
+
+# What a server needs.
+
+
+def test_everything_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load().ready_to_serve()
+    assert str(caught.value) == (
+        "missing: DATABASE_URL (the PostgreSQL database); "
+        "a way to verify tokens: REALTIME_JWT_SECRET or REALTIME_JWKS_URL"
+    )
+
+
+def test_a_database_alone_is_not_enough_and_a_secret_alone_neither() -> None:
+    with pytest.raises(ConfigError, match=r"^missing: a way to verify tokens"):
+        load(database_url="postgresql://h/d").ready_to_serve()
+    with pytest.raises(ConfigError, match=r"^missing: DATABASE_URL \(the PostgreSQL database\)$"):
+        load(jwt_secret="x").ready_to_serve()
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"jwt_secret": "x"},
+        {"jwks_url": "https://h/jwks"},
+        {"anon_key": "anon_x"},
+        {"api_key": "ik_x"},
+        {"allow_anonymous": True},
+    ],
+    ids=lambda way: next(iter(way)),
+)
+def test_any_way_to_tell_who_a_client_is_will_do(way: dict[str, object]) -> None:
+    config = load(database_url="postgresql://h/d", **way)
+    assert config.ready_to_serve() is config
+
+
+def test_origins_are_compared_whole_and_programs_send_none() -> None:
+    config = load(cors_origins="https://a.example")
+    assert config.allows_origin(None)
+    assert config.allows_origin("https://a.example")
+    for other in ("https://a.example.evil", "http://a.example", "https://b.example", "null", ""):
+        assert not config.allows_origin(other)
+    assert load().allows_origin("https://anything.example")
+    assert not load(cors_origins="").allows_origin("https://a.example")
+
+
+# The command line.
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "insforge_realtime", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({}, "error: missing: DATABASE_URL"),
+        ({"REALTIME_PORT": "http"}, "error: REALTIME_PORT: "),
+        ({"DATABASE_URL": f"host=h password={SENSITIVE}"}, "error: DATABASE_URL: "),
+        ({"REALTIME_JWT_SECRET": " "}, "error: REALTIME_JWT_SECRET: "),
+    ],
+    ids=["nothing", "port", "url", "secret"],
+)
+def test_serve_ends_with_status_2_and_one_line_on_a_wrong_setting(environment: dict[str, str], line: str) -> None:
+    done = command("serve", **environment)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+    assert SENSITIVE not in done.stderr
+
+
+# The page.
+
+
+def documented() -> list[tuple[str, str, str]]:
+    """The rows of the page's table: variable, default, meaning."""
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", DOC.read_text(), re.MULTILINE)
+    return [(name, default, meaning) for name, default, meaning in rows]
+
+
+def default_as_text(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`{','.join(value)}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def test_the_page_has_exactly_the_fields_defaults_and_descriptions_of_config() -> None:
+    expected = [
+        (variable(name), default_as_text(field.default), field.description)
+        for name, field in Config.model_fields.items()
+    ]
+    assert documented() == expected
+
+
+def test_a_default_of_the_page_is_what_one_would_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, default, _ in documented():
+        if default != "–":
+            monkeypatch.setenv(name, default.strip("`"))
+    assert load() == Config.model_construct()
+
+
+def test_the_page_names_no_variable_that_does_not_exist() -> None:
+    known = {variable(name) for name in Config.model_fields}
+    assert set(re.findall(r"REALTIME_[A-Z_]+|DATABASE_URL", DOC.read_text())) <= known

@@ -1,0 +1,167 @@
+"""Socket.IO packets: whatever a client library writes is read, and nothing else gets past."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from insforge_realtime.errors import ProtocolError
+from insforge_realtime.protocol import socketio
+from insforge_realtime.protocol.socketio import Packet, decode
+
+# What JSON can carry through orjson unchanged: integers of 64 bits, finite floats.
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    SCALARS | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
+)
+NAMES = st.text().filter(lambda name: name not in socketio.RESERVED_EVENTS)
+NAMESPACES = st.text("abcxyz-_?=/", min_size=1, max_size=9).map(lambda rest: "/" + rest)
+ACK_IDS = st.integers(0, 10**socketio.ACK_ID_DIGITS - 1)
+
+
+def written_by_a_client(packet: Packet) -> str:
+    """The packet as the client libraries write it."""
+    namespace = "" if packet.namespace == "/" else f"{packet.namespace},"
+    number = "" if packet.id is None else str(packet.id)
+    data = "" if packet.data is None else json.dumps(packet.data, separators=(",", ":"))
+    return f"{packet.type}{namespace}{number}{data}"
+
+
+def read_by_a_client(text: str) -> tuple[int, str, int | None, Any]:
+    """Type, namespace, ack id and data of one of our packets, by the rules of the protocol's text."""
+    kind, rest = int(text[0]), text[1:]
+    namespace = "/"
+    if rest.startswith("/"):
+        namespace, _, rest = rest.partition(",")
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    number = int(rest[:digits]) if digits else None
+    return kind, namespace, number, json.loads(rest[digits:]) if rest[digits:] else None
+
+
+PACKETS = st.one_of(
+    st.builds(Packet, st.just(socketio.CONNECT), st.none() | st.dictionaries(st.text(), JSON), NAMESPACES | st.just("/")),
+    st.builds(Packet, st.just(socketio.DISCONNECT), st.none(), NAMESPACES | st.just("/")),
+    st.builds(
+        Packet,
+        st.just(socketio.EVENT),
+        st.builds(lambda name, rest: [name, *rest], NAMES | st.integers(0, 10**9), st.lists(JSON, max_size=3)),
+        NAMESPACES | st.just("/"),
+        st.none() | ACK_IDS,
+    ),
+    st.builds(Packet, st.just(socketio.ACK), st.lists(JSON, max_size=3), NAMESPACES | st.just("/"), ACK_IDS),
+)
+
+
+@given(PACKETS)
+def test_every_valid_packet_of_a_client_is_read_as_it_was_meant(packet: Packet) -> None:
+    assert decode(written_by_a_client(packet)) == packet
+
+
+def decodes_or_is_refused(text: str) -> None:
+    try:
+        packet = decode(text)
+    except ProtocolError:
+        return
+    assert packet.type in (socketio.CONNECT, socketio.DISCONNECT, socketio.EVENT, socketio.ACK)
+    assert packet.namespace.startswith("/")
+    if packet.type == socketio.EVENT:
+        name = packet.data[0]
+        assert isinstance(name, str | int | float)
+        assert not isinstance(name, bool)
+        assert name not in socketio.RESERVED_EVENTS
+    elif packet.type == socketio.CONNECT:
+        assert packet.data is None or isinstance(packet.data, dict)
+
+
+@given(st.text(st.characters()))
+@example("2[\ud800]")
+@example("2٣[]")
+@example("²[]")
+@example('2["\\ud800"]')
+@example("2[1e999]")
+def test_any_text_at_all_decodes_or_is_a_protocol_error(text: str) -> None:
+    decodes_or_is_refused(text)
+
+
+@given(st.text('0123456789-/,[]{}":\\ \x00atruefalsn', max_size=40))
+def test_any_text_that_looks_like_a_packet_decodes_or_is_a_protocol_error(text: str) -> None:
+    decodes_or_is_refused(text)
+
+
+@given(PACKETS, st.data())
+def test_a_damaged_packet_decodes_or_is_a_protocol_error(packet: Packet, data: st.DataObject) -> None:
+    text = written_by_a_client(packet)
+    at = data.draw(st.integers(0, len(text)))
+    decodes_or_is_refused(text[:at] + data.draw(st.text(max_size=2)) + text[at + data.draw(st.integers(0, 3)) :])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "7", "x", "٠", "4{}", '51-["a",{"_placeholder":true,"num":0}]', "61-1[]",
+        "0[]", "0true", '0"token"', "0{", '0{"a":1}x',
+        "1{}", "1[]", "10[]",
+        "2", "2{}", "2[]", "2null", "2[true]", "2[false]", "2[null]", "2[[]]", "2[{}]", '2["a"', '2["a"]]', '2-["a"]',
+        '2["connect"]', '2["disconnect"]', '2["connect_error"]', '2["newListener"]', '2["removeListener"]',
+        '2["disconnecting"]', "2" + "1" * 30 + '["a"]', '2 1["a"]', '2+1["a"]', "2/chat", '2/chat["a"]',
+        "2[" * 2000, '2["a",' + '{"a":' * 2000 + "1" + "}" * 2000 + "]",
+        '2["a",NaN]', '2["a",Infinity]', '2["a",1e400]', '2["\x00"]', '2["a",\'b\']', '2["a"],', '2["a",]',
+        "3[]", "31", "31{}", "31null", "3-1[]",
+    ],
+)  # fmt: skip
+def test_malformed_packets_are_refused(text: str) -> None:
+    with pytest.raises(ProtocolError):
+        decode(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "packet"),
+    [
+        ("0", Packet(socketio.CONNECT)),
+        ('0{"token":"t"}', Packet(socketio.CONNECT, {"token": "t"})),
+        ("0/admin", Packet(socketio.CONNECT, None, "/admin")),
+        ('0/admin,{"a":1}', Packet(socketio.CONNECT, {"a": 1}, "/admin")),
+        ("0/admin?token=1,", Packet(socketio.CONNECT, None, "/admin?token=1")),
+        ("0null", Packet(socketio.CONNECT)),
+        ("0/,", Packet(socketio.CONNECT)),
+        ("1", Packet(socketio.DISCONNECT)),
+        ('2["a"]', Packet(socketio.EVENT, ["a"])),
+        ('2["__proto__"]', Packet(socketio.EVENT, ["__proto__"])),
+        ('20["a"]', Packet(socketio.EVENT, ["a"], id=0)),
+        ('2999999999999999["a"]', Packet(socketio.EVENT, ["a"], id=999_999_999_999_999)),
+        ('2/admin,13["hello",{"a":1}]', Packet(socketio.EVENT, ["hello", {"a": 1}], "/admin", 13)),
+        ("2[7]", Packet(socketio.EVENT, [7])),
+        ("2[1.5]", Packet(socketio.EVENT, [1.5])),
+        ('2["\\u0000"]', Packet(socketio.EVENT, ["\0"])),
+        ("35[]", Packet(socketio.ACK, [], id=5)),
+    ],
+)
+def test_the_forms_of_the_protocol_are_read(text: str, packet: Packet) -> None:
+    assert decode(text) == packet
+
+
+@given(NAMES, st.lists(JSON, max_size=3))
+def test_an_event_of_ours_is_what_the_client_gets(name: str, data: list[Any]) -> None:
+    text = socketio.event_packet(socketio.event(name, *data))
+    assert read_by_a_client(text) == (socketio.EVENT, "/", None, [name, *data])
+
+
+@given(ACK_IDS, st.lists(JSON, max_size=3))
+def test_an_ack_of_ours_is_what_the_client_gets(number: int, data: list[Any]) -> None:
+    assert read_by_a_client(socketio.ack_packet(number, *data)) == (socketio.ACK, "/", number, data)
+
+
+def test_connect_and_connect_error_are_what_the_client_gets() -> None:
+    assert read_by_a_client(socketio.connect_packet("abc")) == (socketio.CONNECT, "/", None, {"sid": "abc"})
+    assert read_by_a_client(socketio.connect_error_packet("no", {"code": "X"})) == (
+        socketio.CONNECT_ERROR, "/", None, {"message": "no", "data": {"code": "X"}},
+    )  # fmt: skip
+    assert socketio.connect_error_packet("Invalid namespace", namespace="/a") == '4/a,{"message":"Invalid namespace"}'
+
+
+def test_an_ack_id_comes_back_as_the_same_javascript_number() -> None:
+    assert 10**socketio.ACK_ID_DIGITS <= 2**53

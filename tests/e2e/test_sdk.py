@@ -178,14 +178,15 @@ async def test_anonymous_clients_may_what_a_policy_for_them_allows(demo: str, st
 async def test_a_credential_that_fails_is_refused_at_connect(demo: str, start: Start) -> None:
     server = start(demo)
     another_secret = "quite another secret, which is also long enough"
-    for wrong in (
+    wrongs = (
         None,
         "nonsense",
         mint(another_secret, subject=ALICE, role="authenticated", ttl=60),
         token(ALICE, ttl=-60),
         token(ALICE, role="postgres"),
-    ):
-        async with Sdk() as sdk:
+    )
+    async with Sdk() as sdk:
+        for wrong in wrongs:
             client = await sdk.client(server.url, wrong, "connect", "connect_error")
             with pytest.raises(Failed) as caught:
                 await client.call("connect")

@@ -289,7 +289,8 @@ def test_serve_ends_with_status_2_and_one_line_on_a_wrong_setting(environment: d
 
 def documented() -> list[tuple[str, str, str]]:
     """The rows of the page's table: variable, default, meaning."""
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", DOC.read_text(), re.MULTILINE)
+    table = DOC.read_text().split("## All variables")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", table, re.MULTILINE)
     return [(name, default, meaning) for name, default, meaning in rows]
 
 

@@ -14,7 +14,9 @@ from insforge_realtime.protocol import socketio
 from insforge_realtime.protocol.socketio import Packet, decode
 
 # What JSON can carry through orjson unchanged: integers of 64 bits, finite floats.
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+)
 JSON = st.recursive(
     SCALARS | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
 )
@@ -43,7 +45,9 @@ def read_by_a_client(text: str) -> tuple[int, str, int | None, Any]:
 
 
 PACKETS = st.one_of(
-    st.builds(Packet, st.just(socketio.CONNECT), st.none() | st.dictionaries(st.text(), JSON), NAMESPACES | st.just("/")),
+    st.builds(
+        Packet, st.just(socketio.CONNECT), st.none() | st.dictionaries(st.text(), JSON), NAMESPACES | st.just("/")
+    ),
     st.builds(Packet, st.just(socketio.DISCONNECT), st.none(), NAMESPACES | st.just("/")),
     st.builds(
         Packet,

@@ -220,7 +220,11 @@ class Coalescer(Generic[Req, Res]):
         except LOST:
             raise
         except Exception as error:
-            log.exception("request to the database failed", link=self.name, error=describe(error))
+            # No traceback for PostgreSQL's errors: their DETAIL quotes the row.
+            expected = isinstance(error, asyncpg.PostgresError)
+            log.error(
+                "request to the database failed", link=self.name, error=describe(error), exc_info=not expected
+            )
             self._ask_again(batch, InternalError())
         else:
             for pending, answer in zip(batch, answers, strict=True):

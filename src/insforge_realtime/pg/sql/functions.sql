@@ -257,12 +257,13 @@ BEGIN
 END
 $$;
 
--- PUBLIC may execute a new function by default. Only channel_name() is for everyone: policies call it.
+-- PUBLIC may execute a new function by default, and an adopted database may have granted more, by name or by ALTER DEFAULT
+-- PRIVILEGES. Only channel_name() is for everyone: policies call it.
 REVOKE ALL ON FUNCTION
     realtime.match_channel(text), realtime.refuse_malformed(text, jsonb), realtime.publish(text, text, jsonb),
     realtime.stamp_message(), realtime.ring(), realtime.event_text(realtime.messages),
     realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),
     realtime.insert_as(text, text, text, text, text, jsonb),
     realtime.publish_as(text[], text[], text[], text[], text[])
-FROM PUBLIC;
+FROM PUBLIC, anon, authenticated;
 GRANT EXECUTE ON FUNCTION realtime.channel_name() TO anon, authenticated, project_admin;

@@ -1,0 +1,263 @@
+"""The subscribers: a process of its own, with raw sockets that count frames. `python -m benchmarks.crowd`, by run.py only.
+
+Nothing here decodes what it gets while it measures: a client library would cost more than the server that is measured.
+A frame is counted by its header. The first `record` sockets of a group also keep their bytes, which are read afterwards:
+was anything lost, doubled, out of order?
+
+Commands are lines of JSON on stdin, each answered by one line on stdout:
+
+    {"do": "connect", "group": g, "kind": "realtime" | "socketio" | "plain", "port": n, "count": n, "record": n,
+     "token": t, "channel": c}
+    {"do": "mark", "group": g}                           forget what was counted so far
+    {"do": "wait", "group": g, "frames": n, "seconds": s}   until all sockets together have had so many frames
+    {"do": "close", "group": g}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import uvloop
+
+AT_ONCE = 50
+"""How many connections are made at the same time."""
+
+
+class Subscriber(asyncio.Protocol):
+    """One socket: first it waits for what it is told to, then it counts."""
+
+    __slots__ = ("_carry", "_early", "_skip", "chunks", "closed", "frames", "group", "news", "transport")
+
+    def __init__(self, group: Group, *, record: bool) -> None:
+        self.group = group
+        self.frames = 0
+        self.closed = False
+        self.chunks: list[bytes] | None = [] if record else None
+        self.news = asyncio.Event()
+        self._early: bytes | None = b""
+        self._carry = b""
+        self._skip = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.news.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            self._count(data)
+        else:
+            self._early += data
+            self.news.set()
+
+    def _count(self, data: bytes) -> None:
+        """Count the frames that end in here."""
+        group = self.group
+        group.bytes += len(data)
+        group.last = time.monotonic()
+        if self.chunks is not None:
+            self.chunks.append(data)
+        if self._carry:
+            data, self._carry = self._carry + data, b""
+        end = len(data)
+        at = self._skip
+        if at > end:
+            self._skip = at - end
+            return
+        frames = 1 if at else 0
+        self._skip = 0
+        while end - at >= 2:
+            size = data[at + 1]
+            head = 2
+            if size == 126:
+                head = 4
+                size = int.from_bytes(data[at + 2 : at + 4], "big")
+            elif size == 127:
+                head = 10
+                size = int.from_bytes(data[at + 2 : at + 10], "big")
+            if end - at < head:
+                break
+            at += head + size
+            if at > end:
+                self._skip = at - end
+                break
+            frames += 1
+        if at < end:
+            self._carry = data[at:]
+        self.frames += frames
+        group.frames += frames
+        if group.frames >= group.target:
+            group.reached.set()
+
+    async def until(self, text: bytes) -> None:
+        """While connecting: until this has come."""
+        while text not in (self._early or b""):
+            if self.closed:
+                raise ConnectionError(f"closed while waiting for {text!r}, after {self._early!r}")
+            self.news.clear()
+            await self.news.wait()
+
+    def begin_to_count(self, after: bytes = b"") -> None:
+        early, self._early = self._early or b"", None
+        if after:
+            early = early[early.index(after) + len(after) :]
+        if early:
+            self._count(early)
+
+    def send(self, packet: str) -> None:
+        """Send a text frame; its mask is zero."""
+        payload = packet.encode()
+        size = len(payload)
+        head = b"\x81%c" % (0x80 | size) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+        self.transport.write(head + b"\0\0\0\0" + payload)
+
+
+@dataclass
+class Group:
+    """The sockets that are connected to one server."""
+
+    sockets: list[Subscriber] = field(default_factory=list)
+    frames: int = 0
+    bytes: int = 0
+    last: float = 0.0
+    target: float = float("inf")
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def mark(self) -> None:
+        self.frames = self.bytes = 0
+        self.last = 0.0
+        self.target = float("inf")
+        self.reached.clear()
+        for subscriber in self.sockets:
+            subscriber.frames = 0
+            if subscriber.chunks is not None:
+                subscriber.chunks = []
+
+    async def wait(self, frames: int, seconds: float) -> None:
+        self.target = frames
+        if self.frames < frames:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.reached.wait()
+            except TimeoutError:
+                pass
+        await asyncio.sleep(0.1)  # for what should not come
+
+    def report(self) -> dict[str, Any]:
+        per_socket = [subscriber.frames for subscriber in self.sockets]
+        return {
+            "frames": self.frames,
+            "bytes": self.bytes,
+            "last": self.last,
+            "least": min(per_socket),
+            "most": max(per_socket),
+            "closed": sum(subscriber.closed for subscriber in self.sockets),
+            "read": [read(b"".join(s.chunks)) for s in self.sockets if s.chunks is not None],
+        }
+
+
+def read(stream: bytes) -> dict[str, int]:
+    """What a stream of frames says: each is an event `42["tick",{"w":writer,"n":number,…}]`."""
+    last: dict[int, int] = {}
+    seen: set[tuple[int, int]] = set()
+    events = disordered = doubled = 0
+    at = 0
+    while at < len(stream):
+        size, head = stream[at + 1], 2
+        if size == 126:
+            size, head = int.from_bytes(stream[at + 2 : at + 4], "big"), 4
+        elif size == 127:
+            size, head = int.from_bytes(stream[at + 2 : at + 10], "big"), 10
+        text = stream[at + head : at + head + size]
+        at += head + size
+        if not text.startswith(b'42["tick"'):
+            continue
+        data = json.loads(text[2:])[1]
+        writer, number = data["w"], data["n"]
+        events += 1
+        doubled += (writer, number) in seen
+        seen.add((writer, number))
+        disordered += number < last.get(writer, 0)
+        last[writer] = number
+    return {"events": events, "distinct": len(seen), "doubled": doubled, "disordered": disordered}
+
+
+class Crowd:
+    """All groups, and the commands."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, Group] = {}
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=2**24)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        print(json.dumps({"pid": os.getpid()}), flush=True)
+        while line := await reader.readline():
+            answer = await self._do(json.loads(line))
+            print(json.dumps(answer), flush=True)
+
+    async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
+        name = command["group"]
+        match command["do"]:
+            case "connect":
+                return await self._connect(name, command)
+            case "mark":
+                self._groups[name].mark()
+                return {}
+            case "wait":
+                group = self._groups[name]
+                await group.wait(command["frames"], command["seconds"])
+                return group.report()
+            case "close":
+                for subscriber in self._groups.pop(name).sockets:
+                    subscriber.transport.abort()
+                return {}
+        raise ValueError(command)
+
+    async def _connect(self, name: str, command: dict[str, Any]) -> dict[str, Any]:
+        group = self._groups[name] = Group()
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(number: int) -> Subscriber:
+            async with gate, asyncio.timeout(60):
+                return await connect(group, command, record=number < command["record"])
+
+        group.sockets = list(await asyncio.gather(*(one(number) for number in range(command["count"]))))
+        return {"connected": len(group.sockets)}
+
+
+async def connect(group: Group, command: dict[str, Any], *, record: bool) -> Subscriber:
+    """Connect one socket, say hello in the way of its server, and begin to count."""
+    loop = asyncio.get_running_loop()
+    _, subscriber = await loop.create_connection(
+        lambda: Subscriber(group, record=record), "127.0.0.1", command["port"]
+    )
+    if command["kind"] == "plain":
+        subscriber.begin_to_count()
+        return subscriber
+    subscriber.transport.write(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    await subscriber.until(b"pingInterval")
+    token = command.get("token")
+    subscriber.send("40" + (json.dumps({"token": token}) if token else ""))
+    await subscriber.until(b'40{"sid"')
+    if command["kind"] == "realtime":
+        subscriber.send("420" + json.dumps(["realtime:subscribe", {"channel": command["channel"]}]))
+        await subscriber.until(b'430[{"ok":true')
+    subscriber.begin_to_count(after=b"\r\n\r\n")
+    return subscriber
+
+
+if __name__ == "__main__":
+    uvloop.run(Crowd().run())

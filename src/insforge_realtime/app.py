@@ -32,6 +32,7 @@ from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore
 from insforge_realtime.presence import Presence
 from insforge_realtime.web.api import make_api
+from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import Doorway
 from insforge_realtime.web.wheel import Wheel
 
@@ -145,7 +146,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     server = _Server(
         uvicorn.Config(
             application.api,
-            http="httptools",
+            http=http_class(application.wheel),
             ws=application.doorway.websocket_class(),
             lifespan="off",
             log_config=None,

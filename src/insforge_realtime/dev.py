@@ -20,6 +20,7 @@ from insforge_realtime import config as configuration
 from insforge_realtime.app import serve
 from insforge_realtime.auth import mint
 from insforge_realtime.config import Config
+from insforge_realtime.errors import ConfigError
 from insforge_realtime.pg import demo
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
@@ -37,15 +38,34 @@ class Keys:
 
 
 def load_keys(data_dir: Path) -> Keys:
-    """The keys of this data folder; made, and kept readable for the owner only, the first time."""
+    """The keys of this data folder; made, and kept readable for the owner only, the first time.
+
+    Raises:
+        ConfigError: the folder cannot be used, or the file in it is damaged.
+    """
     file = data_dir / "keys.json"
-    if file.exists():
+    try:
+        if not file.exists():
+            data_dir.mkdir(parents=True, exist_ok=True)
+            _make_keys(file)
         return Keys(**json.loads(file.read_text()))
-    keys = Keys(secrets.token_urlsafe(36), f"anon_{secrets.token_hex(20)}", f"ik_{secrets.token_hex(20)}")
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        json.dump({name: getattr(keys, name) for name in Keys.__slots__}, out)
-    return keys
+    except OSError as error:
+        raise ConfigError(f"--data-dir: cannot use {data_dir}: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{file} is damaged ({error}); remove it to get new keys") from error
+
+
+def _make_keys(file: Path) -> None:
+    """Made beside and renamed, so that the file is whole or absent."""
+    keys = {
+        "jwt_secret": secrets.token_urlsafe(36),
+        "anon_key": f"anon_{secrets.token_hex(20)}",
+        "api_key": f"ik_{secrets.token_hex(20)}",
+    }
+    scratch = file.with_suffix(".tmp")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        json.dump(keys, out)
+    scratch.rename(file)
 
 
 def dev(data_dir: Path, *, port: int | None, host: str | None, traffic: bool) -> None:

@@ -87,9 +87,12 @@ async def connected(dsn: str, *, name: str, pooled: bool = False) -> AsyncIterat
 
 async def _close(connection: Connection) -> None:
     try:
-        await asyncio.shield(connection.close(timeout=1.0))
-    except (*LINK_ERRORS, asyncio.CancelledError):
+        await connection.close(timeout=1.0)
+    except LINK_ERRORS:
         connection.terminate()
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
 
 
 async def keep(what: str, session: Callable[[], Awaitable[None]]) -> None:
@@ -199,8 +202,8 @@ class Coalescer(Generic[Req, Res]):
                 continue
             self._slow_running += slow
             try:
-                if seconds != limit:
-                    await _set_limit(connection, seconds)
+                if seconds != limit and not self.pooled:
+                    await _set_limit(connection, "SESSION", seconds)
                     limit = seconds
                 await self._answer(connection, batch, seconds)
             except BaseException:
@@ -212,9 +215,8 @@ class Coalescer(Generic[Req, Res]):
 
     async def _answer(self, connection: Connection, batch: list[_Pending[Req, Res]], seconds: float) -> None:
         try:
-            answers = await asyncio.wait_for(
-                self.ask(connection, [pending.request for pending in batch]), seconds + GRACE_SECONDS
-            )
+            requests = [pending.request for pending in batch]
+            answers = await asyncio.wait_for(self._ask(connection, requests, seconds), seconds + GRACE_SECONDS)
         except asyncpg.QueryCanceledError:
             self._ask_again(batch, InternalError("The policy took too long to decide"))
         except LOST:
@@ -222,13 +224,21 @@ class Coalescer(Generic[Req, Res]):
         except Exception as error:
             # No traceback for PostgreSQL's errors: their DETAIL quotes the row.
             expected = isinstance(error, asyncpg.PostgresError)
-            log.error(
-                "request to the database failed", link=self.name, error=describe(error), exc_info=not expected
-            )
+            log.error("request to the database failed", link=self.name, error=describe(error), exc_info=not expected)
             self._ask_again(batch, InternalError())
         else:
             for pending, answer in zip(batch, answers, strict=True):
                 _settle(pending, answer)
+
+    async def _ask(
+        self, connection: Connection, requests: Sequence[Req], seconds: float
+    ) -> Sequence[Res | RequestError]:
+        if not self.pooled:
+            return await self.ask(connection, requests)
+        # Behind a transaction pooler a session's settings would be somebody else's next.
+        async with connection.transaction():
+            await _set_limit(connection, "LOCAL", seconds)
+            return await self.ask(connection, requests)
 
     def _take(self) -> tuple[list[_Pending[Req, Res]], float, bool]:
         """All that wait; else one that must go alone; else one slow one, unless that would occupy every connection."""
@@ -270,8 +280,8 @@ class Coalescer(Generic[Req, Res]):
             queue.clear()
 
 
-async def _set_limit(connection: Connection, seconds: float) -> None:
-    await connection.execute(f"SET statement_timeout = {int(seconds * 1000)}", timeout=GRACE_SECONDS)
+async def _set_limit(connection: Connection, scope: str, seconds: float) -> None:
+    await connection.execute(f"SET {scope} statement_timeout = {int(seconds * 1000)}", timeout=GRACE_SECONDS)
 
 
 def _settle(pending: _Pending[Any, Any], answer: object) -> None:

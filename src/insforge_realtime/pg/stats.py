@@ -32,6 +32,11 @@ class Counters:
         self._audience: dict[int, int] = {}
         self._more = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """How many messages have a count that is not written yet."""
+        return len(self._audience)
+
     def add(self, seq: int, audience: int) -> None:
         """Count that message `seq` was sent to `audience` more sockets."""
         if audience:

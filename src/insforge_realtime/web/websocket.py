@@ -34,7 +34,7 @@ from websockets.server import ServerProtocol
 from insforge_realtime.commands import Client, Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
-from insforge_realtime.errors import PayloadTooLarge, ProtocolError, RequestError
+from insforge_realtime.errors import InternalError, PayloadTooLarge, ProtocolError, RequestError
 from insforge_realtime.hub import Batch
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.frames import text_frame
@@ -287,10 +287,11 @@ class Door(asyncio.Protocol):
         try:
             client = await self._doorway.commands.hello(self, auth)
         except RequestError as error:
-            if self._session is session:
-                log.info("connect refused", code=error.code, reason=error.message)
-                session.refuse(error.message, error.code, asyncio.get_running_loop().time())
-                self._after_session()
+            self._refuse(session, error)
+            return
+        except Exception:
+            log.exception("connect failed")
+            self._refuse(session, InternalError())
             return
         if self._session is not session:
             self._doorway.commands.goodbye(client)
@@ -299,6 +300,13 @@ class Door(asyncio.Protocol):
         session.accept(client.sid)
         self._after_session()
         self._arm(self._deadline(session, client))
+
+    def _refuse(self, session: Session, error: RequestError) -> None:
+        log.info("connect refused", code=error.code, reason=error.message)
+        if self._session is session:
+            session.refuse(error.message, error.code, asyncio.get_running_loop().time())
+            self._after_session()
+            self._arm(session.deadline)
 
     # Deadlines
 

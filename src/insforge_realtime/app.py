@@ -181,4 +181,6 @@ def _listen(config: Config) -> socket.socket:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from error
+        # Python appends what it attempted, which we have just said.
+        reason = str(error.strerror or error).partition(" (while")[0]
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error

@@ -55,12 +55,13 @@ def dev(
 @app.command()
 def serve(port: Port = None, host: Host = None) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
+    settings = config.load(port=port, host=host).ready_to_serve()
+    logs.configure(settings)
+
     import uvloop
 
     from insforge_realtime.app import serve as run
 
-    settings = config.load(port=port, host=host).ready_to_serve()
-    logs.configure(settings)
     uvloop.run(run(settings))
 
 

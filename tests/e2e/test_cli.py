@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -102,6 +103,13 @@ def test_a_token_needs_a_secret_and_a_known_role() -> None:
     line = complaint(run("token", "--role", "postgres", REALTIME_JWT_SECRET=SECRET), 2)
     for word in ("--role", "anon", "authenticated", "project_admin"):
         assert word in line
+
+
+def test_a_data_folder_that_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert str(tmp_path / "file") in complaint(run("dev", "--data-dir", str(tmp_path / "file")), 2)
+    (tmp_path / "keys.json").write_text("{")
+    assert str(tmp_path / "keys.json") in complaint(run("dev", "--data-dir", str(tmp_path)), 2)
 
 
 # ---- token, migrate

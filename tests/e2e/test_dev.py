@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -218,6 +219,6 @@ async def test_a_database_of_ones_own_is_used_and_its_orders_change(folder: Path
         async with dev.wire_client(dev.value("Alice's token")) as alice:
             assert (await alice.subscribe(f"order:{ALICES_ORDER}"))["ok"]
             await alice.wait_for("UPDATE_order", 2)
-        dev.interrupt()
+            print(f"Ctrl-C with a client took {await asyncio.to_thread(dev.interrupt):.2f} s")
     assert [path.name for path in folder.iterdir()] == ["keys.json"]
     await newest.drop(url)

@@ -377,7 +377,8 @@ async def test_many_clients_get_every_message_once_and_in_order(demo: str, start
         step = messages // rounds
         for first in range(1, messages, step):
             await connection.execute(
-                "SELECT realtime.publish('orders', 'numbered', jsonb_build_object('n', n)) FROM generate_series($1::int, $2::int) n",
+                """SELECT realtime.publish('orders', 'numbered', jsonb_build_object('n', n))
+                   FROM generate_series($1::int, $2::int) n""",
                 first,
                 first + step - 1,
             )

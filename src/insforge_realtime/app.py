@@ -32,8 +32,9 @@ from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore
 from insforge_realtime.presence import Presence
 from insforge_realtime.web.api import make_api
+from insforge_realtime.web.doorway import Doorway
 from insforge_realtime.web.http import http_class
-from insforge_realtime.web.websocket import Doorway
+from insforge_realtime.web.websocket import websocket_class
 from insforge_realtime.web.wheel import Wheel
 
 FIRST_CONTACT_SECONDS = 3.0
@@ -86,8 +87,9 @@ class Application:
             "state": feed.state,
             "reason": feed.reason,
             "lagMs": round(self.feed.lag_seconds * 1000),
-            "connections": len(self.doorway.doors),
+            "connections": len(self.doorway.connections),
             "channels": self.hub.rooms,
+            "slowConsumers": self.doorway.slow_consumers,
         }
 
     @contextlib.asynccontextmanager
@@ -147,7 +149,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         uvicorn.Config(
             application.api,
             http=http_class(application.wheel),
-            ws=application.doorway.websocket_class(),
+            ws=websocket_class(application.doorway),
             lifespan="off",
             log_config=None,
             access_log=False,

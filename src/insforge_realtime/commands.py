@@ -19,12 +19,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import DEBUG, INFO
 from typing import Any, Protocol
 from uuid import uuid4
 
-import orjson
 import structlog
 
 from insforge_realtime.auth import Authenticator
@@ -33,7 +32,6 @@ from insforge_realtime.errors import (
     InternalError,
     InvalidRequest,
     NotSubscribed,
-    PayloadTooLarge,
     RateLimited,
     RequestError,
     TokenExpired,
@@ -44,6 +42,7 @@ from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
 from insforge_realtime.presence import Presence
 from insforge_realtime.protocol import socketio
+from insforge_realtime.requests import Command, Form
 
 PRESENCE_PAUSE = 0.01
 """How long a presence event may wait for others to the same room, in seconds."""
@@ -67,15 +66,6 @@ class Connection(Sink, Protocol):
 
     def hold(self, held: bool) -> None:
         """Stop reading, or go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One event that a client emitted."""
-
-    name: str | float
-    data: list[Any]
-    ack_id: int | None
 
 
 class Client:
@@ -137,6 +127,7 @@ class Commands:
         published: Callable[[], None],
     ) -> None:
         self._config = config
+        self._form = Form(config)
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._store = store
@@ -214,8 +205,6 @@ class Commands:
             verb = self._verbs.get(command.name)
             if verb is None:
                 raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
-            if not command.data or not isinstance(command.data[0], dict):
-                raise InvalidRequest("The data must be an object")
             await verb(client, command)
         except RequestError as error:
             self._refuse(client, command, error)
@@ -227,8 +216,11 @@ class Commands:
         """Say no: in the ack where one is asked for, else as `realtime:error`."""
         if client.gone:
             return
-        log.info("refused", command=str(command.name)[:80], sid=client.sid, code=error.code, reason=error.message)
-        channel = _claimed_channel(command)
+        # Who sends too much must not fill the log as well.
+        level = DEBUG if isinstance(error, RateLimited) else INFO
+        named = str(command.name)[:80]
+        log.log(level, "refused", command=named, sid=client.sid, code=error.code, reason=error.message)
+        channel = command.claimed_channel
         about = {} if channel is None else {"channel": channel}
         if command.ack_id is None:
             client.connection.emit("realtime:error", {**about, **error.as_dict()})
@@ -238,7 +230,7 @@ class Commands:
     # The three verbs.
 
     async def _subscribe(self, client: Client, command: Command) -> None:
-        channel = self._channel(command)
+        channel = self._form.channel(command)
         limit = self._config.max_channels_per_connection
         if channel not in client.channels:
             if limit and len(client.channels) >= limit:
@@ -262,7 +254,7 @@ class Commands:
             self._hub.join(channel, client.connection)
 
     async def _unsubscribe(self, client: Client, command: Command) -> None:
-        channel = self._channel(command)
+        channel = self._form.channel(command)
         if channel in client.channels:
             del client.channels[channel]
             self._leave(client, channel)
@@ -270,7 +262,7 @@ class Commands:
             client.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
 
     async def _publish(self, client: Client, command: Command) -> None:
-        channel, event, payload = self._channel(command), self._event(command), self._payload(command)
+        channel, event, payload = self._form.publication(command)
         if channel not in client.channels:
             raise NotSubscribed
         message_id = await self._store.publish(Publication(client.identity, channel, event, payload))
@@ -298,40 +290,6 @@ class Commands:
         for _ in self._hub.flush():
             pass
 
-    # What a command must look like.
-
-    def _channel(self, command: Command) -> str:
-        return self._name(command.data[0].get("channel"), "channel")
-
-    def _event(self, command: Command) -> str:
-        name = self._name(command.data[0].get("event"), "event")
-        if is_reserved(name):
-            raise InvalidRequest(f"The event name {name!r} is reserved")
-        return name
-
-    def _name(self, value: object, what: str) -> str:
-        limit = self._config.max_name_bytes
-        if not isinstance(value, str) or not value:
-            raise InvalidRequest(f"The {what} must be a non-empty string")
-        if limit and len(value.encode()) > limit:
-            raise InvalidRequest(f"The {what} is longer than {limit} bytes")
-        if not value.isprintable() and any(_is_control(character) for character in value):
-            raise InvalidRequest(f"The {what} contains a control character")
-        return value
-
-    def _payload(self, command: Command) -> str:
-        payload = command.data[0].get("payload")
-        limit = self._config.max_payload_bytes
-        if not isinstance(payload, dict):
-            raise InvalidRequest("The payload must be an object")
-        try:
-            text = orjson.dumps(payload)
-        except orjson.JSONEncodeError:  # orjson writes fewer levels than it reads
-            raise InvalidRequest("The payload is nested too deeply") from None
-        if limit and len(text) > limit:
-            raise PayloadTooLarge(f"The payload is larger than {limit} bytes")
-        return text.decode()
-
     # The token bucket.
 
     @property
@@ -349,25 +307,6 @@ class Commands:
             return False
         client.tokens -= 1
         return True
-
-
-RESERVED = socketio.RESERVED_EVENTS | {"error"}
-
-
-def is_reserved(event: str) -> bool:
-    """Whether an event name belongs to Socket.IO or to this server. `realtime.refuse_malformed` in SQL agrees."""
-    return event in RESERVED or event.startswith(("realtime:", "presence:"))
-
-
-def _claimed_channel(command: Command) -> str | None:
-    """The channel an error is about, if the command named one that can be named back."""
-    data = command.data[0] if command.data else None
-    channel = data.get("channel") if isinstance(data, dict) else None
-    return channel if isinstance(channel, str) and len(channel) <= 1024 else None
-
-
-def _is_control(character: str) -> bool:
-    return character < " " or "\x7f" <= character <= "\x9f"
 
 
 def _now() -> str:

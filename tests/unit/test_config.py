@@ -165,11 +165,14 @@ def test_secrets_do_not_show_when_a_configuration_is_printed() -> None:
 def test_any_text_in_any_variable_is_taken_or_refused_in_one_line(field: str, text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(variable(field), text)
+        refusal = None
         try:
             load()
         except ConfigError as error:
-            assert str(error).startswith(f"{variable(field)}: ")
-            assert len(str(error).splitlines()) == 1
+            refusal = str(error)
+    if refusal is not None:
+        assert refusal.startswith(f"{variable(field)}: ")
+        assert len(refusal.splitlines()) == 1
 
 
 def test_a_long_wrong_value_is_cut() -> None:

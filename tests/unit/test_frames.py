@@ -41,7 +41,7 @@ def test_a_client_reads_a_payload_of_any_length(length: int) -> None:
     payload = b"x" * length
     (frame,) = read(text_frame(payload))
     assert (frame.opcode, frame.fin, bytes(frame.data)) == (Opcode.TEXT, True, payload)
-    assert not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+    assert (frame.rsv1, frame.rsv2, frame.rsv3) == (False, False, False)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -392,5 +392,5 @@ class HubAgainstModel(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("small_slices")
-class TestHubAgainstModel(HubAgainstModel.TestCase):  # type: ignore[misc,name-defined]
+class TestHubAgainstModel(HubAgainstModel.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -65,25 +65,20 @@ class Question:
 async def examine(config: Config) -> list[Finding]:
     """Look at everything. Never raises for what it finds."""
     findings = [_credentials(config)]
+    patient = _Patient(config)
     try:
-        patient = await _reach(config)
-    except _UnreachableError as error:
-        return [Finding("broken", _discreet(str(error), config), error.advice), *findings]
-    try:
-        findings.insert(0, Finding("ok", f"the database {_place(config.database_url)} can be reached"))
+        await patient.reach()
+        findings.append(Finding("ok", f"the database {_place(config.database_url)} can be reached"))
         for question in ALWAYS:
-            patient, more = await _ask(patient, question, config)
-            findings += more
-        patient, schema = await _ask(patient, SCHEMA, config)
-        findings += schema
-        if all(finding.verdict == "ok" for finding in schema):
-            for question in ONCE_MIGRATED:
-                patient, more = await _ask(patient, question, config)
-                findings += more
-        return findings
+            findings += await patient.ask(question)
+        findings += (schema := await patient.ask(SCHEMA))
+        for question in ONCE_MIGRATED if schema[0].verdict == "ok" else ():
+            findings += await patient.ask(question)
+    except _UnreachableError as error:
+        findings.append(Finding("broken", _discreet(str(error), config), error.advice))
     finally:
-        with suppress(*LINK_ERRORS):
-            await patient.close(timeout=1.0)
+        await patient.leave()
+    return findings
 
 
 # ---- asking ------------------------------------------------------------------------------------------------
@@ -95,50 +90,64 @@ class _UnreachableError(Exception):
         self.advice = advice
 
 
+class _Patient:
+    """A connection to the database to be examined, and a new one where that is lost."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._connection: Connection | None = None
+
+    async def reach(self) -> Connection:
+        """The connection."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await _reach(self._config)
+        return self._connection
+
+    async def leave(self) -> None:
+        """Close it, quickly where closing politely does not work."""
+        if self._connection is not None:
+            with suppress(*LINK_ERRORS):
+                await self._connection.close(timeout=1.0)
+
+    async def ask(self, question: Question) -> list[Finding]:
+        """The answer to one question. That it failed is an answer too."""
+        connection = await self.reach()
+        try:
+            async with asyncio.timeout(QUESTION_SECONDS):
+                if question.in_transaction:
+                    return await _in_transaction(connection, question, self._config)
+                return await question.ask(connection, self._config)
+        except TimeoutError:
+            connection.terminate()
+            return [Finding("broken", f"{question.what}: the database does not answer")]
+        except Exception as error:
+            return [Finding("broken", _discreet(f"{question.what}: {describe(error)}", self._config))]
+
+
 async def _reach(config: Config) -> Connection:
     if config.database_url is None:
-        raise _UnreachableError(
-            "no database is configured", "set DATABASE_URL to postgresql://user:password@host:port/name"
-        )
+        advice = "set DATABASE_URL to postgresql://user:password@host:port/name"
+        raise _UnreachableError("no database is configured", advice)
     try:
-        return await _connect(config)
+        # As if pooled, always: a pooler in the way should be named by its finding, not by errors in all the others.
+        return await connect(config.database_url, name="check", pooled=True)
     except Exception as error:
-        place = _place(config.database_url)
         raise _UnreachableError(
-            f"the database {place} cannot be reached: {describe(error)}", "check DATABASE_URL, and that PostgreSQL runs"
+            f"the database {_place(config.database_url)} cannot be reached: {describe(error)}",
+            "check DATABASE_URL, and that PostgreSQL runs",
         ) from error
 
 
-async def _connect(config: Config) -> Connection:
-    # As if pooled, always: a pooler in the way should be named by its finding, not by errors in all the others.
-    assert config.database_url is not None
-    return await connect(config.database_url, name="check", pooled=True)
-
-
-async def _ask(patient: Connection, question: Question, config: Config) -> tuple[Connection, list[Finding]]:
-    """The answer to one question, and the connection for the next one: a new one where this one was lost."""
-    try:
-        if patient.is_closed():
-            patient = await _connect(config)
-        async with asyncio.timeout(QUESTION_SECONDS):
-            if not question.in_transaction:
-                return patient, await question.ask(patient, config)
-            return patient, await _in_transaction(patient, question, config)
-    except Exception as error:
-        if isinstance(error, TimeoutError):
-            patient.terminate()
-        return patient, [Finding("broken", _discreet(f"{question.what}: {describe(error)}", config))]
-
-
-async def _in_transaction(patient: Connection, question: Question, config: Config) -> list[Finding]:
-    transaction = patient.transaction()
+async def _in_transaction(connection: Connection, question: Question, config: Config) -> list[Finding]:
+    transaction = connection.transaction()
     await transaction.start()
     try:
-        await patient.execute(query("doctor_limits"))
-        return await question.ask(patient, config)
+        await connection.execute(query("doctor_limits"))
+        return await question.ask(connection, config)
     finally:
         with suppress(*LINK_ERRORS):
-            await transaction.rollback()
+            async with asyncio.timeout(1.0):
+                await transaction.rollback()
 
 
 def _sql(name: str, fine: str) -> Question:
@@ -259,11 +268,15 @@ async def _clocks(connection: Connection, _: Config) -> list[Finding]:
     ]
 
 
+def _wall_clock() -> float:
+    return time.time()
+
+
 async def _skew(connection: Connection) -> tuple[float, float]:
     """The round trip's length, and how far the database's clock is ahead of ours."""
-    before = time.time()
+    before = _wall_clock()
     theirs: float = await connection.fetchval(query("doctor_clock"))
-    after = time.time()
+    after = _wall_clock()
     return after - before, theirs - (before + after) / 2
 
 
@@ -308,7 +321,8 @@ async def _keeps_its_session(url: str, listener: Connection) -> bool:
     token = secrets.token_hex(8)
     await listener.fetchval(query("doctor_remember"), token)
     backend = await listener.fetchval(query("doctor_backend"))
-    async with connected(url, name="check") as other, other.transaction():
+    async with connected(url, name="check") as other:
+        await other.transaction().start()  # ends with the connection
         shared = await other.fetchval(query("doctor_backend")) == backend
         same = await listener.fetchval(query("doctor_backend")) == backend
         remembers = await listener.fetchval(query("doctor_recall"), token)

@@ -51,6 +51,12 @@ FUNCTIONS = Step(
     sql_file("functions.sql"),
     "ALTER FUNCTION … OWNER TO {user}, for each function of the schema realtime",
 )
+LOOK = Step(
+    "look into the schema realtime",
+    "true",
+    query("migrations_applied"),
+    "GRANT USAGE, CREATE ON SCHEMA realtime TO {user}; GRANT SELECT, INSERT ON realtime.schema_migrations TO {user}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +134,9 @@ async def _session(dsn: str) -> AsyncIterator[Connection]:
 
 
 async def _pending(connection: Connection) -> list[Migration]:
-    exists = await connection.fetchval("SELECT to_regclass('realtime.schema_migrations') IS NOT NULL")
-    applied = {row["version"] for row in await connection.fetch(query("migrations_applied"))} if exists else set()
+    with _naming(LOOK):
+        exists = await connection.fetchval("SELECT to_regclass('realtime.schema_migrations') IS NOT NULL")
+        applied = {row["version"] for row in await connection.fetch(LOOK.sql)} if exists else set()
     return [migration for migration in migrations() if migration.version not in applied]
 
 

@@ -10,6 +10,7 @@ PostgreSQL's own words, of which the client is told nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import ERROR, WARNING
 from typing import TYPE_CHECKING
 
 import structlog
@@ -69,5 +70,13 @@ def _meaning(verdict: str, channel: str) -> RequestError | None:
         return None
     if verdict == "no":
         return Unauthorized("Not allowed to subscribe to this channel")
-    log.error("a subscribe policy raised", channel=channel, error=verdict)
+    return raised("a subscribe policy raised", channel, verdict)
+
+
+def raised(event: str, channel: str, verdict: str) -> InternalError:
+    """What the client is told when PostgreSQL raised, once the operator has been told more.
+
+    Class 22 (a cast that cannot read a segment of the channel's name, mostly) is anybody's to provoke: only a warning.
+    """
+    log.log(WARNING if verdict.startswith("22") else ERROR, event, channel=channel, error=verdict)
     return InternalError()

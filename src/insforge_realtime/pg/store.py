@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
-from insforge_realtime.errors import InternalError, InvalidRequest, RequestError, Unauthorized
+from insforge_realtime.errors import InvalidRequest, RequestError, Unauthorized
 from insforge_realtime.model import Publication
 from insforge_realtime.pg.pool import Coalescer
 from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.rls import raised
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
-
-log = structlog.get_logger("insforge_realtime.pg.store")
 
 
 class MessageStore:
@@ -66,5 +63,4 @@ def _meaning(verdict: str, publication: Publication) -> str | RequestError:
         return Unauthorized("Not allowed to publish to this channel")
     if kind == "invalid":
         return InvalidRequest("PostgreSQL cannot store this payload as jsonb")
-    log.error("a publish policy or trigger raised", channel=publication.channel, error=verdict)
-    return InternalError()
+    return raised("a publish policy or trigger raised", publication.channel, verdict)

@@ -18,11 +18,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qs
 
-import orjson
 import structlog
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import PayloadTooBig
@@ -31,73 +28,24 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
-from insforge_realtime.commands import Client, Commands
-from insforge_realtime.config import Config
-from insforge_realtime.delivery import Congestion
+from insforge_realtime.commands import Client
 from insforge_realtime.errors import InternalError, PayloadTooLarge, ProtocolError, RequestError
 from insforge_realtime.hub import Batch
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.frames import text_frame
-from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session, Timing
-from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
+from insforge_realtime.web.doorway import Doorway
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from uvicorn.config import Config as UvicornConfig
     from uvicorn.server import ServerState
 
 PATH = "/socket.io/"
-ENVELOPE_BYTES = 64 * 1024
-"""How much larger than its payload a frame may be, so that a payload a little over the limit gets an answer."""
 CLOSE_SECONDS = 5.0
 SHUTDOWN_SECONDS = 1.0
 """How long a peer has to answer our close frame; less when this server shuts down."""
 
 log = structlog.get_logger("insforge_realtime.web")
-
-
-class Doorway:
-    """What all connections of this server share.
-
-    Args:
-        config: the limits.
-        commands: what to do with what clients send.
-        congestion: told of sinks that fill up.
-        wheel: the timer.
-    """
-
-    def __init__(self, config: Config, commands: Commands, congestion: Congestion, wheel: Wheel) -> None:
-        self.config = config
-        self.commands = commands
-        self.congestion = congestion
-        self.wheel = wheel
-        self.timing = Timing(config.ping_interval, config.ping_timeout, config.connect_timeout)
-        self.doors: set[Door] = set()
-        self.slow_consumers = 0
-        self.closing = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        limit = config.max_payload_bytes
-        self.max_message_bytes = limit + ENVELOPE_BYTES if limit else None
-        self.high_water = max(config.max_buffered_bytes // 4, 1) if config.max_buffered_bytes else 1024 * 1024
-
-    def websocket_class(self) -> type[asyncio.Protocol]:
-        """The class to give to uvicorn as `ws=`."""
-        doorway = self
-
-        class RealtimeWebSocket(Door):
-            __slots__ = ()
-
-            def __init__(self, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]) -> None:
-                super().__init__(doorway, config, server_state, app_state)
-
-        return RealtimeWebSocket
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something to its end, and keep a reference until then: the event loop has only a weak one."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class Door(asyncio.Protocol):
@@ -131,16 +79,19 @@ class Door(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._doorway.high_water)
         self._state.connections.add(self)  # type: ignore[arg-type]
-        self._doorway.doors.add(self)
+        self._doorway.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
-        self._doorway.doors.discard(self)
+        self._doorway.connections.discard(self)
         self._doorway.congestion.drained(self)
         self._session = None
         self._goodbye()
-        # The wheel keeps us until the deadline it was told, and half a message must not wait there with us.
-        self._fragments, self._ws = None, _GONE
+        # The wheel keeps us until the deadline it was told, and half a message must not wait there with us, in any of
+        # the three places where it can be: the parser holds the last frame.
+        self._fragments = None
+        self._ws.parser.close()
+        self._ws.reader.discard()
 
     def data_received(self, data: bytes) -> None:
         self._ws.receive_data(data)
@@ -173,11 +124,10 @@ class Door(asyncio.Protocol):
     # The handshake
 
     def _handshake(self, request: Request, data: bytes) -> None:
-        path, _, query = request.path.partition("?")
-        if path not in (PATH, PATH.rstrip("/")):
+        if request.path.partition("?")[0] not in (PATH, PATH.rstrip("/")):
             self._hand_on(data)
             return
-        refusal = self._refusal(request, query)
+        refusal = self._doorway.refusal(request)
         if refusal is not None:
             status, body = refusal
             response = self._ws.reject(status, body)
@@ -189,22 +139,6 @@ class Door(asyncio.Protocol):
         self._ws.send_response(response)
         if self._ws.state is OPEN:
             self._open()
-
-    def _refusal(self, request: Request, query: str) -> tuple[HTTPStatus, str] | None:
-        """Why not, with the codes of the Engine.IO protocol, or None."""
-        config, doorway = self._doorway.config, self._doorway
-        asked = parse_qs(query)
-        if asked.get("EIO") != [engineio.REVISION]:
-            return HTTPStatus.BAD_REQUEST, _error(5, "Unsupported protocol version")
-        if asked.get("transport") != ["websocket"]:
-            return HTTPStatus.BAD_REQUEST, _error(0, "Transport unknown")
-        if "sid" in asked:
-            return HTTPStatus.BAD_REQUEST, _error(1, "Session ID unknown")
-        if not config.allows_origin(request.headers.get("Origin")):
-            return HTTPStatus.FORBIDDEN, _error(4, "Origin not allowed")
-        if doorway.closing or (config.max_connections and len(doorway.doors) > config.max_connections):
-            return HTTPStatus.SERVICE_UNAVAILABLE, _error(4, "Too many connections, try again later")
-        return None
 
     def _open(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -227,7 +161,7 @@ class Door(asyncio.Protocol):
         """A path that is not ours belongs to the ASGI application: let uvicorn's own protocol take over."""
         assert self._uvicorn is not None
         self._state.connections.discard(self)
-        self._doorway.doors.discard(self)
+        self._doorway.connections.discard(self)
         other = WebSocketsSansIOProtocol(
             config=self._uvicorn, server_state=self._state, app_state=self._app_state or {}
         )
@@ -447,8 +381,16 @@ def _has_expired(client: Client) -> bool:
     return expires_at is not None and expires_at < time.time()
 
 
-def _error(code: int, message: str) -> str:
-    return orjson.dumps({"code": code, "message": message}).decode()
+def websocket_class(doorway: Doorway) -> type[asyncio.Protocol]:
+    """The class to give to uvicorn as `ws=`."""
+
+    class RealtimeWebSocket(Door):
+        __slots__ = ()
+
+        def __init__(self, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]) -> None:
+            super().__init__(doorway, config, server_state, app_state)
+
+    return RealtimeWebSocket
 
 
 class _Silent:
@@ -463,5 +405,3 @@ class _Silent:
 
 
 _QUIET: Any = _Silent()
-_GONE = ServerProtocol(logger=_QUIET)
-"""Stands in for the protocol of a connection that is lost."""

@@ -18,7 +18,9 @@ SELECT pg_current_snapshot()::text AS snapshot, count(*) AS found,
 FROM (
     SELECT seq, channel_name, message, sum(bytes) OVER (ORDER BY seq) - bytes AS before
     FROM (
-        SELECT m AS message, m.seq, m.channel_name, pg_column_size(m.payload) AS bytes
+        SELECT m AS message, m.seq, m.channel_name,
+               CASE WHEN pg_column_compression(m.payload) IS NULL THEN pg_column_size(m.payload)
+                    ELSE octet_length(m.payload::text) END AS bytes
         FROM realtime.messages m
         WHERE m.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
            OR m.xid = ANY (ARRAY (SELECT pg_snapshot_xip($1::text::pg_snapshot)))
@@ -36,7 +38,9 @@ SELECT $5::text AS snapshot, count(*) AS found,
 FROM (
     SELECT seq, channel_name, message, sum(bytes) OVER (ORDER BY seq) - bytes AS before
     FROM (
-        SELECT m AS message, m.seq, m.channel_name, pg_column_size(m.payload) AS bytes
+        SELECT m AS message, m.seq, m.channel_name,
+               CASE WHEN pg_column_compression(m.payload) IS NULL THEN pg_column_size(m.payload)
+                    ELSE octet_length(m.payload::text) END AS bytes
         FROM realtime.messages m
         WHERE m.seq > $4
           AND NOT pg_visible_in_snapshot(m.xid, $1::text::pg_snapshot)

@@ -6,6 +6,11 @@
 -- All of them are read before the first step runs. `--! cure` is what an administrator can do where we are not allowed to.
 -- Roles belong to the whole cluster: a migrator of another database may create the same ones at the same time.
 
+--: stop: a table realtime.channels or realtime.messages exists that lacks columns this server needs
+--? EXISTS (SELECT FROM (VALUES ('channels', 'id pattern enabled webhook_urls'), ('messages', 'id event_name channel_id channel_name payload sender_type sender_id ws_audience_count wh_audience_count wh_delivered_count created_at')) t (name, columns), regexp_split_to_table(columns, ' ') AS col WHERE EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('realtime') AND relname = t.name) AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = to_regnamespace('realtime') AND c.relname = t.name AND a.attname = col))
+-- Functions are bound late: without this, the first publish would be what fails.
+DO $$ BEGIN RAISE 'realtime.channels or realtime.messages lacks columns this server needs: it is not a table that can be adopted'; END $$;
+
 --: create the role anon
 --? NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'anon')
 --! CREATE ROLE anon NOLOGIN; GRANT anon TO {user}

@@ -1,0 +1,527 @@
+"""The way to the current schema: from nothing, from an incumbent's database, by many at once, by a plain role."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from insforge_realtime.errors import MigrationError, Unauthorized
+from insforge_realtime.model import Identity, Message, Publication, Role
+from insforge_realtime.pg import migrate as migration
+from insforge_realtime.pg.feed import Feed
+from insforge_realtime.pg.migrate import FUNCTIONS, migrate, plan
+from insforge_realtime.pg.pool import connected
+from insforge_realtime.pg.rls import Authorizer
+from insforge_realtime.pg.store import MessageStore
+from support.databases import Cluster, running_cluster, wait_until
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+ALICE = "a11ce000-0000-4000-8000-000000000001"
+ROLES = ("anon", "authenticated", "project_admin")
+
+# What another realtime server of this family has: the columns are the same, the delivery is a NOTIFY for each row.
+INCUMBENT = """
+DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+DO $$ BEGIN CREATE ROLE authenticated; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+DO $$ BEGIN CREATE ROLE project_admin; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+CREATE SCHEMA auth;
+GRANT USAGE ON SCHEMA auth TO PUBLIC;
+CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
+    $$ SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
+CREATE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'theirs'::text $$;
+CREATE FUNCTION auth.email() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'theirs'::text $$;
+
+CREATE SCHEMA realtime;
+CREATE TABLE realtime.channels (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), pattern text UNIQUE NOT NULL, description text, webhook_urls text[],
+    enabled boolean DEFAULT true NOT NULL, created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now()
+);
+CREATE TABLE realtime.messages (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_name text NOT NULL,
+    channel_id uuid REFERENCES realtime.channels (id) ON DELETE SET NULL, channel_name text NOT NULL,
+    payload jsonb DEFAULT '{}' NOT NULL,
+    sender_type text DEFAULT 'system' NOT NULL CHECK (sender_type IN ('system', 'user')),
+    sender_id uuid, ws_audience_count integer DEFAULT 0 NOT NULL, wh_audience_count integer DEFAULT 0 NOT NULL,
+    wh_delivered_count integer DEFAULT 0 NOT NULL, created_at timestamptz DEFAULT now()
+);
+CREATE INDEX idx_realtime_channels_pattern ON realtime.channels (pattern);
+CREATE INDEX idx_realtime_channels_enabled ON realtime.channels (enabled);
+CREATE INDEX idx_realtime_messages_channel_id ON realtime.messages (channel_id);
+CREATE INDEX idx_realtime_messages_channel_name ON realtime.messages (channel_name);
+CREATE INDEX idx_realtime_messages_created_at ON realtime.messages (created_at DESC);
+CREATE INDEX idx_realtime_messages_event_name ON realtime.messages (event_name);
+CREATE INDEX idx_realtime_messages_sender ON realtime.messages (sender_type, sender_id);
+
+CREATE FUNCTION realtime.channel_name() RETURNS text LANGUAGE sql STABLE AS
+    $$ SELECT current_setting('realtime.channel_name', true) $$;
+CREATE FUNCTION realtime.publish(p_channel_name text, p_event_name text, p_payload jsonb) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE found uuid; made uuid;
+BEGIN
+    SELECT id INTO found FROM realtime.channels WHERE enabled AND p_channel_name LIKE pattern LIMIT 1;
+    INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload)
+    VALUES (p_event_name, found, p_channel_name, p_payload) RETURNING id INTO made;
+    RETURN made;
+END $$;
+GRANT EXECUTE ON FUNCTION realtime.publish(text, text, jsonb) TO authenticated;
+CREATE FUNCTION realtime.notify_on_message_insert() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify('realtime_message', NEW.id::text); RETURN NEW; END $$;
+CREATE FUNCTION realtime.touch() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$;
+CREATE TRIGGER trg_message_notify AFTER INSERT ON realtime.messages
+    FOR EACH ROW EXECUTE FUNCTION realtime.notify_on_message_insert();
+CREATE TRIGGER trg_channels_updated_at BEFORE UPDATE ON realtime.channels
+    FOR EACH ROW EXECUTE FUNCTION realtime.touch();
+CREATE POLICY some_read ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'room:%');
+CREATE POLICY some_write ON realtime.messages FOR INSERT TO authenticated WITH CHECK (channel_name LIKE 'room:%');
+
+INSERT INTO realtime.channels (pattern, webhook_urls, created_at) VALUES
+    ('room:%', ARRAY['https://example.com/hook'], NULL), ('off', NULL, '2024-01-02'), ('odd\\', NULL, now());
+INSERT INTO realtime.messages
+    (event_name, channel_id, channel_name, payload, sender_type, sender_id, ws_audience_count, created_at)
+SELECT 'said', (SELECT id FROM realtime.channels WHERE pattern = 'room:%'), 'room:' || i % 7, jsonb_build_object('n', i),
+       CASE WHEN i % 2 = 0 THEN 'user' ELSE 'system' END, CASE WHEN i % 2 = 0 THEN gen_random_uuid() END, i % 5,
+       CASE WHEN i % 11 > 0 THEN '2024-01-01'::timestamptz + i * interval '1 second' END
+FROM generate_series(1, 5000) AS i;
+"""
+
+CHECKSUM = """
+SELECT md5(string_agg(concat_ws('|', id, event_name, channel_id, channel_name, payload, sender_type, sender_id,
+    ws_audience_count, wh_audience_count, wh_delivered_count, created_at), E'\\n' ORDER BY id)) || count(*)
+FROM realtime.messages
+UNION ALL
+SELECT md5(string_agg(
+    concat_ws('|', id, pattern, description, webhook_urls, enabled, created_at, updated_at), E'\\n' ORDER BY id))
+FROM realtime.channels
+"""
+
+# Everything of a database that a migration could touch, one line each.
+LISTING = """
+SELECT 'table ' || c.oid::regclass || ' ' || c.relkind::text || ' ' || c.relrowsecurity || ' ' || c.relfilenode
+       || coalesce(c.reloptions::text, '') || coalesce(c.relacl::text, '') FROM pg_class c
+WHERE c.relnamespace::regnamespace::text IN ('realtime', 'auth', 'public')
+UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || attnotnull
+       || attidentity::text || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = attrelid AND d.adnum = attnum
+WHERE c.relnamespace::regnamespace::text IN ('realtime', 'auth', 'public') AND attnum > 0
+UNION ALL SELECT 'function ' || p.oid::regprocedure || md5(pg_get_functiondef(p.oid))
+       || coalesce(p.proacl::text, '') FROM pg_proc p
+WHERE p.pronamespace::regnamespace::text IN ('realtime', 'auth', 'public')
+UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT 'policy ' || policyname || tablename || roles::text || cmd
+       || coalesce(qual, '') || coalesce(with_check, '') FROM pg_policies
+UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'realtime'
+UNION ALL SELECT 'constraint ' || conname || pg_get_constraintdef(oid)
+FROM pg_constraint WHERE connamespace = to_regnamespace('realtime')
+UNION ALL SELECT 'schema ' || nspname || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
+UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'project_admin')
+UNION ALL SELECT 'member ' || m.roleid::regrole || ' ' || m.member::regrole FROM pg_auth_members m
+ORDER BY 1
+"""
+
+
+@asynccontextmanager
+async def connection_to(url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def listing(url: str) -> list[str]:
+    async with connection_to(url) as connection:
+        return [row[0] for row in await connection.fetch(LISTING)]
+
+
+async def run(url: str, sql: str) -> None:
+    async with connection_to(url) as connection:
+        await connection.execute(sql)
+
+
+async def ask(url: str, sql: str) -> object:
+    async with connection_to(url) as connection:
+        return await connection.fetchval(sql)
+
+
+def as_user(url: str, user: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}:secret@{parts.hostname}:{parts.port}"))
+
+
+@pytest.fixture
+async def empty(cluster: Cluster) -> AsyncIterator[str]:
+    url = await cluster.database("empty")
+    yield url
+    await cluster.drop(url)
+
+
+@pytest.fixture
+async def incumbent(cluster: Cluster) -> AsyncIterator[str]:
+    url = await cluster.database("empty")
+    await run(url, INCUMBENT)
+    yield url
+    await cluster.drop(url)
+
+
+@pytest.fixture(params=[15, 18], ids=["pg15", "pg18"])
+async def bare(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    """A server of the test's own, whose roles nobody else's tests need."""
+    with running_cluster(request.param) as postgres:
+        yield Cluster(postgres, request.param)
+
+
+# ---- from nothing, and again -------------------------------------------------------------------------------
+
+
+async def test_an_empty_database_becomes_a_working_one_and_stays_as_it_is(empty: str) -> None:
+    first = await migrate(empty)
+    assert "create the schema realtime" in first
+    before = await listing(empty)
+    assert await plan(empty) == await migrate(empty) == [FUNCTIONS.what]
+    assert await listing(empty) == before
+    async with connection_to(empty) as connection:
+        assert await migration.is_current(connection)
+        await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('a:%')")
+        assert await connection.fetchval("SELECT realtime.publish('a:1', 'e', '{}')") is not None
+
+
+async def test_the_dry_run_says_what_is_then_done_and_does_nothing(bare: Cluster) -> None:
+    for prepare in ("SELECT 1", "CREATE SCHEMA auth", INCUMBENT):
+        url = await bare.database("empty")
+        await run(url, prepare)
+        before = await listing(url)
+        planned = await plan(url)
+        assert await listing(url) == before
+        assert await migrate(url) == planned
+        assert await listing(url) != before
+
+
+async def test_racing_migrators_of_one_database_all_succeed(empty: str) -> None:
+    done = await asyncio.gather(*(migrate(empty) for _ in range(8)))
+    assert sorted(map(len, done))[:7] == [1] * 7
+    assert await ask(empty, "SELECT count(*) FROM realtime.schema_migrations") == 1
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["superuser", "createrole"])
+async def test_racing_migrators_of_many_databases_of_one_cluster_all_succeed(bare: Cluster, plain: bool) -> None:
+    urls = [await bare.database("empty") for _ in range(4)]
+    if plain:
+        await bare.execute("CREATE ROLE app LOGIN CREATEROLE PASSWORD 'secret'")
+        for url in urls:
+            await bare.execute(f"GRANT CREATE ON DATABASE {url.rsplit('/', 1)[1]} TO app")
+        urls = [as_user(url, "app") for url in urls]
+    await asyncio.gather(*(migrate(url) for url in urls for _ in range(8)))
+    for url in urls:
+        assert await plan(url) == [FUNCTIONS.what]
+        async with connection_to(url) as connection:
+            for role in ROLES:
+                await connection.execute(f"SET ROLE {role}; RESET ROLE")
+
+
+# ---- an incumbent's database -------------------------------------------------------------------------------
+
+
+async def test_an_incumbents_rows_are_adopted_and_not_one_is_lost_or_changed(incumbent: str) -> None:
+    async with connection_to(incumbent) as connection:
+        before = await connection.fetch(CHECKSUM)
+        await migrate(incumbent)
+        assert await connection.fetch(CHECKSUM) == before
+        assert await connection.fetchval("SELECT count(DISTINCT seq) FROM realtime.messages WHERE xid = '0'") == 5000
+
+
+async def test_what_is_not_ours_is_left_alone_and_the_dry_run_tells_what_changes(incumbent: str) -> None:
+    before = await listing(incumbent)
+    planned = await plan(incumbent)
+    assert await migrate(incumbent) == planned
+    after = await listing(incumbent)
+    gone = {line.split("(")[0] for line in set(before) - set(after)}
+    kept = ("policy ", "index ", "schema auth", "role ", "function auth.", "constraint ")
+    assert not [line for line in gone if line.startswith(kept)]
+    assert not [line for line in set(before) - set(after) if line.startswith("column ")]
+    assert [line for line in gone if line.startswith("trigger ")] == [
+        "trigger CREATE TRIGGER trg_message_notify AFTER INSERT ON realtime.messages "
+        "FOR EACH ROW EXECUTE FUNCTION realtime.notify_on_message_insert"
+    ]
+    assert any("drop the trigger trg_message_notify" in line for line in planned)
+    assert any("add the columns seq and xid" in line for line in planned)
+    assert [line for line in planned if "row-level security OFF" in line] == planned[-2:]
+    assert not [line for line in planned if "create the table" in line or "auth.uid" in line]
+    assert "create the function auth.jwt(): the claims of whoever asks" in planned
+    assert (
+        await ask(incumbent, "SELECT bool_or(relrowsecurity) FROM pg_class WHERE relname IN ('channels', 'messages')")
+        is False
+    )
+
+
+async def test_an_incumbents_grant_to_publish_as_the_system_is_taken_back(incumbent: str) -> None:
+    await migrate(incumbent)
+    allowed = "SELECT has_function_privilege('authenticated', 'realtime.publish(text, text, jsonb)', 'EXECUTE')"
+    assert await ask(incumbent, allowed) is False
+
+
+async def test_after_the_adoption_only_new_messages_are_delivered(incumbent: str) -> None:
+    await migrate(incumbent)
+    await run(incumbent, "UPDATE realtime.channels SET enabled = false, pattern = 'fine' WHERE pattern LIKE 'odd%'")
+    async with feeding(incumbent) as heard:
+        await run(incumbent, "SELECT realtime.publish('room:1', 'new', '{\"n\": 1}')")
+        await wait_until(lambda: heard)
+    assert [json.loads(message.event)[0] for message in heard] == ["new"]
+    assert heard[0].seq == 5001
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(bare: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = await bare.database("empty")
+    before = await listing(url)
+    broken = migration.Step(FUNCTIONS.what, "true", FUNCTIONS.sql + "; SELECT 1 / 0")
+    monkeypatch.setattr(migration, "FUNCTIONS", broken)
+    with pytest.raises(MigrationError, match="division by zero"):
+        await migrate(url)
+    assert await listing(url) == before
+    assert not [line for line in before if line.startswith("role ")]
+
+
+async def test_a_table_that_cannot_be_adopted_is_an_error_and_stays_as_it_was(incumbent: str) -> None:
+    await run(incumbent, "ALTER TABLE realtime.messages DROP COLUMN sender_type CASCADE")
+    before = await listing(incumbent)
+    with pytest.raises(MigrationError, match="lacks columns"):
+        await migrate(incumbent)
+    assert await listing(incumbent) == before
+
+
+async def test_a_database_that_cannot_be_reached_is_a_migration_error(cluster: Cluster) -> None:
+    for run_it in (plan, migrate):
+        with pytest.raises(MigrationError, match="does not exist"):
+            await run_it(cluster.postgres.url("nowhere"))
+
+
+async def test_a_postgresql_that_is_too_old_is_refused(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "OLDEST_VERSION", 99)
+    with pytest.raises(MigrationError, match="99 or newer"):
+        await migrate(empty)
+
+
+# ---- a plain role ------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def feeding(url: str) -> AsyncIterator[list[Message]]:
+    """What a feed delivers."""
+    heard: list[Message] = []
+
+    async def deliver(messages: list[Message]) -> None:
+        heard.extend(messages)
+
+    feed = Feed(url, deliver)
+    task = asyncio.create_task(feed.run())
+    try:
+        async with asyncio.timeout(20):
+            await feed.ready.wait()
+        yield heard
+    finally:
+        await _end(task)
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def serve_something(url: str) -> None:
+    """What a server does all day, on its own connections: judge, publish as a client, deliver."""
+    await run(
+        url,
+        "INSERT INTO realtime.channels (pattern) VALUES ('chat:%'), ('private');"
+        "CREATE POLICY chat_read ON realtime.channels FOR SELECT TO authenticated"
+        "  USING (pattern = 'chat:%' AND auth.uid() IS NOT NULL);"
+        "CREATE POLICY chat_write ON realtime.messages FOR INSERT TO authenticated WITH CHECK (channel_name LIKE 'chat:%')",
+    )
+    alice = Identity(Role.AUTHENTICATED, json.dumps({"sub": ALICE, "role": "authenticated"}), ALICE)
+    authorizer, store = Authorizer(url, links=1), MessageStore(url, links=1)
+    tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
+    try:
+        async with feeding(url) as heard:
+            await wait_until(lambda: authorizer.coalescer.live and store.coalescer.live)
+            await authorizer.check_subscribe(alice, "chat:1")
+            await authorizer.check_subscribe(Identity(Role.PROJECT_ADMIN, "{}"), "private")
+            for identity, channel in ((alice, "private"), (Identity(Role.ANON, "{}"), "chat:1")):
+                with pytest.raises(Unauthorized):
+                    await authorizer.check_subscribe(identity, channel)
+            message_id = await store.publish(Publication(alice, "chat:1", "hi", '{"a":1}'))
+            await run(url, "SELECT realtime.publish('private', 'system_says', '{}')")
+            await wait_until(lambda: len(heard) == 2)
+    finally:
+        await _end(*tasks)
+    first, second = (json.loads(message.event) for message in heard)
+    assert (first[0], first[1]["meta"]["messageId"], first[1]["meta"]["senderId"]) == ("hi", message_id, ALICE)
+    assert (second[0], second[1]["meta"]["senderType"]) == ("system_says", "system")
+
+
+async def plain_database(bare: Cluster, *statements: str) -> str:
+    """The URL of an empty database for the role `the server`, which is no superuser."""
+    url = await bare.database("empty")
+    await bare.execute("CREATE ROLE \"the server\" LOGIN PASSWORD 'secret'")
+    for statement in statements:
+        await bare.execute(statement.format(user='"the server"', database=url.rsplit("/", 1)[1]))
+    return as_user(url, "the%20server")
+
+
+CREATE_ROLES = "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticated NOLOGIN; CREATE ROLE project_admin NOLOGIN"
+
+
+async def test_a_role_that_may_create_roles_can_migrate_and_serve(bare: Cluster) -> None:
+    url = await plain_database(bare, "ALTER ROLE {user} CREATEROLE", "GRANT CREATE ON DATABASE {database} TO {user}")
+    assert await plan(url) == await migrate(url)
+    assert await migrate(url) == [FUNCTIONS.what]
+    await serve_something(url)
+
+
+async def test_a_role_that_is_a_member_of_the_three_can_migrate_and_serve(bare: Cluster) -> None:
+    url = await plain_database(
+        bare,
+        CREATE_ROLES,
+        "GRANT anon, authenticated, project_admin TO {user}",
+        "GRANT CREATE ON DATABASE {database} TO {user}",
+    )
+    done = await migrate(url)
+    assert not [line for line in done if "role a" in line or "member" in line]
+    await serve_something(url)
+
+
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [
+        ([], 'CREATE ROLE anon NOLOGIN; GRANT anon TO "the server"'),
+        ([CREATE_ROLES], 'GRANT anon TO "the server"'),
+        ([CREATE_ROLES, "GRANT anon, authenticated TO {user}"], 'GRANT project_admin TO "the server"'),
+        (
+            [CREATE_ROLES, "GRANT anon, authenticated, project_admin TO {user}"],
+            "GRANT CREATE ON DATABASE test_",
+        ),
+    ],
+)
+async def test_what_a_role_lacks_is_named(bare: Cluster, granted: list[str], missing: str) -> None:
+    url = await plain_database(bare, *granted)
+    before = await listing(url)
+    with pytest.raises(MigrationError, match=r"not allowed to .*docs/database\.md") as refused:
+        await migrate(url)
+    assert missing in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert await listing(url) == before
+
+
+async def test_an_incumbent_of_another_owner_says_so(bare: Cluster) -> None:
+    """And becomes ours once it was handed over, as the error says."""
+    url = await bare.database("empty")
+    await run(url, INCUMBENT)
+    await bare.execute("CREATE ROLE app LOGIN PASSWORD 'secret'; GRANT anon, authenticated, project_admin TO app")
+    mine = as_user(url, "app")
+    for run_it in (plan, migrate):
+        with pytest.raises(MigrationError, match="not allowed to look into the schema realtime"):
+            await run_it(mine)
+    await run(url, "GRANT USAGE, CREATE ON SCHEMA realtime TO app")
+    with pytest.raises(MigrationError, match=r"not allowed to create the function auth\.jwt"):
+        await migrate(mine)
+    await run(url, "GRANT USAGE, CREATE ON SCHEMA auth TO app")
+    with pytest.raises(MigrationError, match=r"ALTER TABLE realtime\.messages OWNER TO app"):
+        await migrate(mine)
+    await run(url, HAND_OVER)
+    await migrate(mine)
+    await run(url, "UPDATE realtime.channels SET pattern = 'odd' WHERE pattern LIKE 'odd%'")
+    await run(url, "ALTER TABLE realtime.channels ENABLE ROW LEVEL SECURITY")
+    async with connected(mine, name="test") as connection:
+        assert await connection.fetchval("SELECT count(*) FROM realtime.messages") == 5000
+
+
+HAND_OVER = """
+ALTER SCHEMA realtime OWNER TO app;
+ALTER TABLE realtime.channels OWNER TO app;
+ALTER TABLE realtime.messages OWNER TO app;
+DO $$
+DECLARE f regprocedure;
+BEGIN
+    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'realtime'::regnamespace LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO app', f);
+    END LOOP;
+END $$
+"""
+
+
+# ---- what docs/database.md says ----------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs" / "database.md"
+
+
+def documented(word: str) -> str:
+    """The SQL of the example that has this word in it."""
+    blocks = re.findall(r"^```sql\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    [block] = [block for block in blocks if word in block]
+    return str(block)
+
+
+async def test_the_documented_grants_are_enough_to_migrate_and_serve(bare: Cluster) -> None:
+    url = await bare.database("empty")
+    grants = documented("CREATE ROLE realtime_server").replace("'…'", "'secret'")
+    await run(url, grants.replace("DATABASE app", f"DATABASE {url.rsplit('/', 1)[1]}"))
+    mine = as_user(url, "realtime_server")
+    await migrate(mine)
+    await serve_something(mine)
+
+
+async def test_the_documented_hand_over_is_enough_to_adopt(bare: Cluster) -> None:
+    url = await bare.database("empty")
+    await run(url, INCUMBENT)
+    grants = documented("CREATE ROLE realtime_server").replace("'…'", "'secret'")
+    await run(
+        url, "".join(line for line in grants.splitlines(True) if "NOLOGIN" not in line and "DATABASE" not in line)
+    )
+    await run(url, "GRANT USAGE, CREATE ON SCHEMA auth TO realtime_server")
+    await run(url, documented("ALTER SCHEMA realtime OWNER"))
+    await run(url, HAND_OVER.replace("TO app", "TO realtime_server"))
+    mine = as_user(url, "realtime_server")
+    await migrate(mine)
+    await run(mine, documented("ENABLE ROW LEVEL SECURITY"))
+    await run(mine, "SELECT realtime.publish('off', 'e', '{}')")
+
+
+async def test_the_documented_policies_and_trigger_work(database: str) -> None:
+    await run(
+        database,
+        "CREATE TABLE orders (id uuid PRIMARY KEY, user_id uuid, status text);"
+        "CREATE TABLE team_members (team_id uuid, user_id uuid);"
+        f"INSERT INTO team_members VALUES ('{ALICE}', '{ALICE}');"
+        "GRANT SELECT ON orders, team_members TO authenticated",
+    )
+    for word in ("lobby", "lobby_is_open", "own_orders", "members_write", "tell_about_order"):
+        await run(database, documented(word if word != "lobby" else "'One channel'"))
+    await run(database, f"INSERT INTO orders VALUES ('{ALICE}', '{ALICE}', 'new')")
+    asked = [f"order:{ALICE}", "order:abc", "lobby", "team:x"]
+    claims = json.dumps({"sub": ALICE})
+    async with connection_to(database) as connection:
+        verdicts = await connection.fetchval(
+            "SELECT realtime.check_subscribe($1, $2, $3)", ["authenticated"] * 4, [claims] * 4, asked
+        )
+        assert verdicts == ["yes", "no", "yes", "no"]
+        teams = [f"team:{ALICE}", "team:x"]
+        published = await connection.fetchval(
+            "SELECT realtime.publish_as($1, $2, $3, $4, $5)",
+            ["authenticated"] * 2, [claims] * 2, teams, ["e"] * 2, ["{}"] * 2,
+        )  # fmt: skip
+        assert [verdict[:2] for verdict in published] == ["ok", "no"]
+        events = await connection.fetch("SELECT event_name FROM realtime.messages ORDER BY seq")
+    assert [row[0] for row in events] == ["INSERT_order", "e"]

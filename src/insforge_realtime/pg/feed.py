@@ -162,7 +162,7 @@ class Feed:
             healed = await connection.execute(query("heal_future_xids"))
             if healed != "UPDATE 0":
                 log.warning("rows from another cluster's future were marked as delivered", result=healed)
-            self._window = Window(await connection.fetchval(query("now_snapshot")))
+            self._window = Window(await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS))
             self._leave_footprint()
         else:
             await self._assume_something_was_missed(connection)
@@ -172,7 +172,7 @@ class Feed:
 
     async def _assume_something_was_missed(self, connection: Connection) -> None:
         oldest = self._trail[0].since
-        now = await connection.fetchval(query("now_snapshot"))
+        now = await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS)
         if _xmax(now) < _xmax(oldest):
             log.error("the database is older than what was delivered (restored?); going on from now")
             self._window, self._already = Window(now), frozenset()

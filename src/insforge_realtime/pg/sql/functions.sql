@@ -155,31 +155,29 @@ $$;
 -- Must be called as a single autocommit statement: every setting made here ends with it.
 --
 -- The planner evaluates stable expressions to estimate them, so making a plan can raise for a channel that the policy
--- does not even concern. Hence the second attempt: with an empty channel name (which makes the plan), then for real.
+-- does not even concern. Hence, after an error, a second attempt with an empty channel name, which makes the plan, and a
+-- third for real: only its error is believed.
 CREATE OR REPLACE FUNCTION realtime.check_subscribe(p_roles text[], p_claims text[], p_channels text[])
 RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_verdicts text[] := '{}';
     v_verdict text;
+    v_channel text;
     v_id uuid;
 BEGIN
     FOR i IN 1 .. cardinality(p_channels) LOOP
         v_id := realtime.match_channel(p_channels[i]);
         v_verdict := 'no';
-        IF v_id IS NOT NULL THEN
+        FOR attempt IN 1 .. CASE WHEN v_id IS NULL THEN 0 ELSE 3 END LOOP
+            v_channel := CASE attempt WHEN 2 THEN '' ELSE p_channels[i] END;
             BEGIN
-                IF realtime.judge_subscribe(p_roles[i], p_claims[i], p_channels[i], v_id) THEN v_verdict := 'yes'; END IF;
+                v_verdict := CASE WHEN realtime.judge_subscribe(p_roles[i], p_claims[i], v_channel, v_id)
+                    THEN 'yes' ELSE 'no' END;
+                EXIT WHEN attempt <> 2;
             EXCEPTION WHEN OTHERS THEN
-                BEGIN
-                    PERFORM realtime.judge_subscribe(p_roles[i], p_claims[i], '', v_id);
-                EXCEPTION WHEN OTHERS THEN NULL;
-                END;
-                BEGIN
-                    IF realtime.judge_subscribe(p_roles[i], p_claims[i], p_channels[i], v_id) THEN v_verdict := 'yes'; END IF;
-                EXCEPTION WHEN OTHERS THEN v_verdict := SQLSTATE || ' ' || SQLERRM;
-                END;
+                v_verdict := SQLSTATE || ' ' || SQLERRM;
             END;
-        END IF;
+        END LOOP;
         v_verdicts[i] := v_verdict;
     END LOOP;
     RETURN v_verdicts;
@@ -209,7 +207,8 @@ END
 $$;
 
 -- For each publication: 'ok' and the message's id, 'no', 'invalid' and why, or a SQLSTATE and message. Each stands for
--- itself: one that fails costs no other its message, though all of a call share one transaction.
+-- itself: one that fails costs no other its message, though all of a call share one transaction. The attempts are those of
+-- check_subscribe; what the second one did is undone.
 CREATE OR REPLACE FUNCTION realtime.publish_as(
     p_roles text[], p_claims text[], p_channels text[], p_events text[], p_payloads text[]
 ) RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
@@ -217,6 +216,7 @@ DECLARE
     v_verdicts text[] := '{}';
     v_verdict text;
     v_payload jsonb;
+    v_setting text;
 BEGIN
     FOR i IN 1 .. cardinality(p_channels) LOOP
         BEGIN
@@ -226,31 +226,22 @@ BEGIN
         EXCEPTION WHEN data_exception THEN
             v_verdict := 'invalid ' || SQLERRM;
         END;
-        IF v_verdict IS NULL THEN
+        FOR attempt IN 1 .. CASE WHEN v_verdict IS NULL THEN 3 ELSE 0 END LOOP
+            v_setting := CASE attempt WHEN 2 THEN '' ELSE p_channels[i] END;
             BEGIN
                 v_verdict := 'ok ' || realtime.insert_as(
-                    p_roles[i], p_claims[i], p_channels[i], p_channels[i], p_events[i], v_payload);
+                    p_roles[i], p_claims[i], v_setting, p_channels[i], p_events[i], v_payload);
+                EXIT WHEN attempt <> 2;
+                RAISE 'undo';
             EXCEPTION
                 WHEN insufficient_privilege THEN
                     -- The policies' own no has this code too; only a missing grant begins like that.
                     v_verdict := CASE WHEN SQLERRM LIKE 'permission denied%' THEN SQLSTATE || ' ' || SQLERRM ELSE 'no' END;
+                    EXIT WHEN attempt <> 2;
                 WHEN OTHERS THEN
-                    -- As in check_subscribe: make the plan with an empty setting, undo whatever that did, then believe.
-                    BEGIN
-                        PERFORM realtime.insert_as(p_roles[i], p_claims[i], '', p_channels[i], p_events[i], v_payload);
-                        RAISE 'undo';
-                    EXCEPTION WHEN OTHERS THEN NULL;
-                    END;
-                    BEGIN
-                        v_verdict := 'ok ' || realtime.insert_as(
-                            p_roles[i], p_claims[i], p_channels[i], p_channels[i], p_events[i], v_payload);
-                    EXCEPTION
-                        WHEN insufficient_privilege THEN
-                            v_verdict := CASE WHEN SQLERRM LIKE 'permission denied%' THEN SQLSTATE || ' ' || SQLERRM ELSE 'no' END;
-                        WHEN OTHERS THEN v_verdict := SQLSTATE || ' ' || SQLERRM;
-                    END;
+                    v_verdict := SQLSTATE || ' ' || SQLERRM;
             END;
-        END IF;
+        END LOOP;
         v_verdicts[i] := v_verdict;
     END LOOP;
     RETURN v_verdicts;

@@ -238,9 +238,7 @@ class Crowd:
 async def connect(group: Group, command: dict[str, Any], *, record: bool) -> Subscriber:
     """Connect one socket, say hello in the way of its server, and begin to count."""
     loop = asyncio.get_running_loop()
-    _, subscriber = await loop.create_connection(
-        lambda: Subscriber(group, record=record), "127.0.0.1", command["port"]
-    )
+    _, subscriber = await loop.create_connection(lambda: Subscriber(group, record=record), "127.0.0.1", command["port"])
     if command["kind"] == "plain":
         subscriber.begin_to_count()
         return subscriber

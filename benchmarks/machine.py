@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
 import statistics
 import subprocess
+import time
 from pathlib import Path
 
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -44,9 +46,34 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def load() -> float:
-    """How many processes wanted a CPU in the last minute: what somebody else's work did to the figures."""
-    return round(os.getloadavg()[0], 2)
+class Others:
+    """How busy the machine is with what is not ours, in CPUs, since this was made."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._busy = _busy_seconds() - cpu_seconds(os.getpid())
+
+    def cpus(self) -> float:
+        passed = time.monotonic() - self._begun
+        return max(0.0, (_busy_seconds() - cpu_seconds(os.getpid()) - self._busy) / passed)
+
+
+async def calm(seconds: float) -> None:
+    """Wait until nobody else computes, but not longer than this."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        others = Others()
+        await asyncio.sleep(1.0)
+        if others.cpus() < 0.1:
+            return
+
+
+def _busy_seconds() -> float:
+    """What all CPUs together have worked so far."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) * _TICK
 
 
 def spread(values: list[float], digits: int = 3) -> dict[str, float]:

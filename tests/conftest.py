@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from insforge_realtime.pg.embedded.accounts import STATE_DIR
 from support.databases import MAJORS, Cluster, installed, running_cluster
 from support.servers import Server
 
-Databases = Callable[..., Awaitable[str]]
+_state_was_there = STATE_DIR.exists()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """As root, in a checkout that PostgreSQL's account cannot enter, the launcher keeps a copy of its binaries elsewhere."""
+    if not _state_was_there and not hasattr(session.config, "workerinput"):
+        shutil.rmtree(STATE_DIR, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -180,6 +180,7 @@ async def test_the_health_of_a_server_that_is_well(demo: str, start: Start) -> N
             "lagMs": body["feed"]["lagMs"],
             "connections": 1,
             "channels": 0,
+            "slowConsumers": 0,
         },
     }
     assert 0 <= body["feed"]["lagMs"] < 1000

@@ -53,6 +53,8 @@ class Counters:
 
     async def _session(self) -> None:
         async with connected(self._dsn, name="counters", pooled=self._pooled) as connection:
+            if not self._pooled:  # there, the settings would be somebody else's next
+                await connection.execute(query("plan_counts_by_index"), timeout=10)
             while True:
                 await self._more.wait()
                 await asyncio.sleep(INTERVAL_SECONDS)

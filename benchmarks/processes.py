@@ -1,0 +1,257 @@
+"""The processes that a benchmark is made of: PostgreSQL, the server, its peers, the crowd.
+
+Each ends with the block that it was made in, and with this process, however that ends. Their logs are files, since a
+pipe that nobody reads would stop its writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from insforge_realtime.auth import mint
+from insforge_realtime.pg.embedded import EmbeddedPostgres, find_binaries
+from insforge_realtime.pg.embedded.processes import death_watch
+from insforge_realtime.pg.migrate import migrate
+
+FOLDER = Path(__file__).parent
+SECRET = "a secret for benchmarks that is long enough for HS256"
+CHANNEL = "bench-room"
+"""No colon: pgbench would take what follows it for a variable."""
+PRODUCTION = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "max_connections": "100",
+}
+"""What a production server has: nothing here makes a commit cheaper than it is there."""
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's own account can pass through, gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="insforge-realtime-bench-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Child:
+    """A process that speaks lines of JSON, or none at all, on stdin and stdout."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, *lines: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+
+    async def line(self, seconds: float = 120.0) -> dict[str, Any]:
+        """What it says next.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        assert self.process.stdout is not None
+        async with asyncio.timeout(seconds):
+            text = await self.process.stdout.readline()
+        if not text:
+            raise RuntimeError(f"a process has ended:\n{self._log.read_text()[-2000:]}")
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    async def ask(self, **command: object) -> dict[str, Any]:
+        self.send(json.dumps(command))
+        return await self.line()
+
+
+@contextlib.asynccontextmanager
+async def child(
+    command: Sequence[str], log: Path, *, environment: dict[str, str] | None = None, talks: bool = True
+) -> AsyncIterator[Child]:
+    """Run a process for the length of a block."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE if talks else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if talks else output,
+            stderr=output,
+            cwd=FOLDER.parent,
+            env=environment,
+            limit=2**24,
+            preexec_fn=death_watch(),
+        )
+    try:
+        yield Child(process, log)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+class Database:
+    """A migrated database on a PostgreSQL of its own, with one channel that the crowd may subscribe to."""
+
+    def __init__(self, postgres: EmbeddedPostgres, bin_dir: Path, version: str, folder: Path) -> None:
+        self.url = postgres.dsn
+        self.version = version
+        assert postgres.pid is not None
+        self.pid = postgres.pid
+        self._bin_dir = bin_dir
+        self._script = folder / "publish.sql"
+        self._script.write_text(
+            "\\set n :n + 1\n"
+            f"SELECT realtime.publish('{CHANNEL}', 'tick', jsonb_build_object('w', :client_id::int, 'n', :n::int, "
+            "'text', 'forty characters of what happened to it'));\n"
+        )
+
+    async def execute(self, sql: str) -> None:
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    async def tidy(self) -> None:
+        """Begin a measurement with an empty table, and without the last one's dirty pages."""
+        await self.execute("TRUNCATE realtime.messages")
+        await self.execute("VACUUM ANALYZE realtime.messages")
+        await self.execute("CHECKPOINT")
+
+    async def doorbell(self, *, on: bool) -> None:
+        await self.execute(f"ALTER TABLE realtime.messages {'ENABLE' if on else 'DISABLE'} TRIGGER ring")
+
+    async def pgbench(self, clients: int, seconds: float) -> tuple[float, int]:
+        """Publish one row per transaction, as fast as the commits go: transactions per second, and in all."""
+        process = await asyncio.create_subprocess_exec(
+            *(str(self._bin_dir / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2"),
+            *(f"--time={max(1, round(seconds))}", "--define=n=0", f"--file={self._script}", self.url),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            preexec_fn=death_watch(),
+        )
+        try:
+            output, errors = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        text = output.decode()
+        rate = re.search(r"^tps = ([\d.]+)", text, re.MULTILINE)
+        number = re.search(r"actually processed: (\d+)", text)
+        failed = re.search(r"failed transactions: (\d+)", text)
+        if process.returncode or not rate or not number or (failed and int(failed[1])):
+            raise RuntimeError(f"pgbench failed:\n{text}{errors.decode()}")
+        return float(rate[1]), int(number[1])
+
+
+@contextlib.asynccontextmanager
+async def database(folder: Path, major: int) -> AsyncIterator[Database]:
+    """PostgreSQL with the settings of a production server, for the length of a block."""
+    found = find_binaries(major)
+    with EmbeddedPostgres(folder / "pg", binaries=found, settings=PRODUCTION) as postgres:
+        await migrate(postgres.dsn)
+        prepared = Database(postgres, found.bin_dir, found.version, folder)
+        await prepared.execute("INSERT INTO realtime.channels (pattern) VALUES ('bench-%')")
+        await prepared.execute("CREATE POLICY benchmark ON realtime.channels FOR SELECT TO authenticated USING (true)")
+        yield prepared
+
+
+def crowd(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """The load generator's receiving half; see crowd.py."""
+    return child([sys.executable, "-m", "benchmarks.crowd"], folder / "crowd.log")
+
+
+def token() -> str:
+    """What all of the crowd come in with: one user, so that a thousand sockets are one entry of the presence."""
+    return mint(SECRET, subject="5eed0000-0000-4000-8000-000000000001", role="authenticated", ttl=12 * 3600)
+
+
+class Server:
+    """`insforge-realtime serve`."""
+
+    def __init__(self, pid: int, port: int) -> None:
+        self.pid = pid
+        self.port = port
+
+
+@contextlib.asynccontextmanager
+async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Server]:
+    """A server for the length of a block; `settings` are environment variables, without `REALTIME_` and in any case.
+
+    `BENCHMARK_SERVER` in the environment is the command to run instead of `python -m insforge_realtime`: to profile it,
+    or to measure a changed copy.
+    """
+    log = folder / f"server-{time.monotonic_ns()}.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
+    environment |= {
+        "DATABASE_URL": url,
+        "REALTIME_JWT_SECRET": SECRET,
+        "REALTIME_LOG_FORMAT": "json",
+        "REALTIME_PING_INTERVAL": "3600",
+        "PYTHONUNBUFFERED": "1",
+        **{f"REALTIME_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    given = os.environ.get("BENCHMARK_SERVER")
+    command = given.split() if given else [sys.executable, "-m", "insforge_realtime"]
+    async with child([*command, "serve", "--port", "0"], log, environment=environment, talks=False) as running:
+        deadline = time.monotonic() + 30
+        while not (said := re.search(r'"address": ?"[^"]*:(\d+)"', log.read_text())):
+            if running.process.returncode is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
+            await asyncio.sleep(0.02)
+        yield Server(running.pid, int(said[1]))
+
+
+def install_peer() -> None:
+    """`npm ci`, once."""
+    if not (FOLDER / "node" / "node_modules" / "socket.io").exists():
+        subprocess.run(
+            ["npm", "ci", "--silent", "--omit=optional", "--no-audit", "--no-fund"],
+            cwd=FOLDER / "node",
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def socketio_peer(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Socket.IO on Node; see node/peer.mjs."""
+    install_peer()
+    environment = {**os.environ, "NODE_ENV": "production"}
+    return child(["node", str(FOLDER / "node" / "peer.mjs")], folder / "node.log", environment=environment)
+
+
+def write_loop(folder: Path, count: int) -> contextlib.AbstractAsyncContextManager[Child]:
+    """The C loop; see c/write_loop.c."""
+    binary = folder / "write_loop"
+    subprocess.run(["cc", "-O2", "-o", str(binary), str(FOLDER / "c" / "write_loop.c")], check=True)
+    return child([str(binary), str(count)], folder / "write_loop.log")

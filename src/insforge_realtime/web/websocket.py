@@ -16,6 +16,7 @@ message was too big, 1002 or 1007 the client broke a protocol. A slow consumer i
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -46,6 +47,10 @@ SHUTDOWN_SECONDS = 1.0
 """How long a peer has to answer our close frame; less when this server shuts down."""
 
 log = structlog.get_logger("insforge_realtime.web")
+
+# `websockets` logs every frame at debug level and every end at info; our own log says what matters.
+_QUIET = logging.getLogger("insforge_realtime.web.frames")
+_QUIET.setLevel(logging.CRITICAL)
 
 
 class Door(asyncio.Protocol):
@@ -391,17 +396,3 @@ def websocket_class(doorway: Doorway) -> type[asyncio.Protocol]:
             super().__init__(doorway, config, server_state, app_state)
 
     return RealtimeWebSocket
-
-
-class _Silent:
-    """`websockets` logs every frame at debug level and every end at info; our own log says what matters."""
-
-    def isEnabledFor(self, level: int) -> bool:
-        return False
-
-    def debug(self, *args: object, **kwargs: object) -> None: ...
-
-    info = warning = error = debug
-
-
-_QUIET: Any = _Silent()

@@ -7,6 +7,7 @@ const print = (what, data) => process.stdout.write(JSON.stringify({ what, data }
 
 const socket = io(url, { transports: ['websocket'], auth: { token }, reconnection: false })
 socket.onAny((event, data) => print(event, data))
+const arrived = new Promise((resolve) => socket.once('said', resolve))
 await new Promise((resolve, reject) => socket.on('connect', resolve).on('connect_error', reject))
 
 const ask = (name, data) => socket.timeout(10_000).emitWithAck(name, data)
@@ -14,6 +15,7 @@ const publish = { channel: room, event: 'said', payload: { text: 'hello' } }
 print('refused', await ask('realtime:publish', publish))
 print('subscribed', await ask('realtime:subscribe', { channel: room }))
 print('published', await ask('realtime:publish', publish))
+await arrived // the ack says that it is committed; whoever leaves before the feed brings it back does not get it
 print('malformed', await ask('realtime:publish', { ...publish, payload: 'text' }))
 print('unsubscribed', await ask('realtime:unsubscribe', { channel: room }))
 print('unknown', await ask('realtime:nonsense', { channel: room }))

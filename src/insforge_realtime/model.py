@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Role(StrEnum):
@@ -81,6 +80,3 @@ class Publication:
     channel: str
     event: str
     payload: str
-
-
-JSON = dict[str, Any]

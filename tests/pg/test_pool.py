@@ -117,6 +117,26 @@ async def test_a_request_that_is_too_slow_fails_alone(database: str) -> None:
         await busy
 
 
+async def test_who_must_be_asked_alone_is_not_starved_by_a_steady_stream_of_others(database: str) -> None:
+    async with running(Bench(database, links=1, limit=0.4)) as bench:
+        busy = asyncio.create_task(bench.coalescer.submit(0.02))
+        await wait_until(lambda: bench.batches)
+        slow = asyncio.create_task(bench.coalescer.submit(60))
+        alone = asyncio.create_task(bench.coalescer.submit(0.001))
+        streaming = True
+
+        async def stream() -> None:
+            while streaming:
+                await bench.coalescer.submit(0.002)
+
+        streams = [asyncio.create_task(stream()) for _ in range(3)]
+        assert await asyncio.wait_for(alone, 20) == "slept 0.001"
+        streaming = False
+        await asyncio.gather(*streams)
+        slow.cancel()
+        await busy
+
+
 async def test_a_slow_request_within_the_limit_gets_its_answer(database: str) -> None:
     async with running(Bench(database, links=2, limit=5)) as bench:
         assert await bench.coalescer.submit(0.8) == "slept 0.8"

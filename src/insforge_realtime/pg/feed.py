@@ -149,6 +149,7 @@ class Feed:
             raise
 
     def _mark_down(self, error: BaseException) -> None:
+        self.asleep = False
         if self.health.state == "live" and not isinstance(error, asyncio.CancelledError):
             log.warning("feed is down", error=type(error).__name__)
         self.health.state, self.health.reason = "down", f"{type(error).__name__}: {error}"[:200]

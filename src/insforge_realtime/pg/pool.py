@@ -156,6 +156,7 @@ class Coalescer(Generic[Req, Res]):
     _alone: deque[_Pending[Req, Res]] = field(default_factory=deque, init=False)
     _slow: deque[_Pending[Req, Res]] = field(default_factory=deque, init=False)
     _slow_running: int = field(default=0, init=False)
+    _batched: bool = field(default=False, init=False)
     _idle: deque[asyncio.Future[None]] = field(default_factory=deque, init=False)
 
     async def submit(self, request: Req) -> Res:
@@ -241,11 +242,13 @@ class Coalescer(Generic[Req, Res]):
             return await self.ask(connection, requests)
 
     def _take(self) -> tuple[list[_Pending[Req, Res]], float, bool]:
-        """All that wait; else one that must go alone; else one slow one, unless that would occupy every connection."""
+        """All that wait, in turns with one that must go alone; else one slow one, unless that would occupy every link."""
         quick = min(BATCH_SECONDS, self.limit)
-        if self._waiting:
+        if self._waiting and not (self._alone and self._batched):
+            self._batched = True
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))], quick, False
         if self._alone:
+            self._batched = False
             return [self._alone.popleft()], quick, False
         if self._slow and self._slow_running < max(1, self.live - 1):
             return [self._slow.popleft()], self.limit, True

@@ -142,7 +142,7 @@ class Database:
 
     async def tidy(self) -> None:
         """Begin a measurement with an empty table, and without the last one's dirty pages."""
-        await self.execute("TRUNCATE realtime.messages")
+        await self.execute("TRUNCATE realtime.messages CASCADE")
         await self.execute("VACUUM ANALYZE realtime.messages")
         await self.execute("CHECKPOINT")
 

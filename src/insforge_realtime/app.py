@@ -5,6 +5,7 @@ config → authenticator ─┐
          store ─────────┼→ commands → doorway (WebSocket class for uvicorn)
          hub, presence ─┘
          feed → delivery → hub, counters
+           └─ wakes → webhooks
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
 from insforge_realtime.errors import ConfigError
 from insforge_realtime.hub import Hub
+from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
@@ -36,6 +38,11 @@ from insforge_realtime.web.doorway import Doorway
 from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import websocket_class
 from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.webhooks.guard import Guard
+from insforge_realtime.webhooks.hosts import Hosts
+from insforge_realtime.webhooks.request import Signer
+from insforge_realtime.webhooks.sender import Sender
+from insforge_realtime.webhooks.worker import Webhooks
 
 FIRST_CONTACT_SECONDS = 3.0
 GRACEFUL_SECONDS = 4
@@ -61,11 +68,13 @@ class Application:
         self.counters = Counters(dsn, pooled=pooled)
         self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled)
         self.store = MessageStore(dsn, links=links, limit=limit, pooled=pooled)
+        self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
         congestion = Congestion()
         self.feed = Feed(
             config.listen_url or dsn,
             Delivery(self.hub, self.counters.add, congestion),
             fallback=config.feed_fallback_seconds,
+            webhooks=self.webhooks.wake,
         )
         self.commands = Commands(
             config,
@@ -102,6 +111,7 @@ class Application:
                 ("authorizer", self.authorizer.coalescer.run()),
                 ("publisher", self.store.coalescer.run()),
                 ("counters", self.counters.run()),
+                ("webhooks", self.webhooks.run()),
                 ("wheel", self.wheel.run()),
             )
         ]
@@ -122,6 +132,20 @@ class Application:
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("serving without the database; it is being tried again", reason=self.feed.health.reason)
+
+
+def _make_webhooks(config: Config, dsn: str, *, pooled: bool) -> Webhooks:
+    return Webhooks(
+        DeliveryQueue(dsn, lease=config.webhook_timeout + config.webhook_lease_margin, pooled=pooled),
+        Sender(Guard(config.webhook_allow_networks), Signer(config.webhook_keys), timeout=config.webhook_timeout),
+        Hosts(
+            per_host=config.webhook_concurrency_per_host,
+            failures=config.webhook_breaker_failures,
+            now=asyncio.get_running_loop().time,
+        ),
+        concurrency=config.webhook_concurrency,
+        delays=config.webhook_retry_delays,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -159,7 +183,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, server)
+        loop.add_signal_handler(number, _stop, server, application.webhooks)
     async with application.running():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
@@ -168,13 +192,15 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         log.info("serving", address=f"{shown}:{port}", version=__version__)
         ready(f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}")  # noqa: S104
         await serving
+        await application.webhooks.ended()
     log.info("stopped")
 
 
-def _stop(server: uvicorn.Server) -> None:
-    """A second signal does not wait any more."""
+def _stop(server: uvicorn.Server, webhooks: Webhooks) -> None:
+    """Sockets are closed while webhooks in flight end. A second signal does not wait any more."""
     log.info("shutting down")
     server.force_exit = server.should_exit
+    webhooks.stop(at_once=server.should_exit)
     server.should_exit = True
 
 

@@ -12,7 +12,7 @@ UPDATE realtime.messages SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_
 -- name: look
 -- The first page of what became visible since snapshot $1 (at most $2 rows and about $3 bytes), and the snapshot it was seen in.
 -- `+ 0`, or the planner would walk the index on seq, which gives the order for free, through the whole table.
-SELECT pg_current_snapshot()::text AS snapshot, count(*) AS found,
+SELECT pg_current_snapshot()::text AS snapshot, count(*) AS found, bool_or((p.message).wh_audience_count > 0) AS webhooks,
        coalesce(array_agg(p.seq) FILTER (WHERE p.before < $3), '{}') AS seqs,
        coalesce(array_agg(p.channel_name) FILTER (WHERE p.before < $3), '{}') AS channels,
        coalesce(array_agg(realtime.event_text(p.message)) FILTER (WHERE p.before < $3), '{}') AS events
@@ -30,7 +30,7 @@ FROM (
 -- name: look_on
 -- The next page of the same window: after row $4, and only what was visible in the snapshot $5 that ends it. By seq: no index
 -- serves these conditions on xid, and so no page reads the whole window again.
-SELECT $5::text AS snapshot, count(*) AS found,
+SELECT $5::text AS snapshot, count(*) AS found, bool_or((p.message).wh_audience_count > 0) AS webhooks,
        coalesce(array_agg(p.seq) FILTER (WHERE p.before < $3), '{}') AS seqs,
        coalesce(array_agg(p.channel_name) FILTER (WHERE p.before < $3), '{}') AS channels,
        coalesce(array_agg(realtime.event_text(p.message)) FILTER (WHERE p.before < $3), '{}') AS events

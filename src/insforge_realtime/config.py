@@ -237,6 +237,16 @@ class Config(BaseSettings):
         """Whether a web page of this origin may connect; programs send none and always may."""
         return origin is None or "*" in self.cors_origins or origin in self.cors_origins
 
+    def database(self) -> str:
+        """The database's URL, for commands that need nothing else.
+
+        Raises:
+            ConfigError: none is set.
+        """
+        if self.database_url is None:
+            raise ConfigError("missing: DATABASE_URL (the PostgreSQL database)")
+        return self.database_url
+
     def ready_to_serve(self) -> Self:
         """This configuration, once it has what a server needs.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +22,7 @@ class Hit:
     """One request that came in: `at` is the time by the monotonic clock."""
 
     at: float
+    method: str
     path: str
     headers: dict[str, str]
     body: bytes
@@ -68,7 +70,7 @@ class Receiver:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         before = len(self.hits)
-        hit = Hit(time.monotonic(), request.raw_path, dict(request.headers), await request.read())
+        hit = Hit(time.monotonic(), request.method, request.raw_path, dict(request.headers), await request.read())
         self.hits.append(hit)
         return await self.answer(request, before)
 
@@ -146,7 +148,7 @@ class Hooked:
 @contextlib.asynccontextmanager
 async def hooked(url: str) -> AsyncIterator[Hooked]:
     connection = await asyncpg.connect(url)
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=__import__("json").loads)
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
     try:
         yield Hooked(connection, url)
     finally:

@@ -191,6 +191,11 @@ def crowd(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
     return child([sys.executable, "-m", "benchmarks.crowd"], folder / "crowd.log")
 
 
+def receiver(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Receives webhooks; see receiver.py."""
+    return child([sys.executable, "-m", "benchmarks.receiver"], folder / "receiver.log")
+
+
 def token() -> str:
     """What all of the crowd come in with: one user, so that a thousand sockets are one entry of the presence."""
     return mint(SECRET, subject="5eed0000-0000-4000-8000-000000000001", role="authenticated", ttl=12 * 3600)

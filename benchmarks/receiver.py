@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import time
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
@@ -58,7 +58,7 @@ async def main() -> None:
         print(json.dumps(await obey(json.loads(line))), flush=True)
 
 
-async def obey(command: dict[str, float]) -> dict[str, float]:
+async def obey(command: dict[str, Any]) -> dict[str, float]:
     if command["do"] == "mark":
         ids.clear()
         return {}

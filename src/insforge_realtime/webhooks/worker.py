@@ -125,6 +125,9 @@ class Webhooks:
         asked = self._now()
         limits = self.hosts.limits()
         claims, due = await self._queue.claim(connection, free, self.hosts.per_host, limits)
+        if self._stopping and claims:
+            await self._queue.release(connection, claims)
+            return LOOK_SECONDS
         for claim in claims:
             self._begin(claim, asked + self._queue.lease)
         if claims:

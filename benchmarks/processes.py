@@ -142,7 +142,7 @@ class Database:
 
     async def tidy(self) -> None:
         """Begin a measurement with an empty table, and without the last one's dirty pages."""
-        await self.execute("TRUNCATE realtime.messages")
+        await self.execute("TRUNCATE realtime.messages CASCADE")
         await self.execute("VACUUM ANALYZE realtime.messages")
         await self.execute("CHECKPOINT")
 
@@ -189,6 +189,11 @@ async def database(folder: Path, major: int) -> AsyncIterator[Database]:
 def crowd(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
     """The load generator's receiving half; see crowd.py."""
     return child([sys.executable, "-m", "benchmarks.crowd"], folder / "crowd.log")
+
+
+def receiver(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Receives webhooks; see receiver.py."""
+    return child([sys.executable, "-m", "benchmarks.receiver"], folder / "receiver.log")
 
 
 def token() -> str:

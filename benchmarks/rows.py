@@ -7,16 +7,16 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from benchmarks.machine import Others, calm, cpu_seconds, spread
+from benchmarks import webhooks
+from benchmarks.machine import cpu_seconds, spread
+from benchmarks.measuring import Options, Result, undisturbed
 from benchmarks.processes import (
     CHANNEL,
     Child,
@@ -29,39 +29,8 @@ from benchmarks.processes import (
     write_loop,
 )
 
-Result = dict[str, Any]
 SUBSCRIBERS = 1000
 TEXT = "x" * 100
-DISTURBED = 0.2
-"""So many CPUs' worth of somebody else's work spoils a measurement."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says."""
-
-    repeat: int
-    quick: bool
-    postgres: int
-    patience: float
-
-    def seconds(self, usual: float) -> float:
-        return 2.0 if self.quick else usual
-
-
-async def undisturbed(options: Options, measure: Callable[[], Awaitable[Result]]) -> Result:
-    """Measure while nobody else computes: wait for it, and measure again what was disturbed all the same. What decides is
-    what the others did, never the figure; of two disturbed ones, the less disturbed counts."""
-    tries: list[Result] = []
-    while True:
-        if not options.quick:
-            await calm(options.patience)
-        others = Others()
-        result = await measure()
-        result["others_cpus"] = round(others.cpus(), 2)
-        tries.append(result)
-        if result["others_cpus"] < DISTURBED or options.quick or len(tries) == 2:
-            return min(tries, key=itemgetter("others_cpus"))
 
 
 # P1, P2: fan-out
@@ -439,4 +408,6 @@ ROWS: dict[str, Callable[[Options, Path], AsyncIterator[Result]]] = {
     "P3": p3,
     "P4": p4,
     "P10": p10,
+    "W1": webhooks.w1,
+    "W2": webhooks.w2,
 }

@@ -11,8 +11,9 @@ import json
 import signal
 
 from benchmarks.machine import describe
+from benchmarks.measuring import Options
 from benchmarks.processes import temporary_folder
-from benchmarks.rows import ROWS, Options
+from benchmarks.rows import ROWS
 
 
 async def run(rows: list[str], options: Options) -> None:

@@ -5,6 +5,7 @@ config → authenticator ─┐
          store ─────────┼→ commands → doorway → ASGI application, and a WebSocket class for uvicorn
          hub, presence ─┘
          feed → delivery → hub, counters
+           └─ wakes → webhooks
 
     Application   the parts, for one run inside an event loop
     Realtime      the same for people who have a Python server of their own: made before the loop runs, started by a lifespan
@@ -31,6 +32,7 @@ from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
 from insforge_realtime.errors import ConfigError, Unavailable
 from insforge_realtime.hub import Hub
+from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
@@ -40,6 +42,11 @@ from insforge_realtime.web.api import make_api
 from insforge_realtime.web.doorway import Doorway
 from insforge_realtime.web.websocket import websocket_class
 from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.webhooks.guard import Guard
+from insforge_realtime.webhooks.hosts import Hosts
+from insforge_realtime.webhooks.request import Signer
+from insforge_realtime.webhooks.sender import Sender
+from insforge_realtime.webhooks.worker import Webhooks
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -66,11 +73,13 @@ class Application:
         self.counters = Counters(dsn, pooled=pooled)
         self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled)
         self.store = MessageStore(dsn, links=links, limit=limit, pooled=pooled)
+        self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
         congestion = Congestion()
         self.feed = Feed(
             config.listen_url or dsn,
             Delivery(self.hub, self.counters.add, congestion),
             fallback=config.feed_fallback_seconds,
+            webhooks=self.webhooks.wake,
         )
         self.commands = Commands(
             config,
@@ -99,7 +108,7 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Everything that runs beside the doors. At the end, whoever is still connected is sent home."""
+        """Everything that runs beside the doors. At the end, clients are sent home, and webhooks in flight may end."""
         tasks = [
             asyncio.create_task(work, name=name)
             for name, work in (
@@ -107,6 +116,7 @@ class Application:
                 ("authorizer", self.authorizer.coalescer.run()),
                 ("publisher", self.store.coalescer.run()),
                 ("counters", self.counters.run()),
+                ("webhooks", self.webhooks.run()),
                 ("wheel", self.wheel.run()),
             )
         ]
@@ -115,6 +125,8 @@ class Application:
             yield self
         finally:
             self.doorway.shut()
+            self.webhooks.stop()
+            await self.webhooks.ended()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -128,6 +140,20 @@ class Application:
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("serving without the database; it is being tried again", reason=self.feed.health.reason)
+
+
+def _make_webhooks(config: Config, dsn: str, *, pooled: bool) -> Webhooks:
+    return Webhooks(
+        DeliveryQueue(dsn, lease=config.webhook_timeout + config.webhook_lease_margin, pooled=pooled),
+        Sender(Guard(config.webhook_allow_networks), Signer(config.webhook_keys), timeout=config.webhook_timeout),
+        Hosts(
+            per_host=config.webhook_concurrency_per_host,
+            failures=config.webhook_breaker_failures,
+            now=asyncio.get_running_loop().time,
+        ),
+        concurrency=config.webhook_concurrency,
+        delays=config.webhook_retry_delays,
+    )
 
 
 class Realtime:

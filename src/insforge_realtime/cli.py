@@ -1,4 +1,4 @@
-"""The command `insforge-realtime`: dev, serve, migrate, token, check.
+"""The command `insforge-realtime`: dev, serve, migrate, token, check, webhooks (cli_webhooks.py).
 
 What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere.
 Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or an argument is wrong.
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from insforge_realtime import __version__, config, logs
+from insforge_realtime import __version__, cli_webhooks, config, logs
 from insforge_realtime.errors import ConfigError, RealtimeError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(cli_webhooks.app, name="webhooks")
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Port = Annotated[int | None, typer.Option(help="The port to listen on. [dim](REALTIME_PORT, default 7130)[/]")]
@@ -82,7 +83,7 @@ def migrate(
     """Bring the database to the current schema. Safe to repeat, and to run from several places at once."""
     from insforge_realtime.pg import migrate as migration
 
-    url = _database(database)
+    url = config.load(database_url=database).database()
     lines = asyncio.run(migration.plan(url) if dry_run else migration.migrate(url))
     typer.echo("would:" if dry_run else "done:")
     for line in lines:
@@ -134,13 +135,6 @@ def check(database: Database = None) -> None:
             out.print(f"       → {finding.advice}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
-
-
-def _database(url: str | None) -> str:
-    database = config.load(database_url=url).database_url
-    if database is None:
-        raise ConfigError("missing: DATABASE_URL (the PostgreSQL database)")
-    return database
 
 
 def _version(asked: bool) -> None:

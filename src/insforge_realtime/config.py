@@ -7,9 +7,11 @@ For limits, 0 means none.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -49,15 +51,49 @@ def _path(value: object) -> object:
 
 
 def _networks(value: object) -> object:
-    """Each as an address or a network; a wrong one is named."""
-    items = _comma_separated(value)
-    if isinstance(items, list):
-        for item in items:
-            try:
-                ip_network(item, strict=False)
-            except ValueError:
-                raise ValueError(f"{item!r} is not an IP address or a network like 10.0.0.0/8") from None
-    return items
+    try:
+        return [ip_network(item) if isinstance(item, str) else item for item in _items(value)]
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8 or fd00::/8, comma-separated") from None
+
+
+def _items(value: object) -> list[object]:
+    found = _comma_separated(value)
+    return found if isinstance(found, list) else [found]
+
+
+def _signing_secrets(value: object) -> object:
+    if isinstance(value, str):
+        signing_keys(value)
+    return value
+
+
+SHORTEST_SIGNING_KEY = 16
+
+
+def signing_keys(secrets: str) -> list[bytes]:
+    """The keys in a setting: one, or the new and the old one with a comma between. `whsec_` begins base64; anything else is
+    the key itself.
+
+    Raises:
+        ValueError: says what is wrong with it, without quoting it.
+    """
+    texts = [text.strip() for text in secrets.split(",")]
+    if len(texts) > 2:
+        raise ValueError("holds more than two secrets: give one, or the new and the old one")
+    return [_signing_key(text) for text in texts]
+
+
+def _signing_key(text: str) -> bytes:
+    try:
+        encoded = text.removeprefix("whsec_")
+        padded = encoded + "=" * (-len(encoded) % 4)
+        key = base64.b64decode(padded, validate=True) if encoded != text else text.encode()
+    except (binascii.Error, ValueError):
+        raise ValueError("must be base64 after whsec_") from None
+    if len(key) < SHORTEST_SIGNING_KEY:
+        raise ValueError(f"holds a secret of less than {SHORTEST_SIGNING_KEY} bytes")
+    return key
 
 
 PostgresUrl = Annotated[str, BeforeValidator(_postgres_url)]
@@ -65,11 +101,15 @@ HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_not_blank)]
 Text = Annotated[str, BeforeValidator(_not_blank)]
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
-Networks = Annotated[list[str], NoDecode, BeforeValidator(_networks)]
+Networks = Annotated[list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_networks)]
 File = Annotated[Path, BeforeValidator(_not_blank)]
 UrlPath = Annotated[str, BeforeValidator(_path)]
 Transport = Literal["polling", "websocket"]
 Transports = Annotated[list[Transport], NoDecode, BeforeValidator(_comma_separated), Field(min_length=1)]
+SigningSecrets = Annotated[SecretStr, BeforeValidator(_not_blank), BeforeValidator(_signing_secrets)]
+Delays = Annotated[
+    list[Annotated[float, Field(ge=0, le=86400)]], NoDecode, BeforeValidator(_comma_separated), Field(max_length=20)
+]
 
 
 class Config(BaseSettings):
@@ -131,7 +171,7 @@ class Config(BaseSettings):
     )
     trusted_proxies: Networks = Field(
         default=[],
-        description="The addresses of proxies, comma-separated (`10.0.0.0/8, 127.0.0.1`), whose `X-Forwarded-For` and "
+        description="The networks of proxies, comma-separated (`10.0.0.0/8,127.0.0.1`), whose `X-Forwarded-For` and "
         "`X-Forwarded-Proto` are believed. From others they are ignored.",
     )
     ssl_certfile: File | None = Field(
@@ -179,6 +219,48 @@ class Config(BaseSettings):
         description="How often the feed looks although nobody rang; also the health probe of its connection.",
     )
 
+    webhook_secret: SigningSecrets | None = Field(
+        default=None,
+        description="The secret that webhooks are signed with, `whsec_…` or any text; two, comma-separated, while one "
+        "replaces the other.",
+    )
+    webhook_allow_networks: Networks = Field(
+        default=[],
+        description="Networks that webhooks may reach although they are not public, comma-separated: `10.0.0.0/8,fd00::/8`. "
+        "`dev` allows loopback.",
+    )
+    webhook_timeout: float = Field(
+        default=10.0, gt=0, le=600, description="How long one attempt of a webhook may take in all, in seconds."
+    )
+    webhook_retry_delays: Delays = Field(
+        default=[1.0, 2.0],
+        description="Seconds before each further attempt of a webhook, comma-separated; as many attempts as there are "
+        "delays. Empty for none.",
+    )
+    webhook_lease_margin: float = Field(
+        default=20.0,
+        gt=0,
+        description="How long after the time-out of an attempt another server may take over the webhooks of a server "
+        "that was killed.",
+    )
+    webhook_concurrency: int = Field(
+        default=100, ge=1, le=10000, description="Webhooks that this server sends at a time, to all hosts together."
+    )
+    webhook_concurrency_per_host: int = Field(
+        default=16, ge=1, le=1000, description="Webhooks that this server sends at a time to one host."
+    )
+    webhook_breaker_failures: int = Field(
+        default=20,
+        ge=0,
+        description="Failures of a host, one after the other, after which its webhooks wait and it is only probed; "
+        "0 for never.",
+    )
+
+    @property
+    def webhook_keys(self) -> list[bytes]:
+        """What webhooks are signed with; none, where they are not signed."""
+        return signing_keys(self.webhook_secret.get_secret_value()) if self.webhook_secret else []
+
     @property
     def verifies_tokens(self) -> bool:
         """Whether there is any way to tell who a client is."""
@@ -188,6 +270,16 @@ class Config(BaseSettings):
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a web page of this origin may connect; programs send none and always may."""
         return origin is None or "*" in self.cors_origins or origin in self.cors_origins
+
+    def database(self) -> str:
+        """The database's URL, for commands that need nothing else.
+
+        Raises:
+            ConfigError: none is set.
+        """
+        if self.database_url is None:
+            raise ConfigError("missing: DATABASE_URL (the PostgreSQL database)")
+        return self.database_url
 
     def ready_to_serve(self) -> Self:
         """This configuration, once it has what a server needs.

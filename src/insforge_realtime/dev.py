@@ -24,6 +24,7 @@ from insforge_realtime.pg import demo
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.server import serve
+from insforge_realtime.webhooks.guard import LOOPBACK
 
 TOKEN_SECONDS = 30 * 24 * 3600.0
 
@@ -93,6 +94,7 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, traffic: bool) ->
             anon_key=settings.anon_key or keys.anon_key,
             api_key=settings.api_key or keys.api_key,
             allow_anonymous=True,
+            webhook_allow_networks=[*settings.webhook_allow_networks, *LOOPBACK],
         )
         with suppress(KeyboardInterrupt):
             _run(_everything(config, embedded, traffic))

@@ -12,6 +12,7 @@
     │   └── InternalError            INTERNAL_ERROR     our fault or a policy's; the log has the detail
     ├── ProtocolError            the peer broke Engine.IO or Socket.IO: the connection is closed
     ├── ConfigError              a setting is missing or wrong: one line, exit status 2
+    ├── DatabaseError            a command cannot use the database; the message says why
     ├── MigrationError           the database cannot be brought to the current schema
     └── EmbeddedPostgresError    the embedded PostgreSQL cannot be started
 
@@ -89,6 +90,10 @@ class ProtocolError(RealtimeError):
 
 class ConfigError(RealtimeError):
     """A setting is missing or has a value that cannot be used."""
+
+
+class DatabaseError(RealtimeError):
+    """A command cannot use the database: it is away, not migrated, or refuses."""
 
 
 class MigrationError(RealtimeError):

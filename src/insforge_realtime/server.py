@@ -85,9 +85,10 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:
-    """A second signal does not wait any more."""
+    """Sockets are closed while webhooks in flight end. A second signal does not wait any more."""
     log.info("shutting down")
     application.doorway.shut()
+    application.webhooks.stop(at_once=server.should_exit)
     server.force_exit = server.should_exit
     server.should_exit = True
 

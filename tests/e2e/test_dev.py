@@ -23,6 +23,7 @@ import pytest
 from insforge_realtime.pg.demo import ALICES_ORDER
 from support.databases import Cluster, data_folder, wait_until
 from support.node import FOLDER
+from support.receivers import hooked, receiving
 from support.wire import WireClient
 
 LAST_LINE = "Ctrl-C stops the server"
@@ -221,4 +222,18 @@ async def test_a_database_of_ones_own_is_used_and_its_orders_change(folder: Path
             await alice.wait_for("UPDATE_order", 2)
             print(f"Ctrl-C with a client took {await asyncio.to_thread(dev.interrupt):.2f} s")
     assert [path.name for path in folder.iterdir()] == ["keys.json"]
+    await newest.drop(url)
+
+
+async def test_webhooks_reach_a_receiver_on_this_machine(folder: Path, newest: Cluster) -> None:
+    url = await newest.database("empty")
+    async with receiving() as receiver:
+        with Dev(folder, "--port", "0", DATABASE_URL=url) as dev:
+            await asyncio.to_thread(dev.welcomed)
+            async with hooked(url) as db:
+                await db.channel("hooked:%", receiver.url)
+                await db.publish("hooked:1")
+                assert (await db.the_row())["state"] == "delivered"
+            dev.interrupt()
+        assert len(receiver.hits) == 1
     await newest.drop(url)

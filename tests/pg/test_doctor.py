@@ -104,8 +104,8 @@ async def the_trouble(url: str | None, **settings: object) -> Finding:
 async def test_a_healthy_database_is_ok_in_every_respect(healthy: str) -> None:
     findings = await examine(configuration(healthy))
     assert [finding for finding in findings if finding.verdict != "ok" or finding.advice] == []
-    assert len(findings) == 20
-    assert len({finding.what for finding in findings}) == 20
+    assert len(findings) == 21
+    assert len({finding.what for finding in findings}) == 21
 
 
 async def test_the_doctor_changes_nothing(healthy: str) -> None:
@@ -319,6 +319,25 @@ AILMENTS = {
         r"INSERT INTO realtime.channels (pattern, enabled) VALUES ('odd:\', false)",
         "open", "is no LIKE pattern", "UPDATE realtime.channels SET pattern",
     ),
+    "no queue": (
+        "ALTER TABLE realtime.messages DISABLE TRIGGER queue_webhooks",
+        "broken", "queue_webhooks on realtime.messages is missing or disabled: no webhook is sent",
+        "ENABLE TRIGGER queue_webhooks",
+    ),
+    "a queue of somebody else's": (
+        "DO $$ BEGIN CREATE ROLE a_stranger; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;"
+        "ALTER TABLE realtime.webhook_deliveries OWNER TO a_stranger",
+        "broken", "realtime.webhook_deliveries belongs to a_stranger, but realtime.messages to postgres",
+        "ALTER TABLE realtime.webhook_deliveries OWNER TO postgres",
+    ),
+    "a malformed webhook": (
+        "UPDATE realtime.channels SET webhook_urls = '{https://a.example/x,b.example/x}' WHERE pattern = 'orders'",
+        "open", "a webhook URL of the channel 'orders' is no http:// or https:// URL", "SET webhook_urls",
+    ),
+    "may truncate the queue": (
+        "GRANT TRUNCATE ON realtime.webhook_deliveries TO anon",
+        "open", "anon has TRUNCATE ON realtime.webhook_deliveries", "REVOKE TRUNCATE",
+    ),
     "immutable auth": (
         "ALTER FUNCTION auth.uid() IMMUTABLE",
         "broken", "auth.uid() is marked IMMUTABLE", "ALTER FUNCTION auth.uid() STABLE",
@@ -375,6 +394,9 @@ HARMLESS = {
     "$$ SELECT auth.uid() $$",
     "policies for everybody": DROP_POLICIES + "CREATE POLICY r ON realtime.channels USING (true);"
     "CREATE POLICY w ON realtime.messages WITH CHECK (true)",
+    "webhooks that can be read": "UPDATE realtime.channels SET webhook_urls = ARRAY[NULL, '', 'http://a', "
+    "'HTTPS://u:p@b:8080', 'https://[::1]:3000/x?y=1#z', ' http://10.0.0.1/ ', 'http://u@h?x']"
+    " WHERE pattern = 'orders'",
     "another trigger": "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;"
     "CREATE TRIGGER more AFTER INSERT ON realtime.messages FOR EACH ROW EXECUTE FUNCTION nothing()",
 }
@@ -413,7 +435,7 @@ async def test_a_new_owner_of_the_table_has_to_get_the_functions_and_migrate(pla
         "ALTER TABLE realtime.messages OWNER TO postgres; ALTER TABLE realtime.channels OWNER TO postgres"
     )
     found = [finding for finding in await troubles(plain.admin_url) if finding.verdict == "broken"]
-    assert len(found) == 4
+    assert len(found) == 6
     assert "does not name the present owner postgres" in found[0].what
     for finding in found[1:]:
         assert finding.advice is not None

@@ -211,7 +211,7 @@ async def test_the_dry_run_says_what_is_then_done_and_does_nothing(bare: Cluster
 async def test_racing_migrators_of_one_database_all_succeed(empty: str) -> None:
     done = await asyncio.gather(*(migrate(empty) for _ in range(8)))
     assert sorted(map(len, done))[:7] == [1] * 7
-    assert await ask(empty, "SELECT count(*) FROM realtime.schema_migrations") == 1
+    assert await ask(empty, "SELECT count(*) FROM realtime.schema_migrations") == len(migration.migrations())
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["superuser", "createrole"])
@@ -257,7 +257,9 @@ async def test_what_is_not_ours_is_left_alone_and_the_dry_run_tells_what_changes
     assert any("drop the trigger trg_message_notify" in line for line in planned)
     assert any("add the columns seq and xid" in line for line in planned)
     assert [line for line in planned if "row-level security OFF" in line] == planned[-2:]
-    assert not [line for line in planned if "create the table" in line or "auth.uid" in line]
+    assert [line for line in planned if "create the table" in line or "auth.uid" in line] == [
+        "create the table realtime.webhook_deliveries, with row-level security"
+    ]
     assert "create the function auth.jwt(): the claims of whoever asks" in planned
     assert (
         await ask(incumbent, "SELECT bool_or(relrowsecurity) FROM pg_class WHERE relname IN ('channels', 'messages')")
@@ -279,6 +281,45 @@ async def test_after_the_adoption_only_new_messages_are_delivered(incumbent: str
         await wait_until(lambda: heard)
     assert [json.loads(message.event)[0] for message in heard] == ["new"]
     assert heard[0].seq == 5001
+
+
+async def test_a_database_of_the_first_version_gets_the_queue_and_sends_nothing_of_the_past(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = migration.migrations()
+    monkeypatch.setattr(migration, "migrations", lambda: every[:1])
+    await migrate(empty)
+    hooks = "INSERT INTO realtime.channels (pattern, webhook_urls) VALUES ('room:%', '{http://127.0.0.1:1}')"
+    old = "INSERT INTO realtime.messages (event_name, channel_name) VALUES ('old', 'room:1')"
+    await run(empty, f"{hooks}; {old}")
+    monkeypatch.setattr(migration, "migrations", lambda: every)
+    assert await migrate(empty) == [
+        "create the table realtime.webhook_deliveries, with row-level security",
+        "create the index webhook_deliveries_due_idx, by which the next deliveries of each host are found",
+        "create the index webhook_deliveries_message_id_idx",
+        "record migration 0002_webhooks",
+        FUNCTIONS.what,
+    ]
+    assert await ask(empty, "SELECT count(*) FROM realtime.webhook_deliveries") == 0
+    await run(empty, "SELECT realtime.publish('room:1', 'new', '{}')")
+    assert await ask(empty, "SELECT url FROM realtime.webhook_deliveries") == "http://127.0.0.1:1"
+
+
+async def test_a_foreign_table_in_the_place_of_the_queue_is_an_error_and_stays_as_it_was(incumbent: str) -> None:
+    await run(incumbent, "CREATE TABLE realtime.webhook_deliveries (id int, url text)")
+    before = await listing(incumbent)
+    with pytest.raises(MigrationError, match=r"webhook_deliveries lacks columns .*rename or drop it"):
+        await migrate(incumbent)
+    assert await listing(incumbent) == before
+
+
+async def test_grants_by_default_privileges_do_not_open_the_queue(incumbent: str) -> None:
+    await run(incumbent, "ALTER DEFAULT PRIVILEGES IN SCHEMA realtime GRANT ALL ON TABLES TO anon, authenticated")
+    await migrate(incumbent)
+    for role in ("anon", "authenticated"):
+        for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"):
+            allowed = f"SELECT has_table_privilege('{role}', 'realtime.webhook_deliveries', '{privilege}')"
+            assert await ask(incumbent, allowed) is False
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from insforge_realtime.errors import ConfigError
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
 SENSITIVE = "hunter2"
+
+LONG = "a secret that is long enough"
 
 # A value that is not the default, and what it becomes.
 VALUES: dict[str, tuple[str, object]] = {
@@ -37,7 +40,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "cors_origins": ("https://a.example, https://b.example,", ["https://a.example", "https://b.example"]),
     "transports": ("websocket", ["websocket"]),
     "root_path": ("/a/b/", "/a/b"),
-    "trusted_proxies": ("10.0.0.0/8, ::1,", ["10.0.0.0/8", "::1"]),
+    "trusted_proxies": ("10.0.0.0/8, ::1,", [ip_network("10.0.0.0/8"), ip_network("::1")]),
     "ssl_certfile": ("cert.pem", Path("cert.pem")),
     "ssl_keyfile": ("/etc/key.pem", Path("/etc/key.pem")),
     "log_level": ("debug", "debug"),
@@ -53,6 +56,14 @@ VALUES: dict[str, tuple[str, object]] = {
     "ping_timeout": ("2", 2.0),
     "connect_timeout": ("3", 3.0),
     "feed_fallback_seconds": ("0", 0.0),
+    "webhook_secret": ("whsec_MDEyMzQ1Njc4OWFiY2RlZg==", SecretStr("whsec_MDEyMzQ1Njc4OWFiY2RlZg==")),
+    "webhook_allow_networks": ("127.0.0.0/8, ::1", [ip_network("127.0.0.0/8"), ip_network("::1/128")]),
+    "webhook_timeout": ("0.5", 0.5),
+    "webhook_retry_delays": ("0.5, 1,60", [0.5, 1.0, 60.0]),
+    "webhook_lease_margin": ("1", 1.0),
+    "webhook_concurrency": ("7", 7),
+    "webhook_concurrency_per_host": ("3", 3),
+    "webhook_breaker_failures": ("0", 0),
 }
 
 WRONG: dict[str, list[str]] = {
@@ -87,6 +98,23 @@ WRONG: dict[str, list[str]] = {
     "ping_timeout": ["0", "-1", "soon"],
     "connect_timeout": ["0", "-1", "inf"],
     "feed_fallback_seconds": ["-1", "nan"],
+    "webhook_secret": [
+        "",
+        " ",
+        "too short",
+        "whsec_",
+        "whsec_no base64 at all!",
+        "whsec_MTIz",
+        f"{LONG},",
+        f"{LONG},a,b",
+    ],
+    "webhook_allow_networks": ["10.0.0.0/33", "10.0.0.1/8", "localhost", "::1/129"],
+    "webhook_timeout": ["0", "-1", "601", "nan"],
+    "webhook_retry_delays": ["-1", "soon", "1;2", "nan", "1,inf", ",".join(["1"] * 21)],
+    "webhook_lease_margin": ["0", "-1", "inf"],
+    "webhook_concurrency": ["0", "10001", "x"],
+    "webhook_concurrency_per_host": ["0", "1001"],
+    "webhook_breaker_failures": ["-1", "1.5"],
 }
 
 
@@ -313,7 +341,7 @@ def default_as_text(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, list):
-        return f"`{','.join(value)}`"
+        return f"`{','.join(item if isinstance(item, str) else f'{item:g}' for item in value)}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

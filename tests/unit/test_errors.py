@@ -19,7 +19,7 @@ CODES = {
     "Unavailable": "UNAVAILABLE",
     "InternalError": "INTERNAL_ERROR",
 }
-OTHERS = {"ProtocolError", "ConfigError", "MigrationError", "EmbeddedPostgresError"}
+OTHERS = {"ProtocolError", "ConfigError", "DatabaseError", "MigrationError", "EmbeddedPostgresError"}
 
 
 def subclasses(root: type[RealtimeError]) -> set[str]:

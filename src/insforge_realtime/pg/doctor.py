@@ -347,6 +347,7 @@ ONCE_MIGRATED = (
     _sql("doctor_admin_policy", "the API key's role is let in by project_admin_policy"),
     _sql("doctor_channels", "at least one channel is enabled"),
     _sql("doctor_patterns", "all channel patterns can be read"),
+    _sql("doctor_webhooks", "webhooks can be queued, and their URLs can be read"),
     _sql("doctor_immutable", "no function that policies call is wrongly IMMUTABLE"),
     _sql("doctor_future", "no row comes from another cluster's future"),
     _sql("doctor_notifiers", "no other server's trigger notifies for every row"),

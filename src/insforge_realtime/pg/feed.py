@@ -102,14 +102,23 @@ class Feed:
         dsn: a connection that keeps its session (LISTEN), so not through a transaction pooler.
         deliver: called with each page of rows, in order; the next look waits for it. It must not raise.
         fallback: seconds between looks while asleep; 0 switches them off, for tests of the doorbell.
+        webhooks: called when a page has messages with webhooks in it, which wait in their own queue.
     """
 
-    def __init__(self, dsn: str, deliver: Callable[[list[Message]], Awaitable[None]], *, fallback: float = 2.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        deliver: Callable[[list[Message]], Awaitable[None]],
+        *,
+        fallback: float = 2.0,
+        webhooks: Callable[[], None] = lambda: None,
+    ) -> None:
         self.health = FeedHealth()
         self.ready = asyncio.Event()
         self.asleep = False
         self._dsn = dsn
         self._deliver = deliver
+        self._webhooks = webhooks
         self._fallback = fallback or None
         self._window: Window | None = None
         self._trail: deque[Footprint] = deque()
@@ -278,6 +287,8 @@ class Feed:
         assert page is not None
         seqs, end = page["seqs"], page["snapshot"]
         complete = page["found"] < PAGE_ROWS and page["found"] == len(seqs)
+        if page["webhooks"]:
+            self._webhooks()
         if seqs:
             await self._hand_over(list(map(Message, seqs, page["channels"], page["events"])))
         self._window = Window(end) if complete else Window(since, end, seqs[-1])

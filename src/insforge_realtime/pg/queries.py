@@ -1,4 +1,5 @@
-"""The statements of `sql/queries.sql`, by name. No SQL stands in Python: it is written, read and reviewed in .sql files."""
+"""The statements of `sql/queries.sql` and `sql/deliveries.sql`, by name. No SQL stands in Python: it is written, read and
+reviewed in .sql files."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ def sql_file(name: str) -> str:
 
 @cache
 def queries() -> dict[str, str]:
-    """Every named statement of `queries.sql`."""
-    return {name: body.strip().rstrip(";") for name, body in _NAMED.findall(sql_file("queries.sql"))}
+    """Every named statement."""
+    text = sql_file("queries.sql") + sql_file("deliveries.sql")
+    return {name: body.strip().rstrip(";") for name, body in _NAMED.findall(text)}
 
 
 def query(name: str) -> str:

@@ -6,7 +6,7 @@ A request that comes from anywhere else keeps the address that its socket has, w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ class TrustedProxies:
     """The proxies whose word counts.
 
     Args:
-        networks: addresses and networks.
+        networks: their addresses.
     """
 
-    def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = [ip_network(network, strict=False) for network in networks]
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._networks = tuple(networks)
 
     def __bool__(self) -> bool:
         return bool(self._networks)

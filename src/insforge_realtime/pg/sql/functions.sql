@@ -11,18 +11,25 @@ $$;
 -- The one channel row that a name belongs to: enabled; an exact match first, else the pattern with the most literal
 -- characters, ties by pattern. Subscribe, publish and webhooks all go by this row: if any matching row could let
 -- someone in, a public `chat:%` would open a private `chat:vip:%`. plpgsql, because its plans are kept.
-CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text) RETURNS uuid LANGUAGE plpgsql STABLE AS $$
+-- Only the columns that publish() needs are filled: sorting whole rows costs more than all the rest.
+CREATE OR REPLACE FUNCTION realtime.find_channel(p_name text) RETURNS realtime.channels LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_id uuid;
+    v_found realtime.channels;
 BEGIN
-    SELECT id INTO v_id FROM realtime.channels WHERE pattern = p_name AND enabled;
-    IF v_id IS NULL THEN
-        SELECT id INTO v_id FROM realtime.channels
+    SELECT id, webhook_urls INTO v_found.id, v_found.webhook_urls FROM realtime.channels WHERE pattern = p_name AND enabled;
+    IF v_found.id IS NULL THEN
+        SELECT id, webhook_urls INTO v_found.id, v_found.webhook_urls FROM realtime.channels
         WHERE enabled AND p_name LIKE pattern
         ORDER BY length(translate(regexp_replace(pattern, '\\(.)', '.', 'g'), '%_', '')) DESC, pattern COLLATE "C"
         LIMIT 1;
     END IF;
-    RETURN v_id;
+    RETURN v_found;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text) RETURNS uuid LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (realtime.find_channel(p_name)).id;
 END
 $$;
 
@@ -41,21 +48,31 @@ BEGIN
 END
 $$;
 
+-- The URLs of a channel that a message is sent to: each once, without blanks. Whether one can be used is found out when it
+-- is tried: a malformed URL must not break an application's write.
+CREATE OR REPLACE FUNCTION realtime.usable_urls(p_urls text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(array_agg(url ORDER BY place), '{}') FROM (
+        SELECT btrim(given, E' \t\r\n') AS url, min(place) AS place FROM unnest(p_urls) WITH ORDINALITY AS u (given, place)
+        WHERE btrim(given, E' \t\r\n') <> '' GROUP BY 1
+    ) t
+$$;
+
 -- Publish a message, as the system. Returns its id, or NULL where no enabled channel matches: a channel that someone
 -- disabled never breaks an application's write.
 CREATE OR REPLACE FUNCTION realtime.publish(p_channel_name text, p_event_name text, p_payload jsonb)
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_channel_id uuid := realtime.match_channel(p_channel_name);
+    v_channel realtime.channels := realtime.find_channel(p_channel_name);
     v_id uuid;
 BEGIN
     PERFORM realtime.refuse_malformed(p_event_name, p_payload);
-    IF v_channel_id IS NULL THEN
+    IF v_channel.id IS NULL THEN
         RAISE WARNING 'realtime.publish: no enabled channel matches "%"', p_channel_name;
         RETURN NULL;
     END IF;
-    INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload)
-    VALUES (p_event_name, v_channel_id, p_channel_name, p_payload)
+    INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload, wh_audience_count)
+    VALUES (p_event_name, v_channel.id, p_channel_name, p_payload, CASE WHEN v_channel.webhook_urls IS NULL THEN 0
+        ELSE cardinality(realtime.usable_urls(v_channel.webhook_urls)) END)
     RETURNING id INTO v_id;
     RETURN v_id;
 END
@@ -65,17 +82,20 @@ $$;
 -- The id goes to publish_as through a setting, since RETURNING would ask for a SELECT policy.
 CREATE OR REPLACE FUNCTION realtime.stamp_message()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_channel realtime.channels := realtime.find_channel(NEW.channel_name);
 BEGIN
     PERFORM realtime.refuse_malformed(NEW.event_name, NEW.payload);
     NEW.id := gen_random_uuid();
-    NEW.channel_id := realtime.match_channel(NEW.channel_name);
+    NEW.channel_id := v_channel.id;
     IF NEW.channel_id IS NULL THEN
         RAISE 'realtime: no enabled channel matches "%"', NEW.channel_name USING ERRCODE = 'no_data_found';
     END IF;
     NEW.sender_type := 'user';
     NEW.sender_id := auth.uid();
     NEW.ws_audience_count := 0;
-    NEW.wh_audience_count := 0;
+    NEW.wh_audience_count := CASE WHEN v_channel.webhook_urls IS NULL THEN 0
+        ELSE cardinality(realtime.usable_urls(v_channel.webhook_urls)) END;
     NEW.wh_delivered_count := 0;
     NEW.created_at := now();
     NEW.seq := nextval('realtime.messages_seq_seq');
@@ -94,6 +114,33 @@ BEGIN
         (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.messages'::regclass));
 END
 $$;
+
+-- One delivery for each URL, in the message's own transaction. The channel may have been changed since publish() or the stamp
+-- counted its URLs: what is queued is what counts. `host` is what fairness goes by (webhooks/hosts.py), not what is connected to.
+-- Rows that a restore brings along carry another transaction's id: they were sent in another life.
+CREATE OR REPLACE FUNCTION realtime.queue_webhooks()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_queued integer;
+BEGIN
+    IF NEW.xid <> pg_current_xact_id() THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO realtime.webhook_deliveries (message_id, url, host)
+    SELECT NEW.id, u.url, coalesce(left(lower(substring(u.url FROM '^\w+://(?:[^/?#]*@)?([^/?#]*)')), 255), '')
+    FROM realtime.channels c, unnest(realtime.usable_urls(c.webhook_urls)) AS u (url)
+    WHERE c.id = coalesce(NEW.channel_id, realtime.match_channel(NEW.channel_name));
+    GET DIAGNOSTICS v_queued = ROW_COUNT;
+    IF v_queued <> NEW.wh_audience_count THEN
+        UPDATE realtime.messages SET wh_audience_count = v_queued WHERE id = NEW.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- The condition is all that a message of a channel without webhooks pays.
+CREATE OR REPLACE TRIGGER queue_webhooks AFTER INSERT ON realtime.messages
+FOR EACH ROW WHEN (NEW.wh_audience_count > 0) EXECUTE FUNCTION realtime.queue_webhooks();
 
 -- The doorbell: rings only while some feed sleeps, because NOTIFY takes a database-wide lock until after the WAL flush,
 -- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py).
@@ -166,7 +213,7 @@ DECLARE
     v_id uuid;
 BEGIN
     FOR i IN 1 .. cardinality(p_channels) LOOP
-        v_id := realtime.match_channel(p_channels[i]);
+        v_id := (realtime.find_channel(p_channels[i])).id;
         v_verdict := 'no';
         FOR attempt IN 1 .. CASE WHEN v_id IS NULL THEN 0 ELSE 3 END LOOP
             v_channel := CASE attempt WHEN 2 THEN '' ELSE p_channels[i] END;
@@ -278,8 +325,9 @@ $$;
 -- PUBLIC may execute a new function by default, and an adopted database may have granted more, by name or by ALTER DEFAULT
 -- PRIVILEGES. Only channel_name() is for everyone: policies call it.
 REVOKE ALL ON FUNCTION
-    realtime.match_channel(text), realtime.refuse_malformed(text, jsonb), realtime.publish(text, text, jsonb),
-    realtime.stamp_message(), realtime.ring(), realtime.event_text(realtime.messages),
+    realtime.find_channel(text), realtime.match_channel(text), realtime.refuse_malformed(text, jsonb),
+    realtime.usable_urls(text[]), realtime.publish(text, text, jsonb), realtime.stamp_message(),
+    realtime.queue_webhooks(), realtime.ring(), realtime.event_text(realtime.messages),
     realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),
     realtime.insert_as(text, text, text, text, text, jsonb),
     realtime.publish_as(text[], text[], text[], text[], text[]),

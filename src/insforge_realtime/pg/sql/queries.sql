@@ -12,7 +12,7 @@ UPDATE realtime.messages SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_
 -- name: look
 -- The first page of what became visible since snapshot $1 (at most $2 rows and about $3 bytes), and the snapshot it was seen in.
 -- `+ 0`, or the planner would walk the index on seq, which gives the order for free, through the whole table.
-SELECT pg_current_snapshot()::text AS snapshot, count(*) AS found,
+SELECT pg_current_snapshot()::text AS snapshot, count(*) AS found, bool_or((p.message).wh_audience_count > 0) AS webhooks,
        coalesce(array_agg(p.seq) FILTER (WHERE p.before < $3), '{}') AS seqs,
        coalesce(array_agg(p.channel_name) FILTER (WHERE p.before < $3), '{}') AS channels,
        coalesce(array_agg(realtime.event_text(p.message)) FILTER (WHERE p.before < $3), '{}') AS events
@@ -30,7 +30,7 @@ FROM (
 -- name: look_on
 -- The next page of the same window: after row $4, and only what was visible in the snapshot $5 that ends it. By seq: no index
 -- serves these conditions on xid, and so no page reads the whole window again.
-SELECT $5::text AS snapshot, count(*) AS found,
+SELECT $5::text AS snapshot, count(*) AS found, bool_or((p.message).wh_audience_count > 0) AS webhooks,
        coalesce(array_agg(p.seq) FILTER (WHERE p.before < $3), '{}') AS seqs,
        coalesce(array_agg(p.channel_name) FILTER (WHERE p.before < $3), '{}') AS channels,
        coalesce(array_agg(realtime.event_text(p.message)) FILTER (WHERE p.before < $3), '{}') AS events
@@ -150,7 +150,8 @@ WITH owner AS (
 )
 SELECT 'broken' AS verdict, format('the trigger %s on realtime.messages is missing or disabled: %s', w.name, w.meaning) AS what,
        format('ALTER TABLE realtime.messages ENABLE TRIGGER %s; or, where it is missing, `insforge-realtime migrate`', w.name) AS advice
-FROM (VALUES ('stamp_message', 'senders can be forged'), ('ring', 'messages arrive seconds late')) w (name, meaning)
+FROM (VALUES ('stamp_message', 'senders can be forged'), ('ring', 'messages arrive seconds late'),
+             ('queue_webhooks', 'no webhook is sent')) w (name, meaning)
 WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname = w.name
                   AND t.tgenabled IN ('O', 'A'))
 UNION ALL
@@ -166,12 +167,12 @@ SELECT 'broken', format('the function %s belongs to %I, but realtime.messages to
        format('ALTER FUNCTION %s OWNER TO %I, then `insforge-realtime migrate`', p.oid::regprocedure, owner.name)
 FROM pg_proc p, owner
 WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
-                'realtime.ring()'::regprocedure) AND p.proowner <> owner.oid
+                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND p.proowner <> owner.oid
 UNION ALL
 SELECT 'broken', format('the function %s is not SECURITY DEFINER', p.oid::regprocedure), 'run `insforge-realtime migrate`'
 FROM pg_proc p
 WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
-                'realtime.ring()'::regprocedure) AND NOT p.prosecdef;
+                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND NOT p.prosecdef;
 
 -- name: doctor_grants
 -- What the three roles need, beside policies, to be judged at all; without it every answer is INTERNAL_ERROR.
@@ -207,6 +208,7 @@ SELECT 'open' AS verdict, format('the role %s has %s: row-level security does no
 FROM pg_roles r, pg_class m, LATERAL (VALUES
     ('TRUNCATE ON realtime.channels', has_table_privilege(r.oid, 'realtime.channels', 'TRUNCATE')),
     ('TRUNCATE ON realtime.messages', has_table_privilege(r.oid, 'realtime.messages', 'TRUNCATE')),
+    ('TRUNCATE ON realtime.webhook_deliveries', has_table_privilege(r.oid, 'realtime.webhook_deliveries', 'TRUNCATE')),
     ('TRIGGER ON realtime.messages', has_table_privilege(r.oid, 'realtime.messages', 'TRIGGER')),
     ('EXECUTE ON FUNCTION realtime.publish(text, text, jsonb)',
         has_function_privilege(r.oid, 'realtime.publish(text, text, jsonb)', 'EXECUTE'))
@@ -271,6 +273,23 @@ SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
        format('UPDATE realtime.channels SET pattern = … WHERE id = %L', id) AS advice
 FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
 ORDER BY pattern;
+
+-- name: doctor_webhooks
+-- Whether the trigger that queues webhooks may do so, and which URLs cannot be sent to.
+SELECT 'broken' AS verdict,
+       format('realtime.webhook_deliveries belongs to %I, but realtime.messages to %I: publishing to channels with webhooks fails',
+              pg_get_userbyid(d.relowner), pg_get_userbyid(m.relowner)) AS what,
+       format('ALTER TABLE realtime.webhook_deliveries OWNER TO %I', pg_get_userbyid(m.relowner)) AS advice
+FROM pg_class d, pg_class m
+WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
+UNION ALL
+SELECT 'open', format('a webhook URL of the channel %L is no http:// or https:// URL: its deliveries fail', c.pattern),
+       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = … WHERE id = %L', c.id)
+FROM realtime.channels c
+WHERE c.enabled AND EXISTS (
+    SELECT FROM unnest(c.webhook_urls) u (url)
+    WHERE btrim(u.url, E' \t\r\n') !~* '^https?://([^/?#\s]*@)?(\[[0-9a-f:.]+\]|[^/?#\s:@\\]+)(:\d{1,5})?([/?#]\S*)?$'
+      AND btrim(u.url, E' \t\r\n') <> '');
 
 -- name: doctor_immutable
 -- PostgreSQL may evaluate an IMMUTABLE function once, when it plans: the first caller's identity would answer for everyone.

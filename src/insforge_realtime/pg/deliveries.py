@@ -1,0 +1,200 @@
+"""The webhook queue, `realtime.webhook_deliveries`: claim what is due, write down what came of it; and what operators ask.
+
+What lives here: the statements' arguments and what their answers mean. When to call them is the worker's business
+(webhooks/worker.py); the rows themselves are made by a trigger, in the transaction of their message (sql/functions.sql).
+
+A claim is a lease: a number that nobody else has, and a time. While it lasts no other server takes the row; when it ends,
+anybody may, and a result that comes with the old number is not written any more.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import asyncpg
+
+from insforge_realtime.errors import DatabaseError
+from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
+from insforge_realtime.pg.queries import query
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.pool import Connection
+
+STATEMENT_SECONDS = 15.0
+"""A statement that takes longer means a dead link: all of them are index scans of a few rows."""
+
+State = Literal["pending", "delivered", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery that is ours to attempt, until the lease ends.
+
+    Args:
+        id, lease: what the result is to be written with.
+        attempts: how many were made before.
+        host: what fairness goes by; see webhooks/hosts.py.
+        url, message_id, event, channel, payload: what is sent, the payload as JSON text.
+    """
+
+    id: int
+    lease: int
+    attempts: int
+    host: str
+    url: str
+    message_id: str
+    event: str
+    channel: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one attempt.
+
+    Args:
+        id, lease: the claim's.
+        state: `pending` for another attempt, in `pause` seconds.
+        status_code, error, response: what is kept of the answer, each None where there was none.
+        began: when the attempt began, by the event loop's clock.
+        took: how long it took, in seconds.
+    """
+
+    id: int
+    lease: int
+    state: State
+    pause: float
+    status_code: int | None
+    error: str | None
+    response: str | None
+    began: float
+    took: float
+
+
+class DeliveryQueue:
+    """The queue, as one worker sees it.
+
+    Args:
+        dsn: the database.
+        lease: how long a claim lasts, in seconds.
+        pooled: a transaction pooler stands in between.
+    """
+
+    def __init__(self, dsn: str, *, lease: float, pooled: bool = False) -> None:
+        self.lease = lease
+        self._dsn = dsn
+        self._pooled = pooled
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the worker's own."""
+        async with connected(self._dsn, name="webhooks", pooled=self._pooled) as connection:
+            if not self._pooled:  # there, the settings would be somebody else's next
+                await connection.execute(query("plan_claims_by_index"), timeout=STATEMENT_SECONDS)
+            yield connection
+
+    async def claim(
+        self, connection: Connection, rows: int, per_host: int, limits: Mapping[str, int]
+    ) -> tuple[list[Claim], float | None]:
+        """Take what is due.
+
+        Args:
+            rows: how many at most.
+            per_host: how many of one host.
+            limits: hosts that may have another number of them, 0 for none.
+
+        Returns: the claims, and in how many seconds something else will be due (None: nothing that is known of).
+        """
+        lease = secrets.randbits(62)
+        found = await connection.fetch(
+            query("claim_deliveries"), rows, lease, self.lease, per_host, list(limits), list(limits.values()),
+            timeout=STATEMENT_SECONDS,
+        )  # fmt: skip
+        claims = [
+            Claim(
+                row["id"], lease, row["attempts"], row["host"], row["url"],
+                row["message_id"], row["event"], row["channel"], row["payload"],
+            )
+            for row in found
+            if row["id"] is not None
+        ]  # fmt: skip
+        return claims, found[0]["seconds"]
+
+    async def finish(self, connection: Connection, results: Sequence[Result], now: float) -> int:
+        """Write results down; how many: the others' leases had ended. Repeating it after a broken connection is harmless."""
+        written: int = await connection.fetchval(
+            query("finish_deliveries"),
+            [result.id for result in results],
+            [result.lease for result in results],
+            [result.state for result in results],
+            [result.pause for result in results],
+            [result.status_code for result in results],
+            [result.error for result in results],
+            [result.response for result in results],
+            [now - result.began for result in results],
+            [result.took for result in results],
+            timeout=STATEMENT_SECONDS,
+        )
+        return written
+
+    async def release(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        """Give claims back."""
+        ids, leases = [claim.id for claim in claims], [claim.lease for claim in claims]
+        await connection.execute(query("release_deliveries"), ids, leases, timeout=STATEMENT_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which deliveries an operator means; None stands for any.
+
+    Args:
+        message: a message's id.
+        url: a part of the URL.
+        state: pending, delivered, failed or cancelled.
+    """
+
+    message: str | None = None
+    url: str | None = None
+    state: str | None = None
+
+
+async def list_deliveries(dsn: str, which: Selection, limit: int) -> list[dict[str, Any]]:
+    """The newest deliveries, as the columns of `list_deliveries` in sql/deliveries.sql.
+
+    Raises:
+        DatabaseError: the database cannot be reached, or is not migrated.
+    """
+    async with _asking(dsn) as connection:
+        rows = await connection.fetch(query("list_deliveries"), which.message, which.url, which.state, limit)
+    return [dict(row) for row in rows]
+
+
+async def retry_deliveries(dsn: str, which: Selection) -> int:
+    """Begin again with those that failed, were cancelled, or wait; how many. Raises DatabaseError."""
+    return await _change(dsn, "retry_deliveries", which)
+
+
+async def cancel_deliveries(dsn: str, which: Selection) -> int:
+    """Send those that are pending no more; how many. Raises DatabaseError."""
+    return await _change(dsn, "cancel_deliveries", which)
+
+
+async def _change(dsn: str, name: str, which: Selection) -> int:
+    async with _asking(dsn) as connection:
+        status = await connection.execute(query(name), which.message, which.url, which.state)
+    return int(status.rpartition(" ")[2])
+
+
+@asynccontextmanager
+async def _asking(dsn: str) -> AsyncIterator[Connection]:
+    try:
+        async with connected(dsn, name="command", pooled=True) as connection:
+            yield connection
+    except asyncpg.UndefinedTableError as error:
+        raise DatabaseError("the schema is not current: run `insforge-realtime migrate`") from error
+    except LINK_ERRORS as error:
+        raise DatabaseError(f"the database cannot be used: {describe(error)}") from error

@@ -1,0 +1,100 @@
+-- The statements of the webhook queue (pg/deliveries.py), by name, as in queries.sql.
+
+-- name: plan_claims_by_index
+-- For the session of the webhooks' worker: the rows that are due are few, whatever the table's history and its statistics say.
+SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+
+-- name: claim_deliveries
+-- Take up to $1 due deliveries under the lease $2 for $3 seconds, from every host at most $4, or what $5 and $6 say of a host:
+-- the messages to send, and in how many seconds the next delivery of another moment is due.
+-- The hosts are found by hopping through the index, so ten thousand rows of a host that hangs are never read. Nothing here is
+-- joined the other way round by a plan that was made while the tables were small: hence the arrays and OFFSET 0, here and below.
+WITH RECURSIVE hosts AS (
+    (SELECT host, next_attempt_at AS due FROM realtime.webhook_deliveries WHERE state = 'pending'
+     ORDER BY host, next_attempt_at LIMIT 1)
+    UNION ALL
+    SELECT further.host, further.due FROM hosts, LATERAL (
+        SELECT d.host, d.next_attempt_at AS due FROM realtime.webhook_deliveries d
+        WHERE d.state = 'pending' AND d.host > hosts.host ORDER BY d.host, d.next_attempt_at LIMIT 1) further
+), open AS (
+    SELECT h.host, h.due, least(coalesce(l.rows, $4::int), $1::int) AS rows
+    FROM hosts h LEFT JOIN unnest($5::text[], $6::int[]) AS l (host, rows) ON l.host = h.host
+    WHERE coalesce(l.rows, 1) > 0
+), served AS (
+    SELECT o.host, least(o.rows, greatest(1, $1::int / (count(*) OVER ())::int)) AS rows
+    FROM open o WHERE o.due <= now() ORDER BY o.due LIMIT $1::int
+), due AS MATERIALIZED (
+    SELECT d.id FROM served s, LATERAL (
+        SELECT w.id FROM realtime.webhook_deliveries w
+        WHERE w.state = 'pending' AND w.host = s.host AND w.next_attempt_at <= now()
+        ORDER BY w.next_attempt_at LIMIT s.rows FOR UPDATE SKIP LOCKED) d
+), claimed AS (
+    UPDATE realtime.webhook_deliveries d SET
+        lease = $2::bigint, next_attempt_at = now() + $3::float8 * interval '1 s', updated_at = now(),
+        history = CASE WHEN d.lease IS NULL THEN d.history
+            ELSE d.history || jsonb_build_object('at', now(), 'error', 'the lease ended without a result: its server was gone') END
+    WHERE d.id = ANY (ARRAY (SELECT id FROM due))
+    RETURNING d.id, d.message_id, d.url, d.host, d.attempts
+)
+SELECT c.id, c.url, c.host, c.attempts, m.id::text AS message_id, m.event_name AS event, m.channel_name AS channel,
+       m.payload::text AS payload, w.seconds
+FROM (SELECT extract(epoch FROM min(due) - now())::float8 AS seconds FROM open WHERE due > now()) w
+LEFT JOIN claimed c ON true
+LEFT JOIN LATERAL (SELECT * FROM realtime.messages WHERE id = c.message_id OFFSET 0) m ON true;
+
+-- name: finish_deliveries
+-- Write down what came of many attempts, where the lease still holds, and count the messages that were delivered; how many that was.
+-- A delivery that was cancelled meanwhile stays so, unless it arrived. Messages are locked in the order of the audience counters,
+-- which update the same rows: else the two would deadlock now and then.
+WITH results AS (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::float8[], $5::int[], $6::text[], $7::text[], $8::float8[], $9::float8[])
+        AS r (id, lease, state, pause, status_code, error, response, ago, took)
+), done AS (
+    UPDATE realtime.webhook_deliveries d SET
+        state = CASE WHEN d.state = 'cancelled' AND r.state <> 'delivered' THEN 'cancelled' ELSE r.state END,
+        attempts = d.attempts + 1, lease = NULL, next_attempt_at = now() + r.pause * interval '1 s',
+        last_status_code = r.status_code, last_error = r.error, last_response = r.response, updated_at = now(),
+        history = d.history || jsonb_strip_nulls(jsonb_build_object('at', now() - r.ago * interval '1 s',
+            'ms', round(r.took * 1000), 'status', r.status_code, 'error', r.error))
+    FROM results r WHERE d.id = r.id AND d.lease = r.lease AND d.id = ANY ($1::bigint[])
+    RETURNING d.message_id, d.state
+), arrived AS (
+    SELECT message_id, count(*) AS delivered FROM done WHERE state = 'delivered' GROUP BY 1
+), locked AS MATERIALIZED (
+    SELECT m.id, a.delivered FROM arrived a JOIN realtime.messages m ON m.id = a.message_id
+    WHERE m.id = ANY (ARRAY (SELECT message_id FROM arrived)) ORDER BY m.seq + 0 FOR NO KEY UPDATE OF m
+), counted AS (
+    UPDATE realtime.messages m SET wh_delivered_count = m.wh_delivered_count + l.delivered FROM locked l
+    WHERE m.id = l.id AND m.id = ANY (ARRAY (SELECT id FROM locked))
+)
+SELECT count(*) FROM done;
+
+-- name: release_deliveries
+-- Give back what is not finished: whoever looks next may take it at once.
+UPDATE realtime.webhook_deliveries d SET lease = NULL, next_attempt_at = now(), updated_at = now()
+FROM unnest($1::bigint[], $2::bigint[]) AS r (id, lease)
+WHERE d.id = r.id AND d.lease = r.lease AND d.id = ANY ($1::bigint[]);
+
+-- name: list_deliveries
+-- The newest $4 deliveries of a message ($1), to URLs that contain a text ($2), in a state ($3); NULL stands for any.
+SELECT id, message_id::text AS message, url,
+       CASE WHEN state = 'pending' AND lease IS NOT NULL AND next_attempt_at > now() THEN 'sending' ELSE state END AS state,
+       attempts, CASE WHEN state = 'pending' THEN next_attempt_at END AS next_attempt_at,
+       last_status_code, last_error, last_response, history::text AS history, created_at, updated_at
+FROM realtime.webhook_deliveries
+WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
+ORDER BY id DESC LIMIT $4;
+
+-- name: retry_deliveries
+-- Begin again with the deliveries of list_deliveries' conditions that are over without success, or wait for their next attempt.
+-- An attempt that is under way all the same (of one that was cancelled) keeps its lease: nobody sends beside it.
+UPDATE realtime.webhook_deliveries SET state = 'pending', attempts = 0, updated_at = now(),
+    next_attempt_at = CASE WHEN lease IS NULL THEN now() ELSE next_attempt_at END
+WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
+  AND (state IN ('failed', 'cancelled') OR state = 'pending' AND lease IS NULL);
+
+-- name: cancel_deliveries
+-- Send the deliveries of list_deliveries' conditions no more. The lease stays, for what an attempt under way will say.
+UPDATE realtime.webhook_deliveries SET state = 'cancelled', updated_at = now()
+WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
+  AND state = 'pending';

@@ -1,0 +1,101 @@
+"""How many requests each host may have at the moment: fairness, and the circuit breaker. Pure, apart from log lines.
+
+A host is what stands between `//` and `/` in a URL, with its port. One that hangs keeps its own few places busy and nobody
+else's. One that fails again and again is left alone for a while:
+
+    CLOSED   up to `per_host` requests
+      │ `failures` attempts in a row that failed
+    OPEN     none, for 5 s, then 10, 20 … 60; its deliveries wait, and their attempts are not used up
+      │ the time is over
+    PROBED   one request: an answer closes the breaker, a failure opens it again for twice as long
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
+
+log = structlog.get_logger("insforge_realtime.webhooks")
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A host whose last attempt failed."""
+
+    failures: int = 0
+    pause: float = 0.0
+    until: float = 0.0
+
+
+class Hosts:
+    """What is under way to each host, and how it went of late.
+
+    Args:
+        per_host: requests that one host may have at a time.
+        failures: how many in a row open the breaker; 0 for never.
+        now: the time, in seconds.
+    """
+
+    def __init__(self, *, per_host: int, failures: int, now: Callable[[], float]) -> None:
+        self.per_host = per_host
+        self._failures = failures
+        self._now = now
+        self._under_way: Counter[str] = Counter()
+        self._trouble: dict[str, _Trouble] = {}
+
+    @property
+    def left_alone(self) -> list[str]:
+        """The hosts whose breaker is not closed."""
+        return [host for host, trouble in self._trouble.items() if self._is_open(trouble)]
+
+    def limits(self) -> dict[str, int]:
+        """How many more each host may have, of those that may not have `per_host`."""
+        return {host: self._room(host) for host in {*self._under_way, *self.left_alone}}
+
+    def next_probe(self) -> float | None:
+        """In how many seconds some host may be asked again; None where none is left alone."""
+        times = [self._trouble[host].until - self._now() for host in self.left_alone]
+        return min((time for time in times if time > 0), default=None)
+
+    def begin(self, host: str) -> None:
+        """A request to this host begins."""
+        self._under_way[host] += 1
+
+    def end(self, host: str, failed: bool | None) -> None:
+        """A request has ended; `failed` is None where that says nothing about the host."""
+        self._under_way[host] -= 1
+        if not self._under_way[host]:
+            del self._under_way[host]
+        if failed:
+            self._fail(host)
+        elif failed is False:
+            self._succeed(host)
+
+    def _room(self, host: str) -> int:
+        trouble = self._trouble.get(host)
+        most = self.per_host
+        if trouble is not None and self._is_open(trouble):
+            most = 0 if self._now() < trouble.until else 1
+        return max(0, most - self._under_way[host])
+
+    def _is_open(self, trouble: _Trouble) -> bool:
+        return 0 < self._failures <= trouble.failures
+
+    def _fail(self, host: str) -> None:
+        trouble = self._trouble.setdefault(host, _Trouble())
+        trouble.failures += 1
+        # What fails while it is left alone was under way before.
+        if self._is_open(trouble) and self._now() >= trouble.until:
+            trouble.pause = min(trouble.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+            trouble.until = self._now() + trouble.pause
+            log.warning("webhook host left alone", host=host, failures=trouble.failures, seconds=trouble.pause)
+
+    def _succeed(self, host: str) -> None:
+        trouble = self._trouble.pop(host, None)
+        if trouble is not None and self._is_open(trouble):
+            log.info("webhook host answers again", host=host)

@@ -1,0 +1,129 @@
+"""One attempt to deliver: connect, POST, read the status and a little of the body.
+
+What lives here: the HTTP client and what its errors mean. Everything about when, how often and for whom is elsewhere.
+Redirects are not followed (the next address would be the receiver's choice), no proxy is used, no cookie is kept. The
+answer's status decides as soon as it is there: a body that breaks off or does not end changes nothing about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from insforge_realtime.pg.deliveries import Claim
+from insforge_realtime.webhooks.guard import Guard, GuardedResolver, Lookup, Refused, system_lookup
+from insforge_realtime.webhooks.request import Outcome, Signer, answered, headers, impossible, unreachable
+
+READ_BYTES = 64 * 1024
+"""So much of an answer's body is read; of a longer one the connection is dropped."""
+KEEPALIVE_SECONDS = 4.0
+"""Less than what common servers grant an idle connection (5 s for Node), lest we write to one that they just close."""
+
+
+class Sender:
+    """Sends requests: `async with Sender(…) as sender: await sender.send(claim, until)`.
+
+    Args:
+        guard: which addresses may be connected to.
+        signer: signs requests.
+        timeout: how long an attempt may take in all, in seconds.
+        lookup: resolves names.
+    """
+
+    def __init__(self, guard: Guard, signer: Signer, *, timeout: float, lookup: Lookup = system_lookup) -> None:
+        self.timeout = timeout
+        self._guard = guard
+        self._signer = signer
+        self._lookup = lookup
+        self._session: aiohttp.ClientSession = None  # type: ignore[assignment]
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            resolver=GuardedResolver(self._guard, self._lookup),
+            socket_factory=self._guard.socket,
+            use_dns_cache=False,
+            limit=0,  # the worker counts
+            keepalive_timeout=KEEPALIVE_SECONDS,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def send(self, claim: Claim, until: float) -> Outcome:
+        """Make one attempt. Never raises for what a URL or a receiver does.
+
+        Args:
+            claim: what to send, and where.
+            until: when the lease ends, by the event loop's clock: the attempt does not outlast it.
+        """
+        url = parse(claim.url)
+        if isinstance(url, str):
+            return impossible(url)
+        deadline = min(asyncio.get_running_loop().time() + self.timeout, until)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._attempt(url, claim, deadline)
+        except TimeoutError:
+            return unreachable(f"no answer within {self.timeout:g} s")
+        except (Refused, aiohttp.InvalidURL) as error:
+            return impossible(str(error))
+        except aiohttp.ClientResponseError as error:  # its text would quote the URL
+            return unreachable(f"the answer is no HTTP: {error.message}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return unreachable(f"{type(error).__name__}: {error}".rstrip(": "))
+
+    async def _attempt(self, url: URL, claim: Claim, deadline: float) -> Outcome:
+        now = datetime.now(UTC)
+        async with self._session.post(
+            url,
+            data=claim.payload.encode(),
+            headers=headers(claim, self._signer, now),
+            allow_redirects=False,
+        ) as response:
+            body = b""
+            # By itself, so that what was read counts even where the rest does not come.
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout_at(deadline - 0.01):
+                    body = await _beginning(response)
+            return answered(response.status, body, response.headers.get("Retry-After"), now)
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The body up to `READ_BYTES`; where there is more, the connection is dropped."""
+    body = bytearray()
+    while len(body) < READ_BYTES:
+        chunk = await response.content.read(READ_BYTES - len(body))
+        if not chunk:
+            return bytes(body)
+        body += chunk
+    response.close()
+    return bytes(body)
+
+
+def parse(text: str) -> URL | str:
+    """A URL that can be sent to, or what is wrong with it (without quoting it: there may be a password in it)."""
+    try:
+        url = URL(text)
+        if url.scheme not in ("http", "https"):
+            return "malformed URL: it must begin with http:// or https://"
+        if not url.host:
+            return "malformed URL: it names no host"
+        return url
+    except ValueError:
+        return "malformed URL"

@@ -1,0 +1,211 @@
+"""The worker: keeps as many webhooks in flight as it may, and writes down what came of them.
+
+    woken by the feed, by an answer, by the clock
+        → write down the results that have come in, in one statement
+        → claim as many due deliveries as there are free places, in one statement
+        → send each in a task of its own
+
+One connection, one loop: what comes in during a round is the next round's batch, so under load the batches grow by
+themselves. While the database is away requests in flight end, their results wait here, and are written when it is back,
+or somebody else sends again when the lease is over: a receiver may get a message twice, but never not at all.
+
+Shutting down: `stop` claims nothing more, `ended` waits for what is in flight (each of which has its time-out), and
+when `run` is cancelled, the last results are written and the rest is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from insforge_realtime.pg.deliveries import Claim, DeliveryQueue, Result, State
+from insforge_realtime.pg.pool import LINK_ERRORS, keep
+from insforge_realtime.webhooks.hosts import Hosts
+from insforge_realtime.webhooks.request import Outcome, unreachable
+from insforge_realtime.webhooks.sender import Sender
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.pool import Connection
+
+LOOK_SECONDS = 5.0
+"""How often to look although nobody woke us: for rows of servers that were killed, and of operators' commands."""
+GATHER_SECONDS = 0.003
+"""While answers stream in, so long a pause lets a few more of them into one statement."""
+BATCH = 500
+LAST_WORDS_SECONDS = 3.0
+
+log = structlog.get_logger("insforge_realtime.webhooks")
+
+
+class Webhooks:
+    """Sends the webhooks of this server. Must be made inside a running event loop.
+
+    Args:
+        queue: where they wait.
+        sender: sends one.
+        hosts: who may have how many.
+        concurrency: how many may be in flight in all.
+        delays: the seconds before each further attempt.
+    """
+
+    def __init__(
+        self, queue: DeliveryQueue, sender: Sender, hosts: Hosts, *, concurrency: int, delays: Sequence[float]
+    ) -> None:
+        self.hosts = hosts
+        self._queue = queue
+        self._sender = sender
+        self._concurrency = concurrency
+        self._delays = delays
+        self._flying: dict[asyncio.Task[None], Claim] = {}
+        self._results: list[Result] = []
+        self._alarm = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
+        self._now = asyncio.get_running_loop().time
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return len(self._flying)
+
+    def wake(self) -> None:
+        """There may be something to send: look now."""
+        self._alarm.set()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Begin nothing more; `at_once` waits for nothing either."""
+        self._stopping = True
+        if at_once:
+            self._idle.set()
+
+    async def ended(self) -> None:
+        """After `stop`: until nothing is in flight any more. That takes no longer than the time-out of a request."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send until cancelled; then write down what is known, and give the rest back."""
+        async with self._sender:
+            try:
+                await keep("webhooks", self._session)
+            finally:
+                self._stopping = True
+                await self._last_words()
+
+    async def _session(self) -> None:
+        async with self._queue.connection() as connection:
+            connection.add_termination_listener(lambda _: self.wake())
+            while not connection.is_closed():
+                self._alarm.clear()
+                await self._write(connection)
+                pause = await self._claim(connection)
+                await self._rest(pause)
+        raise ConnectionError("the server closed the connection")
+
+    async def _rest(self, seconds: float) -> None:
+        """Until the alarm, or for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._alarm.wait()
+        except TimeoutError:
+            return
+        if self._results:
+            await asyncio.sleep(GATHER_SECONDS)
+
+    # Claims.
+
+    async def _claim(self, connection: Connection) -> float:
+        """Take what is due and begin to send it. In how many seconds to look again."""
+        free = self._concurrency - len(self._flying)
+        if self._stopping or free <= 0:
+            return LOOK_SECONDS  # an answer is the alarm
+        asked = self._now()
+        limits = self.hosts.limits()
+        claims, due = await self._queue.claim(connection, free, self.hosts.per_host, limits)
+        if self._stopping and claims:
+            await self._queue.release(connection, claims)
+            return LOOK_SECONDS
+        for claim in claims:
+            self._begin(claim, asked + self._queue.lease)
+        if claims:
+            return 0.0  # there may be more
+        return min(time for time in (due, self.hosts.next_probe(), LOOK_SECONDS) if time is not None)
+
+    def _begin(self, claim: Claim, until: float) -> None:
+        self.hosts.begin(claim.host)
+        task = asyncio.create_task(self._deliver(claim, until), name=f"webhook {claim.id}")
+        self._flying[task] = claim
+        self._idle.clear()
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return  # it stays, to be given back
+        del self._flying[task]
+        if not self._flying:
+            self._idle.set()
+        self._alarm.set()
+
+    async def _deliver(self, claim: Claim, until: float) -> None:
+        began = self._now()
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._sender.send(claim, until)
+        except Exception:
+            log.exception("webhook could not be sent", message=claim.message_id, host=claim.host)
+            outcome = unreachable("internal error; the server's log has the detail")
+        finally:
+            self.hosts.end(claim.host, outcome.host_failed if outcome else None)
+        result = self._result(claim, outcome, began)
+        self._results.append(result)
+        _tell(claim, result)
+
+    def _result(self, claim: Claim, outcome: Outcome, began: float) -> Result:
+        state: State = "delivered" if outcome.verdict == "delivered" else "failed"
+        pause = 0.0
+        if outcome.verdict == "retry" and claim.attempts < len(self._delays):
+            state, pause = "pending", max(self._delays[claim.attempts], outcome.retry_after)
+        return Result(
+            claim.id, claim.lease, state, pause, outcome.status_code, outcome.error, outcome.response,
+            began, self._now() - began,
+        )  # fmt: skip
+
+    # Results.
+
+    async def _write(self, connection: Connection) -> None:
+        """Write down all results. They are forgotten only once that is committed."""
+        while self._results:
+            batch = self._results[:BATCH]
+            written = await self._queue.finish(connection, batch, self._now())
+            del self._results[: len(batch)]
+            if written < len(batch):
+                log.warning("webhook results came after their lease", results=len(batch) - written)
+
+    async def _last_words(self) -> None:
+        """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement."""
+        for task in self._flying:
+            task.cancel()
+        await asyncio.gather(*self._flying, return_exceptions=True)
+        rest = list(self._flying.values())
+        if not self._results and not rest:
+            return
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS), self._queue.connection() as last:
+                await self._write(last)
+                if rest:
+                    await self._queue.release(last, rest)
+                    log.info("webhooks given back", deliveries=len(rest))
+        except LINK_ERRORS:
+            pass  # the leases will end
+
+
+def _tell(claim: Claim, result: Result) -> None:
+    """What the log says of an attempt: never the URL, which may have a secret in it, nor the payload."""
+    if result.state == "delivered":
+        log.debug("webhook delivered", message=claim.message_id, host=claim.host, status=result.status_code)
+        return
+    say, event = (log.warning, "webhook failed") if result.state == "failed" else (log.info, "webhook to be retried")
+    say(event, message=claim.message_id, host=claim.host, attempt=claim.attempts + 1, error=result.error)

@@ -17,21 +17,23 @@ help: ## List these targets
 dev: $(VENV)/.run ## Start a database, a demo and the server (PORT=7130, ARGS="--demo-traffic")
 	@$(BIN)/insforge-realtime dev --port $(PORT) $(ARGS)
 
-test: $(VENV)/.dev tests/e2e/js/node_modules ## Run the whole test suite (ARGS="-k name")
+test: $(VENV)/.dev tests/e2e/js/node_modules clients/js/dist ## Run the whole test suite (ARGS="-k name")
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-check: $(VENV)/.dev ## Lint, formats, types, the direction of imports
+check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@cd clients/js && npm run --silent check
 
-format: $(VENV)/.dev ## Put the code into its format
+format: $(VENV)/.dev clients/js/node_modules ## Put the code into its format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@cd clients/js && npm run --silent format
 
 clean: ## Remove all that was installed or built here (not the data in .realtime)
-	@rm -rf $(VENV) tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) tests/e2e/js/node_modules clients/js/node_modules clients/js/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # What the server needs; and, on top of it, what its developers need.
@@ -49,4 +51,12 @@ $(VENV)/.dev: $(VENV)/.run
 
 tests/e2e/js/node_modules: tests/e2e/js/package-lock.json
 	@cd tests/e2e/js && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+clients/js/node_modules: clients/js/package-lock.json
+	@cd clients/js && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+clients/js/dist: clients/js/node_modules clients/js/package.json clients/js/tsup.config.ts $(shell find clients/js/src -type f)
+	@cd clients/js && npm run --silent build -- --silent
 	@touch $@

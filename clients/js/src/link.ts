@@ -149,8 +149,7 @@ export class Link {
     const turn = this.#turn
     const current = () => turn === this.#turn
     const failed = (error: unknown) => current() && this.#failed(asError(error))
-    const late = new Error(`Connection timeout after ${this.#options.timeout}ms`)
-    this.#timer = setTimeout(failed, this.#options.timeout, late)
+    this.#timer = setTimeout(failed, this.#options.timeout, this.#lateness())
     try {
       const [{ io }, auth] = await Promise.all([import('socket.io-client'), this.#credentials()])
       if (!current()) return
@@ -159,6 +158,11 @@ export class Link {
       socket.on('connect', () => current() && this.#accepted())
       socket.on('connect_error', failed)
       socket.on('disconnect', (reason) => current() && this.#lost(reason))
+      // socket.io-client does not tell of a connection that is closed in good order before it is open. (`forced close`
+      // is what it does itself before it tells of a CONNECT_ERROR.)
+      socket.io.engine.on('close', (reason: string) => {
+        if (this.phase === 'handshake' && reason !== 'forced close') failed(reason)
+      })
       socket.onAny((name: string, data: unknown) => current() && this.#event(name, data))
     } catch (error) {
       failed(error)
@@ -241,11 +245,15 @@ export class Link {
   }
 
   #giveUp(waiter: Waiter): void {
-    const error = this.lastError ?? new Error(`Connection timeout after ${this.#options.timeout}ms`)
+    const error = this.lastError ?? this.#lateness()
     this.#waiters.delete(waiter)
     waiter.reject(error)
     this.#dispatch({ type: 'giveUp' })
     if (this.state === 'disconnected') this.#rejectAll(error)
+  }
+
+  #lateness(): Error {
+    return new Error(`Connection timeout after ${this.#options.timeout}ms`)
   }
 
   #rejectAll(error: Error): void {

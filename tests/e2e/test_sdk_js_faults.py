@@ -28,7 +28,7 @@ Start = Callable[..., Server]
 CHAT = f"chat:{ROOM}"
 ORDER = f"order:{BOBS_ORDER}"
 WATCHED = ("connect", "connect_error", "disconnect", "error", "said")
-QUICK = {"reconnectDelay": 50, "reconnectDelayMax": 400}
+QUICK: dict[str, Any] = {"reconnectDelay": 50, "reconnectDelayMax": 400}
 NOT_CONNECTED = {"isConnected": False, "connectionState": "disconnected", "socketId": None, "channels": []}
 
 

@@ -26,8 +26,8 @@ import type {
   SubscribeResponse
 } from './types'
 
-/** Where the members of a client's channels are to be found by the React hooks, which are built apart from it. */
-export const CHANNELS: symbol = Symbol.for('@insforge-realtime/client channels')
+/** Where the React hooks, which are built apart, find the channels of a client. */
+export const CHANNELS = Symbol.for('@insforge-realtime/client channels')
 
 /** How a channel does, for a component that shows it. */
 export type ChannelStatus = 'connecting' | 'subscribed' | 'disconnected' | 'error'
@@ -158,7 +158,6 @@ export class Channels {
   /** A connection is there. */
   online(): void {
     for (const channel of this.#channels.values()) this.#askIfWanted(channel)
-    this.refresh()
   }
 
   /** The connection is gone. */

@@ -2,7 +2,7 @@
 
 import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
 import { type BackoffOptions, backoff } from './backoff'
-import { type Failure, IDLE, type LinkEvent, type Phase, step } from './reconnection'
+import { type Action, type Failure, IDLE, type LinkEvent, type Phase, step } from './reconnection'
 import type { AccessToken, ConnectError, ConnectionState } from './types'
 
 /** What socket.io-client may be told besides what this package decides itself. */
@@ -26,6 +26,8 @@ export interface LinkOptions {
 
 /** Who is told what happens. */
 export interface LinkObserver {
+  /** `phase` and `state` are others now. */
+  moved(): void
   /** A connection is there: everything that the server must know is to be told again. */
   online(): void
   /** The connection is gone. */
@@ -108,8 +110,8 @@ export class Link {
 
   disconnect(): void {
     const wasOnline = this.online
-    this.#dispatch({ type: 'disconnect' })
     this.lastError = null
+    this.#dispatch({ type: 'disconnect' })
     this.#rejectAll(new Error('Disconnected'))
     if (wasOnline) this.#observer.offline('io client disconnect')
   }
@@ -134,14 +136,18 @@ export class Link {
     const before = this.phase
     const [state, action] = step(this.#state, event)
     this.#state = state
-    if (action === null) return
+    if (action !== null) this.#do(action)
+    if (state.phase === before) return
+    this.#watchTheNetwork(before)
+    this.#observer.moved()
+  }
+
+  #do(action: Action & object): void {
     this.#drop()
     if (action.do === 'open') void this.#open()
-    if (action.do === 'wait') {
-      const due = () => this.#dispatch({ type: 'due' })
-      this.#timer = setTimeout(due, backoff(action.failures, this.#options.backoff))
-    }
-    this.#watchTheNetwork(before)
+    if (action.do !== 'wait') return
+    const due = () => this.#dispatch({ type: 'due' })
+    this.#timer = setTimeout(due, backoff(action.failures, this.#options.backoff))
   }
 
   /** Ask for a token and open a socket: a fresh one each time, so that nothing of an old one is left in it. */

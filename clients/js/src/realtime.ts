@@ -26,6 +26,7 @@ export class Realtime<Events extends EventMap = object> {
   /** @internal */
   constructor(options: LinkOptions, expose: (channels: Channels) => void) {
     this.#link = new Link(options, {
+      moved: () => this.#channels.refresh(),
       online: () => {
         this.#channels.online()
         this.#notify('connect', undefined)
@@ -34,10 +35,7 @@ export class Realtime<Events extends EventMap = object> {
         this.#channels.offline()
         this.#notify('disconnect', reason)
       },
-      failed: (error) => {
-        this.#channels.refresh()
-        this.#notify('connect_error', error)
-      },
+      failed: (error) => this.#notify('connect_error', error),
       event: (name, data) => this.#received(name, data)
     })
     this.#channels = new Channels(this.#link, {
@@ -172,7 +170,6 @@ export class Realtime<Events extends EventMap = object> {
   disconnect(): void {
     this.#channels.clear()
     this.#link.disconnect()
-    this.#channels.refresh()
   }
 
   /** The channels that the server has confirmed, on the connection that there is now. */
@@ -194,7 +191,6 @@ export class Realtime<Events extends EventMap = object> {
   setAccessToken(accessToken: AccessToken, options: { reconnect?: boolean } = {}): void {
     this.#channels.tokenChanged()
     this.#link.setAccessToken(accessToken, options.reconnect ?? true)
-    this.#channels.refresh()
   }
 
   #received(name: string, data: unknown): void {

@@ -1,1 +1,12 @@
-export {}
+// The public names of `@insforge-realtime/client/react`.
+
+export type { ChannelStatus } from '../channels'
+export {
+  type ChannelName,
+  type Handlers,
+  type Publish,
+  type UseRealtime,
+  usePresence,
+  useRealtime
+} from './hooks'
+export { RealtimeProvider, type RealtimeProviderProps, useRealtimeClient } from './provider'

@@ -137,7 +137,7 @@ export class Channels {
   hold(name: string, holder: Holder): () => void {
     const channel = this.#get(name)
     channel.holders.add(holder)
-    if (channel.state === 'refused') this.#moved(channel, 'wanted')
+    if (channel.state === 'refused') this.#askAnew(channel)
     if (this.#wire.online) this.#askIfWanted(channel)
     else this.#wire.connect(true).catch(() => {}) // it is told as `connect_error`, and in the view
     return () => {
@@ -163,14 +163,14 @@ export class Channels {
   /** The connection is gone. */
   offline(): void {
     for (const channel of this.#channels.values()) {
-      if (channel.state !== 'refused') this.#moved(channel, 'wanted')
+      if (channel.state !== 'refused') this.#askAnew(channel)
     }
   }
 
   /** Whoever was refused may be let in with the new token. */
   tokenChanged(): void {
     for (const channel of this.#channels.values()) {
-      if (channel.state === 'refused') this.#moved(channel, 'wanted')
+      if (channel.state === 'refused') this.#askAnew(channel)
     }
   }
 
@@ -180,7 +180,7 @@ export class Channels {
       channel.subscribed = channel.renewal = false
       channel.members.clear()
       settle(channel, no(channel.name, 'DISCONNECTED', 'Disconnected'))
-      this.#moved(channel, 'wanted')
+      this.#askAnew(channel)
       if (!isWanted(channel)) this.#channels.delete(channel.name)
     }
   }
@@ -218,7 +218,7 @@ export class Channels {
   #request(channel: Channel): Waiting {
     const waiting = newWaiting()
     channel.waiting = waiting
-    if (channel.state === 'refused') this.#moved(channel, 'wanted')
+    if (channel.state === 'refused') this.#askAnew(channel)
     this.#inTime(channel, waiting)
     if (this.#wire.online) this.#askIfWanted(channel)
     return waiting
@@ -274,6 +274,13 @@ export class Channels {
     channel.error = null
     this.#moved(channel, 'confirmed')
     settle(channel, response)
+  }
+
+  /** Forget what was answered before; it is asked when there is a connection. */
+  #askAnew(channel: Channel): void {
+    channel.error = null
+    channel.failures = 0
+    this.#moved(channel, 'wanted')
   }
 
   #askLater(channel: Channel, error: RealtimeErrorDetail): void {

@@ -76,10 +76,11 @@ class Sdk(Script):
 
     Args:
         script: `sdk.mjs` or `ours.mjs`.
+        arguments: for the script.
     """
 
-    def __init__(self, script: str = "sdk.mjs") -> None:
-        super().__init__(script)
+    def __init__(self, script: str = "sdk.mjs", *arguments: str) -> None:
+        super().__init__(script, *arguments)
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._clients: dict[str, SdkClient] = {}
@@ -99,12 +100,16 @@ class Sdk(Script):
         self, url: str, token: str | None = None, *events: str, anon_key: str | None = None, **options: Any
     ) -> SdkClient:
         """A new client, not connected yet, that listens to `events`. `options` are further ones of `createClient`."""
-        client = SdkClient(self, f"client {len(self._clients) + 1}")
-        self._clients[client.name] = client
+        client = self._add()
         config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key, **options}
         await client.call("create", {key: value for key, value in config.items() if value is not None})
         for event in events:
             await client.call("on", event)
+        return client
+
+    def _add(self) -> SdkClient:
+        client = SdkClient(self, f"client {len(self._clients) + 1}")
+        self._clients[client.name] = client
         return client
 
     async def ask(self, client: str, call: str, args: tuple[Any, ...], seconds: float) -> Any:

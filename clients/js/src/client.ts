@@ -9,10 +9,10 @@ import type { AccessToken, EventMap } from './types'
 export interface ClientOptions {
   /** Where the server is: `https://your-project.example.com`. A path in it is where the server is mounted. */
   baseUrl: string
-  /** Used where there is no access token. */
-  anonKey?: string | null
   /** A user's token; or, better, a function that gives one, which is asked at every handshake. */
   accessToken?: AccessToken
+  /** Used where there is no access token. */
+  anonKey?: string | null
   /** How long the server has for a handshake or an answer, in milliseconds. Default: 10 000. */
   timeout?: number
   /** The shortest wait before another attempt, in milliseconds; doubled after each failure. Default: 1000. */

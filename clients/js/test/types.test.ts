@@ -1,5 +1,6 @@
 // What the compiler promises. `tsc` in `npm run check` is what makes these tests fail.
 
+import { useCallback, useEffect } from 'react'
 import { expect, expectTypeOf, test } from 'vitest'
 import {
   type ConnectError,
@@ -71,4 +72,76 @@ test('the handlers of the hook are typed by a map, or free', () => {
   }
   const free: Handlers = { anything: (payload) => payload.at.all }
   expect([mapped, free]).toHaveLength(2)
+})
+
+// What the documentation of the official SDK shows, with nothing changed but the import.
+
+const insforge = createClient({ baseUrl: 'http://127.0.0.1' })
+
+test('the documented example compiles', () => {
+  const example = async () => {
+    insforge.realtime.on('error', (err) => console.error('RT Error:', err.code, err.message))
+    insforge.realtime.on('disconnect', (reason) => console.error('Disconnected:', reason))
+    await insforge.realtime.connect()
+    const { ok } = await insforge.realtime.subscribe('order:123')
+    if (ok) {
+      insforge.realtime.on('UPDATE_order', (payload) => {
+        console.error('Order updated:', payload.status)
+        console.error('Message ID:', payload.meta.messageId)
+      })
+    }
+    const response = await insforge.realtime.subscribe('order:123')
+    if (!response.ok) console.error('Subscription failed:', response.error?.message)
+    await insforge.realtime.publish('chat:room-1', 'new_message', {
+      text: 'Hello!',
+      sender: 'Alice'
+    })
+    const handler = (payload: unknown) => console.error(payload)
+    insforge.realtime.on('my_event', handler)
+    insforge.realtime.off('my_event', handler)
+    insforge.realtime.unsubscribe('order:123')
+    insforge.realtime.disconnect()
+  }
+  expect(example).toBeTypeOf('function')
+})
+
+// biome-ignore lint/complexity/noBannedTypes: it is what the documentation shows.
+function useRealtime(channel: string, handlers: Record<string, Function>) {
+  // biome-ignore lint/correctness/useExhaustiveDependencies: this too.
+  useEffect(() => {
+    let mounted = true
+
+    async function setup() {
+      await insforge.realtime.connect()
+      const { ok } = await insforge.realtime.subscribe(channel)
+      if (!ok || !mounted) return
+
+      Object.entries(handlers).forEach(([event, handler]) => {
+        // biome-ignore lint/suspicious/noExplicitAny: and this.
+        insforge.realtime.on(event, handler as any)
+      })
+    }
+
+    setup()
+
+    return () => {
+      mounted = false
+      Object.entries(handlers).forEach(([event, handler]) => {
+        // biome-ignore lint/suspicious/noExplicitAny: and this.
+        insforge.realtime.off(event, handler as any)
+      })
+      insforge.realtime.unsubscribe(channel)
+    }
+  }, [channel])
+
+  const publish = useCallback(
+    (event: string, payload: object) => insforge.realtime.publish(channel, event, payload),
+    [channel]
+  )
+
+  return { publish }
+}
+
+test("the documentation's own hook compiles", () => {
+  expect(useRealtime).toBeTypeOf('function')
 })

@@ -135,10 +135,10 @@ async def test_a_link_that_stalls_without_closing_is_found_by_the_heartbeat(demo
 
 @pytest.mark.parametrize("at", [b"101 Switching", b'0{"sid"', b'40{"sid"'])
 async def test_a_reset_during_the_handshake_is_a_failed_attempt(demo: str, start: Start, at: bytes) -> None:
-    server = start(demo)
+    server, websocket = start(demo), {"socketOptions": {"transports": ["websocket"]}}
     async with behind_a_proxy(server) as (sdk, proxy):
         proxy.reset_on(at)
-        bob = await sdk.client(proxy.url, token(BOB), *WATCHED, **QUICK)
+        bob = await sdk.client(proxy.url, token(BOB), *WATCHED, **QUICK, **websocket)
         with pytest.raises(Failed):
             await bob.call("connect")
         assert await bob.state() == NOT_CONNECTED
@@ -155,6 +155,20 @@ async def test_a_reset_during_the_handshake_is_a_failed_attempt(demo: str, start
         await wait_until(lambda: proxy.sprung >= sprung + 3)
         assert (await bob.state())["connectionState"] == "connecting"
         proxy.reset_on(None)
+        await bob.wait_for("connect", 2)
+        await until_subscribed(bob, CHAT)
+        await still_hears_everything_once(bob, demo)
+
+
+async def test_where_websocket_does_not_pass_it_polls(demo: str, start: Start) -> None:
+    server = start(demo)
+    async with behind_a_proxy(server) as (sdk, proxy):
+        proxy.reset_on(b"101 Switching")
+        bob = await connected(sdk, proxy.url)
+        assert proxy.sprung == 1
+        assert bob.named("connect_error") == []
+        await still_hears_everything_once(bob, demo)
+        await proxy.cut()
         await bob.wait_for("connect", 2)
         await until_subscribed(bob, CHAT)
         await still_hears_everything_once(bob, demo)

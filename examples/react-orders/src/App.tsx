@@ -29,7 +29,10 @@ function Order({ orderId }: { orderId: string }) {
   const [changes, setChanges] = useState<{ id: string; text: string }[]>([])
   const { status, error } = useRealtime(`order:${orderId}`, {
     UPDATE_order: ({ meta, total }) =>
-      setChanges((before) => [{ id: meta.messageId, text: `${meta.timestamp} · ${total}` }, ...before])
+      setChanges((before) => [
+        { id: meta.messageId, text: `${meta.timestamp} · ${total}` },
+        ...before
+      ])
   })
   const watchers = usePresence(`order:${orderId}`)
   return (
@@ -55,8 +58,8 @@ function Usage() {
     <main>
       <h1>Orders</h1>
       <p>
-        Start a server with <code>make dev</code>, and open this page with the token and the orders that it prints:{' '}
-        <code>#token=…&amp;orders=…,…</code>
+        Start a server with <code>make dev</code>, and open this page with the token and the orders
+        that it prints: <code>#token=…&amp;orders=…,…</code>
       </p>
     </main>
   )

@@ -392,7 +392,8 @@ const no = (channel: string, code: string, message: string): SubscribeResponse =
 /** What the server said, in the shape that is promised, whatever it was. */
 function asResponse(channel: string, answer: unknown): SubscribeResponse {
   const { ok, presence, error } = (answer ?? {}) as Partial<SubscribeResponse>
-  if (ok) return { ok, channel, presence: { members: presence?.members ?? [] } }
+  const members = Array.isArray(presence?.members) ? presence.members : []
+  if (ok) return { ok, channel, presence: { members } }
   return error
     ? { ok: false, channel, error }
     : no(channel, 'INTERNAL_ERROR', 'The answer has no meaning')

@@ -97,7 +97,7 @@ export class Link {
   }
 
   /** Do not sit out the back-off. */
-  wake = (): void => this.#dispatch({ type: 'wake' })
+  readonly #wake = (): void => this.#dispatch({ type: 'wake' })
 
   /** Use another token from now on; `reconnect` with it at once, even if the connection stands. */
   setAccessToken(token: AccessToken, reconnect: boolean): void {
@@ -278,12 +278,12 @@ export class Link {
     const on = (phase: Phase) => phase !== 'idle' && phase !== 'refused'
     if (on(before) === on(this.phase)) return
     const change = on(this.phase) ? 'addEventListener' : 'removeEventListener'
-    window[change]('online', this.wake)
+    window[change]('online', this.#wake)
     globalThis.document?.[change]('visibilitychange', this.#looked)
   }
 
-  #looked = (): void => {
-    if (document.visibilityState === 'visible') this.wake()
+  readonly #looked = (): void => {
+    if (document.visibilityState === 'visible') this.#wake()
   }
 }
 

@@ -66,9 +66,8 @@ export class Realtime<Events extends EventMap = object> {
    *
    * @throws ConnectError - when the first attempt fails, or none succeeded within the timeout. Nothing goes on then.
    */
-  async connect(): Promise<void> {
-    this.#link.wake()
-    await this.#link.connect(this.#channels.held)
+  connect(): Promise<void> {
+    return this.#link.connect(this.#channels.held)
   }
 
   /**

@@ -74,11 +74,14 @@ describe('answers', () => {
     })
   })
 
-  test('a yes without a snapshot is a yes', async () => {
-    const answer = wire.channels.subscribe('a')
-    wire.answer({ ok: true })
-    expect(await answer).toEqual({ ok: true, channel: 'a', presence: { members: [] } })
-  })
+  test.each([{}, { presence: 7 }, { presence: { members: 7 } }])(
+    'a yes with %o is a yes',
+    async (more) => {
+      const answer = wire.channels.subscribe('a')
+      wire.answer({ ok: true, ...more })
+      expect(await answer).toEqual({ ok: true, channel: 'a', presence: { members: [] } })
+    }
+  )
 })
 
 describe('after a reconnect', () => {

@@ -162,7 +162,7 @@ async def test_the_react_page_waits_for_a_server_and_comes_back_after_a_restart(
 async def in_the_room(browser: Browser, root: str, server: Server, user: str) -> Page:
     settings = urlencode({"url": server.url, "token": token(user), "room": ROOM})
     page = await browser.page(f"{root}/examples/chat.html#{settings}")
-    await page.see("#status", "connected")
+    await page.see("#status:text-is('connected')", "")
     return page
 
 
@@ -189,10 +189,10 @@ async def test_two_browsers_chat_and_see_each_other(demo: str, start: Start) -> 
             await alice.screenshot("chat.png")
 
             server.stop()
-            await alice.see("#status", "reconnecting")
+            await alice.see("#status", "not connected")
             await bob.close()
             server.start()
-            await alice.see("#status", "connected")
+            await alice.see("#status:text-is('connected')", "")
             assert await alice.text("#members li") == [ALICE[:8]]
 
 

@@ -135,7 +135,8 @@ async def test_a_link_that_stalls_without_closing_is_found_by_the_heartbeat(demo
 
 @pytest.mark.parametrize("at", [b"101 Switching", b'0{"sid"', b'40{"sid"'])
 async def test_a_reset_during_the_handshake_is_a_failed_attempt(demo: str, start: Start, at: bytes) -> None:
-    server, websocket = start(demo), {"socketOptions": {"transports": ["websocket"]}}
+    server = start(demo)
+    websocket: dict[str, Any] = {"socketOptions": {"transports": ["websocket"]}}
     async with behind_a_proxy(server) as (sdk, proxy):
         proxy.reset_on(at)
         bob = await sdk.client(proxy.url, token(BOB), *WATCHED, **QUICK, **websocket)
@@ -454,6 +455,8 @@ async def test_a_publish_with_ack_says_how_it_went(demo: str, start: Start) -> N
         assert done == {"ok": True, "messageId": message["meta"]["messageId"]}
         refused = await bob.call("publish", ORDER, "said", {}, {"ack": True})
         assert (refused["ok"], refused["error"]["code"]) == (False, "NOT_SUBSCRIBED")
+        with pytest.raises(Failed, match="BigInt"):
+            await bob.call("publishBigInt", CHAT)
         assert bob.named("error") == []
         proxy.stall()
         late = await bob.call("publish", CHAT, "said", {}, {"ack": True})

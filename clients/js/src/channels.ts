@@ -2,11 +2,12 @@
 //
 //   state      event                                          → state
 //   ─────────  ─────────────────────────────────────────────  ───────────────────────────────────────────────────────
-//   wanted     the connection is there, or it was there         asking      `realtime:subscribe` is sent
+//   wanted     there is a connection                            asking      `realtime:subscribe` is sent
 //   asking     ok                                               confirmed   presence is replaced by the new snapshot
 //   asking     UNAVAILABLE, RATE_LIMITED, no answer in time     wanted      asked again after a back-off: it was no no
 //   asking     any other refusal                                gone        told to who waits; else reported as `error`
-//   any        the connection is lost                           wanted      asked again on the next one
+//   asking,    the connection is lost                           wanted      asked again on the next one
+//   confirmed
 //   any        nobody wants it any more                         gone        `realtime:unsubscribe` is sent
 //
 // Somebody wants a channel: who called subscribe() and not unsubscribe(), and every component that *holds* it. For those a

@@ -123,12 +123,15 @@ export class Link {
   }
 
   /**
-   * Send an event, and wait for the server's answer.
+   * Send an event, and wait for the server's answer; `null` if it takes too long, or the connection is lost before it.
    *
-   * @throws when the connection is lost before it, or it takes too long.
+   * @throws TypeError - when `data` cannot be said in JSON.
    */
-  async ask(event: string, data: unknown): Promise<unknown> {
-    return this.#socket?.timeout(this.#options.timeout).emitWithAck(event, data)
+  ask(event: string, data: unknown): Promise<unknown> {
+    return new Promise((resolve) => {
+      const answered = (lost: Error | null, answer: unknown) => resolve(lost ? null : answer)
+      this.#socket?.timeout(this.#options.timeout).emit(event, data, answered)
+    })
   }
 
   /** Move on, as the table says. What is to be done is done before anybody is told, so listeners may call anything. */

@@ -91,7 +91,7 @@ export class Realtime<Events extends EventMap = object> {
    * @param channel - the channel.
    * @param event - the event's name.
    * @param payload - an object that JSON can say.
-   * @throws when there is no connection. It is not kept for later.
+   * @throws when there is no connection (it is not kept for later), or the payload cannot be said in JSON.
    */
   publish(channel: string, event: string, payload: object): Promise<void>
   /**
@@ -187,9 +187,9 @@ export class Realtime<Events extends EventMap = object> {
    * A connection that stands is made anew, so that the policies judge the new user; give `reconnect: false` for a
    * fresh token of the same user, which is then used at the next handshake. A client that was refused connects again.
    */
-  setAccessToken(accessToken: AccessToken, options: { reconnect?: boolean } = {}): void {
-    this.#channels.tokenChanged()
-    this.#link.setAccessToken(accessToken, options.reconnect ?? true)
+  setAccessToken(accessToken: AccessToken, { reconnect = true } = {}): void {
+    if (reconnect) this.#channels.tokenChanged()
+    this.#link.setAccessToken(accessToken, reconnect)
   }
 
   #received(name: string, data: unknown): void {
@@ -203,14 +203,12 @@ export class Realtime<Events extends EventMap = object> {
   }
 
   async #acknowledged(channel: string, message: object): Promise<PublishResponse> {
-    try {
-      return (await this.#link.ask('realtime:publish', message)) as PublishResponse
-    } catch {
-      const [code, reason] = this.#link.online
-        ? ['PUBLISH_TIMEOUT', 'Publish acknowledgement timed out']
-        : ['DISCONNECTED', 'Connection lost before the publish was acknowledged']
-      return { ok: false, channel, error: { code, message: reason } }
-    }
+    const answer = await this.#link.ask('realtime:publish', message)
+    if (answer !== null) return answer as PublishResponse
+    const [code, reason] = this.#link.online
+      ? ['PUBLISH_TIMEOUT', 'Publish acknowledgement timed out']
+      : ['DISCONNECTED', 'Connection lost before the publish was acknowledged']
+    return { ok: false, channel, error: { code, message: reason } }
   }
 }
 

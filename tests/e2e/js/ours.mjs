@@ -32,6 +32,8 @@ const verbs = {
     socketId: realtime.socketId ?? null,
     channels: realtime.getSubscribedChannels()
   }),
+  // JSON cannot say it, so a command line cannot either.
+  publishBigInt: (realtime, _, channel) => realtime.publish(channel, 'said', { n: 1n }, { ack: true }),
   // Every state that `connect` goes through.
   async connectWatched(realtime) {
     const seen = [realtime.connectionState]

@@ -2,7 +2,7 @@
 // one holder there. `useSyncExternalStore` mounts, remounts (StrictMode), and moves it to another channel.
 
 import { useCallback, useInsertionEffect, useRef, useSyncExternalStore } from 'react'
-import type { ChannelStatus, ChannelView } from '../channels'
+import type { ChannelStatus, ChannelView } from '../channel'
 import type {
   EventMap,
   KnownEvents,

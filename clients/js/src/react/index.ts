@@ -1,6 +1,6 @@
 // The public names of `@insforge-realtime/client/react`.
 
-export type { ChannelStatus } from '../channels'
+export type { ChannelStatus } from '../channel'
 export {
   type ChannelName,
   type Handlers,

@@ -7,6 +7,8 @@ PORT ?= 7130
 ARGS ?=
 # Workers for the tests: they wait more than they compute.
 WORKERS ?= 3
+# What the tests need of Node.
+JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test check format clean
@@ -17,21 +19,23 @@ help: ## List these targets
 dev: $(VENV)/.run ## Start a database, a demo and the server (PORT=7130, ARGS="--demo-traffic")
 	@$(BIN)/insforge-realtime dev --port $(PORT) $(ARGS)
 
-test: $(VENV)/.dev tests/e2e/js/node_modules ## Run the whole test suite (ARGS="-k name")
+test: $(VENV)/.dev $(JS) ## Run the whole test suite (ARGS="-k name")
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-check: $(VENV)/.dev ## Lint, formats, types, the direction of imports
+check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@cd clients/js && npm run --silent check
 
-format: $(VENV)/.dev ## Put the code into its format
+format: $(VENV)/.dev clients/js/node_modules ## Put the code into its format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@cd clients/js && npm run --silent format
 
 clean: ## Remove all that was installed or built here (not the data in .realtime)
-	@rm -rf $(VENV) tests/e2e/js/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(JS) */*/node_modules tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # What the server needs; and, on top of it, what its developers need.
@@ -47,6 +51,14 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
-tests/e2e/js/node_modules: tests/e2e/js/package-lock.json
-	@cd tests/e2e/js && npm ci --silent --no-audit --no-fund
+%/node_modules: %/package-lock.json
+	@cd $* && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+clients/js/dist: clients/js/node_modules clients/js/package.json clients/js/tsup.config.ts $(shell find clients/js/src -type f)
+	@cd clients/js && npm run --silent build -- --silent
+	@touch $@
+
+examples/react-orders/dist: examples/react-orders/node_modules clients/js/dist $(wildcard examples/react-orders/*.* examples/react-orders/src/*)
+	@cd examples/react-orders && npm run --silent build -- --logLevel warn
 	@touch $@

@@ -72,10 +72,15 @@ class Script:
 
 
 class Sdk(Script):
-    """A process in which clients of the official SDK live."""
+    """A process in which clients live: of the official SDK, or, with another script that obeys the same commands, of ours.
 
-    def __init__(self) -> None:
-        super().__init__("sdk.mjs")
+    Args:
+        script: `sdk.mjs` or `ours.mjs`.
+        arguments: for the script.
+    """
+
+    def __init__(self, script: str = "sdk.mjs", *arguments: str) -> None:
+        super().__init__(script, *arguments)
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._clients: dict[str, SdkClient] = {}
@@ -91,14 +96,20 @@ class Sdk(Script):
         await super().__aexit__(kind, error, trace)
         await self._reader
 
-    async def client(self, url: str, token: str | None = None, *events: str, anon_key: str | None = None) -> SdkClient:
-        """A new client, not connected yet, that listens to `events`."""
-        client = SdkClient(self, f"client {len(self._clients) + 1}")
-        self._clients[client.name] = client
-        config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key}
+    async def client(
+        self, url: str, token: str | None = None, *events: str, anon_key: str | None = None, **options: Any
+    ) -> SdkClient:
+        """A new client, not connected yet, that listens to `events`. `options` are further ones of `createClient`."""
+        client = self._add()
+        config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key, **options}
         await client.call("create", {key: value for key, value in config.items() if value is not None})
         for event in events:
             await client.call("on", event)
+        return client
+
+    def _add(self) -> SdkClient:
+        client = SdkClient(self, f"client {len(self._clients) + 1}")
+        self._clients[client.name] = client
         return client
 
     async def ask(self, client: str, call: str, args: tuple[Any, ...], seconds: float) -> Any:

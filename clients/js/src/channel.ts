@@ -1,0 +1,131 @@
+// One channel as its client sees it: what is known of it, and what can be read off it or off what the server says of it. Who
+// moves it from state to state is channels.ts.
+
+import type {
+  PresenceEvent,
+  PresenceMember,
+  RealtimeErrorDetail,
+  RealtimeErrorPayload,
+  SubscribeResponse
+} from './types'
+
+/** How a channel does, for a component that shows it. */
+export type ChannelStatus = 'connecting' | 'subscribed' | 'disconnected' | 'error'
+
+/** What a component sees of a channel. A new object whenever it changes, and only then. */
+export interface ChannelView {
+  readonly status: ChannelStatus
+  /** Why it is not subscribed: the refusal, or what went wrong last while it is being tried again. */
+  readonly error: RealtimeErrorPayload | null
+  readonly members: readonly PresenceMember[]
+}
+
+/** A component that holds a channel. */
+export interface Holder {
+  /** Its view is another now. */
+  changed(): void
+  /** A message of the channel, or an event of the client itself. */
+  event(name: string, data: unknown): void
+}
+
+/** An answer that `subscribe` has promised. */
+export interface Waiting {
+  readonly answer: Promise<SubscribeResponse>
+  settle(response: SubscribeResponse): void
+}
+
+/** What is known of a channel. */
+export interface Channel {
+  readonly name: string
+  readonly holders: Set<Holder>
+  /** subscribe() was called, and unsubscribe() not. */
+  subscribed: boolean
+  state: 'wanted' | 'asking' | 'confirmed' | 'refused'
+  /** It has been confirmed once: nobody waits for the answer when it is asked again. */
+  renewal: boolean
+  members: Map<string, PresenceMember>
+  waiting: Waiting | null
+  /** An answer of an earlier round is ignored. */
+  round: number
+  failures: number
+  timer: ReturnType<typeof setTimeout> | undefined
+  error: RealtimeErrorDetail | null
+  view: ChannelView | null
+}
+
+export const isConfirmed = (channel: Channel): boolean => channel.state === 'confirmed'
+export const isWanted = (channel: Channel): boolean =>
+  channel.subscribed || channel.holders.size > 0
+
+export const newChannel = (name: string): Channel => ({
+  name,
+  holders: new Set(),
+  subscribed: false,
+  state: 'wanted',
+  renewal: false,
+  members: new Map(),
+  waiting: null,
+  round: 0,
+  failures: 0,
+  timer: undefined,
+  error: null,
+  view: null
+})
+
+export function newWaiting(): Waiting {
+  let settle: Waiting['settle'] = () => {}
+  const answer = new Promise<SubscribeResponse>((resolve) => {
+    settle = resolve
+  })
+  return { answer, settle }
+}
+
+/** Give whoever waits the answer. */
+export function settle(channel: Channel, response: SubscribeResponse): void {
+  const { waiting } = channel
+  channel.waiting = null
+  waiting?.settle(response)
+}
+
+/** Tell the components that their view is another now. */
+export function changed(channel: Channel): void {
+  channel.view = null
+  for (const holder of [...channel.holders]) holder.changed()
+}
+
+export const yes = (channel: Channel): SubscribeResponse => ({
+  ok: true,
+  channel: channel.name,
+  presence: { members: [...channel.members.values()] }
+})
+
+export const no = (channel: string, code: string, message: string): SubscribeResponse => ({
+  ok: false,
+  channel,
+  error: { code, message }
+})
+
+/** What the server said, in the shape that is promised, whatever it was. */
+export function asResponse(channel: string, answer: unknown): SubscribeResponse {
+  const { ok, presence, error } = (answer ?? {}) as Partial<SubscribeResponse>
+  const members = Array.isArray(presence?.members) ? presence.members : []
+  if (ok) return { ok, channel, presence: { members } }
+  return error
+    ? { ok: false, channel, error }
+    : no(channel, 'INTERNAL_ERROR', 'The answer has no meaning')
+}
+
+/** The channel that a message is about. */
+export function channelOf(data: unknown): string | undefined {
+  const channel = (data as { meta?: { channel?: unknown } } | null | undefined)?.meta?.channel
+  return typeof channel === 'string' ? channel : undefined
+}
+
+export function applyPresence(channel: Channel, name: string, data: unknown): void {
+  const { member } = data as Partial<PresenceEvent>
+  if (!member) return
+  if (name === 'presence:join') channel.members.set(member.presenceId, member)
+  else if (name === 'presence:leave') channel.members.delete(member.presenceId)
+  else return
+  changed(channel)
+}

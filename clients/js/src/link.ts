@@ -1,0 +1,300 @@
+// One connection that is kept up: does what reconnection.ts decides, with sockets, timers and tokens. Knows no channels.
+
+import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
+import { type BackoffOptions, backoff } from './backoff'
+import { type Action, type Failure, IDLE, type LinkEvent, type Phase, step } from './reconnection'
+import type { AccessToken, ConnectError, ConnectionState } from './types'
+
+/** What socket.io-client may be told besides what this package decides itself. */
+export type TransportOptions = Partial<
+  Omit<
+    ManagerOptions & SocketOptions,
+    'auth' | 'autoConnect' | 'forceNew' | 'multiplex' | 'reconnection' | 'retries'
+  >
+>
+
+/** How to connect. */
+export interface LinkOptions {
+  url: URL
+  accessToken: AccessToken
+  anonKey: string | null
+  /** How long a handshake may take, and a first `connect` in all, in milliseconds. */
+  timeout: number
+  backoff: BackoffOptions
+  transport: TransportOptions
+}
+
+/** Who is told what happens. */
+export interface LinkObserver {
+  /** `phase` and `state` are others now. */
+  moved(): void
+  /** A connection is there: everything that the server must know is to be told again. */
+  online(): void
+  /** The connection is gone. */
+  offline(reason: string): void
+  /** A handshake failed. */
+  failed(error: ConnectError): void
+  /** The server has sent an event. */
+  event(name: string, data: unknown): void
+}
+
+/** A connection that held for this long, in milliseconds, ends a row of failures. */
+const HELD = 1000
+
+const LATER = new Set(['UNAVAILABLE', 'RATE_LIMITED'])
+
+interface Waiter {
+  resolve(): void
+  reject(error: Error): void
+}
+
+/** The connection of one client. */
+export class Link {
+  /** Why the last handshake failed; `null` once one has succeeded, or when none was tried. */
+  lastError: ConnectError | null = null
+
+  readonly #options: LinkOptions
+  readonly #observer: LinkObserver
+  #state = IDLE
+  #socket: Socket | null = null
+  /** What an earlier turn still has under way is ignored. */
+  #turn = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #acceptedAt = 0
+  readonly #waiters = new Set<Waiter>()
+
+  constructor(options: LinkOptions, observer: LinkObserver) {
+    this.#options = options
+    this.#observer = observer
+  }
+
+  get phase(): Phase {
+    return this.#state.phase
+  }
+
+  get online(): boolean {
+    return this.#state.phase === 'online'
+  }
+
+  get state(): ConnectionState {
+    if (this.online) return 'connected'
+    return this.phase === 'idle' || this.phase === 'refused' ? 'disconnected' : 'connecting'
+  }
+
+  get id(): string | undefined {
+    return this.online ? this.#socket?.id : undefined
+  }
+
+  /**
+   * Connect, or wait for the connection that is being made.
+   *
+   * @param lasting - do not give up when the first attempt fails.
+   * @throws when it was refused, failed, or took too long.
+   */
+  connect(lasting = false): Promise<void> {
+    this.#dispatch({ type: 'connect', lasting })
+    return this.online ? Promise.resolve() : this.#wait()
+  }
+
+  /** Do not sit out the back-off. */
+  readonly #wake = (): void => this.#dispatch({ type: 'wake' })
+
+  /** Use another token from now on; `reconnect` with it at once, even if the connection stands. */
+  setAccessToken(token: AccessToken, reconnect: boolean): void {
+    this.#options.accessToken = token
+    const wasOnline = this.online
+    if (wasOnline && !reconnect) return
+    this.#dispatch({ type: 'token' })
+    if (wasOnline) this.#observer.offline('io client disconnect')
+  }
+
+  disconnect(): void {
+    const wasOnline = this.online
+    this.lastError = null
+    this.#dispatch({ type: 'disconnect' })
+    this.#rejectAll(new Error('Disconnected'))
+    if (wasOnline) this.#observer.offline('io client disconnect')
+  }
+
+  /** Send an event; `answered` is called with the server's answer, if this connection lives to see it. */
+  emit(event: string, data: unknown, answered?: (answer: unknown) => void): void {
+    if (answered) this.#socket?.emit(event, data, answered)
+    else this.#socket?.emit(event, data)
+  }
+
+  /**
+   * Send an event, and wait for the server's answer; `null` if it takes too long, or the connection is lost before it.
+   *
+   * @throws TypeError - when `data` cannot be said in JSON.
+   */
+  ask(event: string, data: unknown): Promise<unknown> {
+    return new Promise((resolve) => {
+      const answered = (lost: Error | null, answer: unknown) => resolve(lost ? null : answer)
+      this.#socket?.timeout(this.#options.timeout).emit(event, data, answered)
+    })
+  }
+
+  /** Move on, as the table says. What is to be done is done before anybody is told, so listeners may call anything. */
+  #dispatch(event: LinkEvent): void {
+    const before = this.phase
+    const [state, action] = step(this.#state, event)
+    this.#state = state
+    if (action !== null) this.#do(action)
+    if (state.phase === before) return
+    this.#watchTheNetwork(before)
+    this.#observer.moved()
+  }
+
+  #do(action: Action & object): void {
+    this.#drop()
+    if (action.do === 'open') void this.#open()
+    if (action.do !== 'wait') return
+    const due = () => this.#dispatch({ type: 'due' })
+    this.#timer = setTimeout(due, backoff(action.failures, this.#options.backoff))
+  }
+
+  /** Ask for a token and open a socket: a fresh one each time, so that nothing of an old one is left in it. */
+  async #open(): Promise<void> {
+    const turn = this.#turn
+    const current = () => turn === this.#turn
+    const failed = (error: unknown) => current() && this.#failed(asError(error))
+    this.#timer = setTimeout(failed, this.#options.timeout, this.#lateness())
+    try {
+      const [{ io }, auth] = await Promise.all([import('socket.io-client'), this.#credentials()])
+      if (!current()) return
+      const socket = io(this.#options.url.origin, this.#socketOptions(auth))
+      this.#socket = socket
+      socket.on('connect', () => current() && this.#accepted())
+      socket.on('connect_error', failed)
+      socket.on('disconnect', (reason) => current() && this.#lost(reason))
+      // socket.io-client does not tell of a connection that is closed in good order before it is open. (`forced close`
+      // is what it does itself before it tells of a CONNECT_ERROR.)
+      socket.io.engine.on('close', (reason: string) => {
+        if (this.phase === 'handshake' && reason !== 'forced close') failed(reason)
+      })
+      socket.onAny((name: string, data: unknown) => current() && this.#event(name, data))
+    } catch (error) {
+      failed(error)
+    }
+  }
+
+  async #credentials(): Promise<{ token?: string }> {
+    const { accessToken, anonKey } = this.#options
+    const token = (typeof accessToken === 'function' ? await accessToken() : accessToken) || anonKey
+    return token ? { token } : {}
+  }
+
+  #socketOptions(auth: { token?: string }): Partial<ManagerOptions & SocketOptions> {
+    const below = this.#options.url.pathname.replace(/\/+$/, '')
+    return {
+      path: `${below}/socket.io`,
+      transports: ['websocket', 'polling'],
+      tryAllTransports: true,
+      ...this.#options.transport,
+      auth,
+      forceNew: true,
+      reconnection: false
+    }
+  }
+
+  #accepted(): void {
+    clearTimeout(this.#timer)
+    this.#acceptedAt = Date.now()
+    this.lastError = null
+    this.#dispatch({ type: 'accepted' })
+    this.#observer.online()
+    this.#settle((waiter) => waiter.resolve())
+  }
+
+  #failed(error: ConnectError): void {
+    this.lastError = error
+    this.#dispatch({ type: 'failed', why: this.#why(error) })
+    if (this.state === 'disconnected') this.#rejectAll(error)
+    this.#observer.failed(error)
+  }
+
+  #why(error: ConnectError): Failure {
+    const code = error.data?.code ?? ''
+    if (LATER.has(code)) return 'later'
+    if (code !== 'UNAUTHORIZED') return 'network'
+    return typeof this.#options.accessToken === 'function' ? 'later' : 'refused'
+  }
+
+  #lost(reason: string): void {
+    this.#dispatch({ type: 'lost', held: Date.now() - this.#acceptedAt >= HELD })
+    this.#observer.offline(reason)
+  }
+
+  #event(name: string, data: unknown): void {
+    if (name === 'realtime:error' && codeOf(data) === 'TOKEN_EXPIRED')
+      this.#dispatch({ type: 'expired' })
+    this.#observer.event(name, data)
+  }
+
+  /** Let go of the socket and the timer that there are; nothing of them is heard any more. */
+  #drop(): void {
+    this.#turn++
+    clearTimeout(this.#timer)
+    this.#socket?.offAny().off().disconnect()
+    this.#socket = null
+  }
+
+  /** Until there is a connection: what `connect` promises. */
+  async #wait(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const waiter = { resolve, reject }
+        this.#waiters.add(waiter)
+        timer = setTimeout(() => this.#giveUp(waiter), this.#options.timeout)
+      })
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #giveUp(waiter: Waiter): void {
+    const error = this.lastError ?? this.#lateness()
+    this.#waiters.delete(waiter)
+    waiter.reject(error)
+    this.#dispatch({ type: 'giveUp' })
+    if (this.state === 'disconnected') this.#rejectAll(error)
+  }
+
+  #lateness(): Error {
+    return new Error(`Connection timeout after ${this.#options.timeout}ms`)
+  }
+
+  #rejectAll(error: Error): void {
+    this.#settle((waiter) => waiter.reject(error))
+  }
+
+  #settle(how: (waiter: Waiter) => void): void {
+    const waiters = [...this.#waiters]
+    this.#waiters.clear()
+    waiters.forEach(how)
+  }
+
+  /** In a browser: when the network is back, or the page is looked at again, a pause is over. */
+  #watchTheNetwork(before: Phase): void {
+    if (typeof window === 'undefined' || !window.addEventListener) return
+    const on = (phase: Phase) => phase !== 'idle' && phase !== 'refused'
+    if (on(before) === on(this.phase)) return
+    const change = on(this.phase) ? 'addEventListener' : 'removeEventListener'
+    window[change]('online', this.#wake)
+    globalThis.document?.[change]('visibilitychange', this.#looked)
+  }
+
+  readonly #looked = (): void => {
+    if (document.visibilityState === 'visible') this.#wake()
+  }
+}
+
+const asError = (error: unknown): ConnectError =>
+  error instanceof Error ? error : new Error(String(error))
+
+/** The `code` of an error object that came over the wire. */
+export function codeOf(data: unknown): string | undefined {
+  const code = (data as { code?: unknown } | null | undefined)?.code
+  return typeof code === 'string' ? code : undefined
+}

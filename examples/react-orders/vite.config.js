@@ -1,0 +1,9 @@
+import react from '@vitejs/plugin-react'
+import { defineConfig } from 'vite'
+
+export default defineConfig({
+  plugins: [react()],
+  base: './',
+  // The client is a link to a folder with a React of its own (for its tests); a page must have one React only.
+  resolve: { dedupe: ['react', 'react-dom'] }
+})

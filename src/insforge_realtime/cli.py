@@ -1,6 +1,7 @@
-"""The command `insforge-realtime`: dev, serve, migrate, token, check.
+"""The command `insforge-realtime`: dev, serve, migrate, token, check; tail and publish are in cli_client.py.
 
-What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere.
+What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere, and imported when it is called:
+whoever installed the client only has none of the server's libraries.
 Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or an argument is wrong.
 """
 
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from insforge_realtime import __version__, config, logs
+from insforge_realtime import __version__, cli_client
 from insforge_realtime.errors import ConfigError, RealtimeError
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ def dev(
 
     Uses DATABASE_URL where it is set, else a PostgreSQL of its own.
     """
+    from insforge_realtime import config, logs
     from insforge_realtime.dev import dev as run
 
     logs.configure(config.load(port=port, host=host))
@@ -55,6 +57,8 @@ def dev(
 @app.command()
 def serve(port: Port = None, host: Host = None) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
+    from insforge_realtime import config, logs
+
     settings = config.load(port=port, host=host).ready_to_serve()
     logs.configure(settings)
 
@@ -88,6 +92,7 @@ def token(
     email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
 ) -> None:
     """Mint a token with REALTIME_JWT_SECRET, and print it."""
+    from insforge_realtime import config
     from insforge_realtime.auth import mint
     from insforge_realtime.model import Role
 
@@ -112,6 +117,7 @@ def token(
 @app.command()
 def check(database: Database = None) -> None:
     """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
+    from insforge_realtime import config
     from insforge_realtime.pg.doctor import examine
 
     settings = config.load(database_url=database)
@@ -127,7 +133,13 @@ def check(database: Database = None) -> None:
         raise typer.Exit(1)
 
 
+app.command()(cli_client.tail)
+app.command()(cli_client.publish)
+
+
 def _database(url: str | None) -> str:
+    from insforge_realtime import config
+
     database = config.load(database_url=url).database_url
     if database is None:
         raise ConfigError("missing: DATABASE_URL (the PostgreSQL database)")
@@ -156,8 +168,17 @@ def main() -> None:
         _fail(error, 2)
     except RealtimeError as error:
         _fail(error, 1)
+    except ModuleNotFoundError as error:
+        _fail(RealtimeError(_remedy(error)), 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _remedy(missing: ModuleNotFoundError) -> str:
+    """Which half of the package is not installed."""
+    library = (missing.name or "").partition(".")[0]
+    extra = "client" if library in ("aiohttp", "engineio", "socketio") else "server"
+    return f"this command needs {library}: pip install 'insforge-realtime[{extra}]'"
 
 
 def _fail(error: RealtimeError, status: int) -> None:

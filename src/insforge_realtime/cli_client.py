@@ -31,7 +31,7 @@ ApiKey = Annotated[str | None, typer.Option(help="The project admin's key, inste
 
 
 def tail(
-    channels: Annotated[list[str], typer.Argument(help="The channels to follow.", metavar="CHANNEL...")],
+    channels: Annotated[list[str], typer.Argument(help="The channels to follow.", metavar="CHANNEL")],
     event: Annotated[list[str] | None, typer.Option("--event", help="Only this event. Can be repeated.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line: event, channel, payload, meta.")

@@ -61,7 +61,10 @@ def plain(value: Any) -> Any:
 
 
 def create(name: str, config: dict[str, Any]) -> None:
+    """`tokens`: a list, of which each handshake takes the next, and the last one for ever."""
     options = {snake(key): value for key, value in config.items()}
+    if tokens := options.pop("tokens", None):
+        options["access_token"] = lambda: tokens.pop(0) if len(tokens) > 1 else tokens[0]
     clients[name] = create_client(options.pop("base_url"), **options)
 
 

@@ -1,4 +1,4 @@
-"""Processes that run the scripts in `tests/e2e`, and an SDK, in whichever of them, as something that Python can hold."""
+"""Processes that run the scripts in `tests/e2e`, and an SDK, whichever of them, as something that Python can hold."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class Script:
 
 
 class Sdk(Script):
-    """A process in which clients of an SDK live.
+    """A process in which clients live: of the official SDK, or, with another script that obeys the same commands, of ours.
 
     Args:
-        puppet: the script; the official SDK's, if none is named. All speak the protocol that is written down in `sdk.mjs`.
+        script: `sdk.mjs`, `ours.mjs` or `python_puppet.py`.
     """
 
-    def __init__(self, puppet: str = "sdk.mjs") -> None:
-        super().__init__(puppet)
+    def __init__(self, script: str = "sdk.mjs") -> None:
+        super().__init__(script)
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._clients: dict[str, SdkClient] = {}
@@ -97,11 +97,13 @@ class Sdk(Script):
         await super().__aexit__(kind, error, trace)
         await self._reader
 
-    async def client(self, url: str, token: str | None = None, *events: str, anon_key: str | None = None) -> SdkClient:
-        """A new client, not connected yet, that listens to `events`."""
+    async def client(
+        self, url: str, token: str | None = None, *events: str, anon_key: str | None = None, **options: Any
+    ) -> SdkClient:
+        """A new client, not connected yet, that listens to `events`. `options` are further ones of `createClient`."""
         client = SdkClient(self, f"client {len(self._clients) + 1}")
         self._clients[client.name] = client
-        config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key}
+        config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key, **options}
         await client.call("create", {key: value for key, value in config.items() if value is not None})
         for event in events:
             await client.call("on", event)

@@ -48,7 +48,7 @@ class RealtimeClient:
         transports: Sequence[str] = ("websocket",),
         ssl: ssl_module.SSLContext | None = None,
         timeout: float = 10.0,
-        backoff: tuple[float, float] = (0.5, 30.0),
+        backoff: tuple[float, float] = (1.0, 20.0),
         listeners: Listeners | None = None,
     ) -> None:
         if api_key is not None and (access_token is not None or anon_key is not None):
@@ -317,7 +317,7 @@ def create_client(
     transports: Sequence[str] = ("websocket",),
     ssl: ssl_module.SSLContext | None = None,
     timeout: float = 10.0,
-    backoff: tuple[float, float] = (0.5, 30.0),
+    backoff: tuple[float, float] = (1.0, 20.0),
 ) -> RealtimeClient:
     """A client that is not connected yet: `async with create_client(url, access_token=token) as client:`.
 

@@ -216,6 +216,8 @@ class Subscriptions:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.shield(subscription.answer)
         except TimeoutError:
+            if self._link is None:
+                return subscription.no("CONNECTION_FAILED", "Not connected again in time")
             error = subscription.last_error or ErrorInfo("SUBSCRIBE_TIMEOUT", "No answer from the server in time")
             return subscription.no(error.code, error.message)
         finally:

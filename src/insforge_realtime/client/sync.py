@@ -228,7 +228,7 @@ def create_client(
     transports: Sequence[str] = ("websocket",),
     ssl: ssl_module.SSLContext | None = None,
     timeout: float = 10.0,
-    backoff: tuple[float, float] = (0.5, 30.0),
+    backoff: tuple[float, float] = (1.0, 20.0),
 ) -> RealtimeClient:
     """A client that is not connected yet: `with create_client(url, access_token=token) as client:`.
 

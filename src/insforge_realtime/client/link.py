@@ -78,9 +78,20 @@ class Endpoint:
 
 
 class _Socket(aiohttp.ClientWebSocketResponse):
-    """A write that nobody reads ends; else python-engineio would wait for it, and never find the connection dead."""
+    """A WebSocket that ends although there are bytes which nobody takes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        connection = self._response.connection
+        self._transport = None if connection is None else connection.transport
+
+    def abort(self) -> None:
+        """Close it without waiting for the bytes that are unsent: aiohttp would wait."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
+        """Fail when it takes too long: python-engineio would wait, and never find the connection dead."""
         async with asyncio.timeout(WRITE_SECONDS):
             await super().send_str(data, compress)
 
@@ -231,25 +242,33 @@ class Link:
 
     async def close(self) -> None:
         """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat."""
+        polite = False
         try:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._say_goodbye()
+                    polite = await self._say_goodbye()
         finally:
             self.is_open = False
             for task in (self._ended, self._sio.eio.read_loop_task, self._sio.eio.write_loop_task):
                 if task is not None:
                     task.cancel()
-            await self._http.close()
+            if not polite and isinstance(self._sio.eio.ws, _Socket):
+                self._sio.eio.ws.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._http.close()
             for reply in tuple(self._replies):
                 reply(None)
 
-    async def _say_goodbye(self) -> None:
-        if self._sio.eio.state == "connected":
-            if self.is_open:
-                await asyncio.gather(*self._sends, return_exceptions=True)
-                await self._sio.eio.queue.join()
-            await self._sio.disconnect()
+    async def _say_goodbye(self) -> bool:
+        """Whether there was somebody to say it to."""
+        if self._sio.eio.state != "connected":
+            return False
+        if self.is_open:
+            await asyncio.gather(*self._sends, return_exceptions=True)
+            await self._sio.eio.queue.join()
+        await self._sio.disconnect()
+        return True
 
 
 async def _made(credentials: Callable[[], Awaitable[dict[str, str]]]) -> dict[str, str]:

@@ -453,7 +453,7 @@ async def test_a_publish_whose_acknowledgement_does_not_come_says_so(demo: str, 
         await until_subscribed(bob, CHAT)
 
 
-async def test_what_was_published_before_disconnect_is_sent(demo: str, start: Start) -> None:
+async def test_what_was_published_before_disconnect_arrives(demo: str, start: Start) -> None:
     server = start(demo)
     async with joined(server.url) as (_, watch):
         async with bobs(server.url) as (leaver, _):

@@ -80,15 +80,12 @@ class Endpoint:
 class _Socket(aiohttp.ClientWebSocketResponse):
     """A WebSocket that ends although there are bytes which nobody takes."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        connection = self._response.connection
-        self._transport = None if connection is None else connection.transport
-
     def abort(self) -> None:
-        """Close it without waiting for the bytes that are unsent: aiohttp would wait."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close it without waiting for the bytes that are unsent: aiohttp would wait. Harmless when closed."""
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        self._response.close()
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
         """Fail when it takes too long: python-engineio would wait, and never find the connection dead."""
@@ -108,7 +105,8 @@ class Link:
         self._endpoint = endpoint
         self._on_event = on_event
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=endpoint.ssl or True), ws_response_class=_Socket
+            connector=aiohttp.TCPConnector(ssl=endpoint.ssl or True),
+            ws_response_class=self._new_socket,  # type: ignore[arg-type]
         )
         self._sio = socketio.AsyncClient(
             reconnection=False,
@@ -119,12 +117,19 @@ class Link:
             # A message has the size that the server lets through; there is no second limit here.
             websocket_extra_options={"max_msg_size": 0},
         )
+        self._socket: _Socket | None = None
         self._reason = TRANSPORT_CLOSE
         self._sends: set[asyncio.Task[None]] = set()
         self._replies: set[Reply] = set()
         self._ended: asyncio.Task[None] | None = None
         self._dropped = asyncio.Event()
         self.is_open = False
+        self.last_words: tuple[str, dict[str, Any]] | None = None
+        """An event to send, and to have acknowledged, before a good-bye: the server forgets what waits when one leaves."""
+
+    def _new_socket(self, *args: Any, **options: Any) -> _Socket:
+        self._socket = _Socket(*args, **options)
+        return self._socket
 
     @property
     def sid(self) -> str | None:
@@ -252,8 +257,8 @@ class Link:
             for task in (self._ended, self._sio.eio.read_loop_task, self._sio.eio.write_loop_task):
                 if task is not None:
                     task.cancel()
-            if not polite and isinstance(self._sio.eio.ws, _Socket):
-                self._sio.eio.ws.abort()
+            if self._socket is not None and not polite:
+                self._socket.abort()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._http.close()
@@ -265,6 +270,10 @@ class Link:
         if self._sio.eio.state != "connected":
             return False
         if self.is_open:
+            if self.last_words is not None:
+                heard = asyncio.Event()
+                self.send(*self.last_words, lambda _: heard.set())
+                await heard.wait()
             await asyncio.gather(*self._sends, return_exceptions=True)
             await self._sio.eio.queue.join()
         await self._sio.disconnect()

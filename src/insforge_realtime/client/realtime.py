@@ -101,7 +101,7 @@ class RealtimeClient:
         await self._connection.open()
 
     async def disconnect(self) -> None:
-        """End the connection and every subscription. Listeners stay. What was published before is sent first."""
+        """End the connection and every subscription. Listeners stay. What was published before is handled first."""
         self._channels.clear("DISCONNECTED", "Disconnected")
         await self._connection.close()
 
@@ -166,6 +166,8 @@ class RealtimeClient:
         try:
             if not ack:
                 await link.send("realtime:publish", request)
+                # Commands are handled in their order: once this is acknowledged, the message has been handled.
+                link.last_words = ("realtime:unsubscribe", {"channel": channel})
                 return None
             return await self._acknowledged(link, request)
         except LinkLost:

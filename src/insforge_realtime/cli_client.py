@@ -76,7 +76,7 @@ async def _tail(
     client: RealtimeClient, channels: list[str], events: list[str] | None, show: Callable[[Message], None]
 ) -> None:
     async with client:
-        client.on("disconnect", lambda reason: _note(f"connection lost ({reason}); reconnecting"))
+        client.on("disconnect", lambda reason: _note_loss(client, reason))
         client.on("error", _report)
         for channel in dict.fromkeys(channels):
             await _subscribed(client, channel)
@@ -142,6 +142,11 @@ def _payload(text: str) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise ConfigError("JSON: the payload must be an object, {…}")
     return payload
+
+
+def _note_loss(client: RealtimeClient, reason: str) -> None:
+    if client.connection_state == "connecting":  # else it is we who leave
+        _note(f"connection lost ({reason}); reconnecting")
 
 
 def _note(text: str) -> None:

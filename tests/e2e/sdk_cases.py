@@ -90,10 +90,15 @@ def case(
     return add
 
 
-async def flushed(client: SdkClient) -> None:
-    """What the server sent this client before now has arrived: it answers in order."""
+async def flushed(stage: Stage, client: SdkClient) -> None:
+    """What was published before now has arrived, if it was to arrive: messages come in their order."""
+    await client.call("on", "flush")
     assert (await client.subscribe("orders"))["ok"]
+    await stage.run("SELECT realtime.publish('orders', 'flush', '{}')")
+    await client.wait_for("flush")
+    await client.call("off", "flush")
     await client.call("unsubscribe", "orders")
+    client.events[:] = [event for event in client.events if event[0] != "flush"]
 
 
 # ---- connect()
@@ -190,7 +195,7 @@ async def subscribe_refused(stage: Stage) -> None:
     assert answer["error"]["message"]
     state = await bob.state()
     assert (state["isConnected"], state["channels"]) == (True, [])
-    await flushed(bob)
+    await flushed(stage, bob)
     assert bob.events == []  # the answer is enough
 
 
@@ -202,7 +207,7 @@ async def subscribe_twice(stage: Stage) -> None:
     assert (await bob.state())["channels"] == [ORDER]
     await stage.change_order("paid")
     await bob.wait_for("UPDATE_order")
-    await flushed(bob)
+    await flushed(stage, bob)
     assert len(bob.named("UPDATE_order")) == 1
 
 
@@ -221,7 +226,7 @@ async def subscribe_cancelled(stage: Stage) -> None:
     answer, _ = await asyncio.gather(bob.subscribe(ORDER), bob.call("unsubscribe", ORDER))
     assert (answer["ok"], answer["error"]["code"]) == (False, "SUBSCRIPTION_CANCELLED")
     await stage.change_order("paid")
-    await flushed(bob)
+    await flushed(stage, bob)
     assert (await bob.state())["channels"] == []
     assert bob.events == []
 
@@ -236,7 +241,7 @@ async def unsubscribe_ends(stage: Stage) -> None:
         assert (await bob.subscribe(channel))["ok"]
     await bob.call("unsubscribe", ORDER)
     assert (await bob.state())["channels"] == [CHAT]
-    await flushed(bob)
+    await flushed(stage, bob)
     await stage.change_order("paid")
     await bob.call("publish", CHAT, "said", {})
     await bob.wait_for("said")
@@ -250,7 +255,7 @@ async def unsubscribe_nothing(stage: Stage) -> None:
     assert await bob.state() == NOT_CONNECTED
     await bob.call("connect")
     await bob.call("unsubscribe", ORDER)
-    await flushed(bob)
+    await flushed(stage, bob)
     assert bob.events == []
 
 
@@ -315,7 +320,7 @@ async def publish_unauthorized(stage: Stage) -> None:
     await bob.call("publish", ORDER, "note", {})
     [error] = await bob.wait_for("error")
     assert (error["code"], error["channel"]) == ("UNAUTHORIZED", ORDER)
-    await flushed(bob)
+    await flushed(stage, bob)
     assert not bob.named("note")
 
 
@@ -349,7 +354,7 @@ async def publish_ack_refused(stage: Stage) -> None:
         assert [error["code"] for error in await bob.wait_for("error")] == ["NOT_SUBSCRIBED"]
     else:
         assert (answer["ok"], answer["error"]["code"]) == (False, "NOT_SUBSCRIBED")
-        await flushed(bob)
+        await flushed(stage, bob)
         assert bob.events == []
 
 
@@ -416,7 +421,7 @@ async def disconnect_clears(stage: Stage) -> None:
     await bob.call("connect")
     assert (await bob.state())["channels"] == []
     await stage.change_order("paid")
-    await flushed(bob)
+    await flushed(stage, bob)
     assert [name for name, _ in bob.events] == ["connect", "disconnect", "connect"]
 
 

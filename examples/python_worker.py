@@ -3,8 +3,8 @@
     pip install 'insforge-realtime[client]'
     REALTIME_URL=http://127.0.0.1:7130 REALTIME_TOKEN=… python python_worker.py order:0de40000-0000-4000-8000-000000000001
 
-It works until SIGINT or SIGTERM, through restarts of the server. There is no replay: what must not be missed is read from the
-database first, here in `catch_up`, each time the connection is made.
+It works until SIGINT or SIGTERM, through restarts of the server. There is no replay: what must not be missed is read from
+the database, here in `catch_up`, each time the connection is made.
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ async def work(channel: str) -> None:
         client.on("error", report)
 
         # A signal ends the stream, and so the loop, after the message that is being handled.
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(
-                number, lambda: asyncio.ensure_future(client.unsubscribe(channel))
-            )
+            loop.add_signal_handler(number, lambda: asyncio.run_coroutine_threadsafe(client.unsubscribe(channel), loop))
         async for message in client.stream(channel, events=["INSERT_order", "UPDATE_order"]):
             await handle(message)
 

@@ -27,7 +27,7 @@ from support.wire import WireClient
 
 Start = Callable[..., Server]
 
-COMMANDS = ("dev", "serve", "migrate", "token", "check")
+COMMANDS = ("dev", "serve", "migrate", "token", "check", "tail", "publish")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ ORDER = f"order:{BOBS_ORDER}"
 
 @dataclass(frozen=True)
 class Stage:
-    """What a case plays on: an SDK, a server with the demo's tables, and its database."""
+    """What a case plays on: an SDK, a server with the demo's tables, and its database. Many cases share the latter two."""
 
     sdk: Sdk
     server: Server
@@ -156,7 +156,10 @@ async def connect_nowhere(stage: Stage) -> None:
 
 @case("connect", "with the anonymous key lets one in as anonymous")
 async def connect_anonymous(stage: Stage) -> None:
-    await stage.run("CREATE POLICY everybody ON realtime.channels FOR SELECT TO anon USING (pattern = 'orders')")
+    await stage.run(
+        """DROP POLICY IF EXISTS everybody ON realtime.channels;
+           CREATE POLICY everybody ON realtime.channels FOR SELECT TO anon USING (pattern = 'orders')"""
+    )
     guest = await stage.sdk.client(stage.server.url, None, anon_key=ANON_KEY)
     assert (await guest.subscribe("orders"))["ok"]
     [member] = await guest.call("getPresenceState", "orders")

@@ -160,16 +160,16 @@ class Link:
     async def _handshake(self, auth: dict[str, str]) -> None:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def let_in() -> None:
-            self.is_open = True
-            refused()
-
-        def refused(data: object = None) -> None:
+        def answered(data: object = None) -> None:
             if not answer.done():
                 answer.set_result(data)
 
+        def let_in() -> None:
+            self.is_open = True
+            answered()
+
         self._sio.on("connect", let_in)
-        self._sio.on("connect_error", refused)
+        self._sio.on("connect_error", answered)
         self._sio.on("disconnect", self._on_disconnect)
         self._sio.on("*", lambda name, data=None, *_: self._on_event(self, name, data))
         try:

@@ -5,6 +5,20 @@ What a program imports from here is listed in `__all__`; everything else is the 
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from insforge_realtime.app import Realtime, create_app
+
+__all__ = ["Realtime", "__version__", "create_app"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Imported when first asked for: most commands, and the client, need no server."""
+    if name in ("Realtime", "create_app"):
+        from insforge_realtime import app
+
+        return getattr(app, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,44 +2,49 @@
 
 config → authenticator ─┐
          authorizer ────┤
-         store ─────────┼→ commands → doorway (WebSocket class for uvicorn)
+         store ─────────┼→ commands → doorway → ASGI application, and a WebSocket class for uvicorn
          hub, presence ─┘
          feed → delivery → hub, counters
+
+    Application   the parts, for one run inside an event loop
+    Realtime      the same for people who have a Python server of their own: made before the loop runs, started by a lifespan
+    create_app    a complete ASGI application, for any ASGI server
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount
 
-from insforge_realtime import __version__
+from insforge_realtime import __version__, logs
+from insforge_realtime import config as configuration
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
-from insforge_realtime.errors import ConfigError
+from insforge_realtime.errors import ConfigError, Unavailable
 from insforge_realtime.hub import Hub
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
-from insforge_realtime.pg.store import MessageStore
+from insforge_realtime.pg.store import MessageStore, SystemPublisher
 from insforge_realtime.presence import Presence
 from insforge_realtime.web.api import make_api
 from insforge_realtime.web.doorway import Doorway
-from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import websocket_class
 from insforge_realtime.web.wheel import Wheel
 
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
 FIRST_CONTACT_SECONDS = 3.0
-GRACEFUL_SECONDS = 4
-"""How long a shutdown waits for sockets to close before it cuts them."""
 
 log = structlog.get_logger("insforge_realtime")
 
@@ -78,7 +83,7 @@ class Application:
         )
         self.wheel = Wheel(asyncio.get_running_loop())
         self.doorway = Doorway(config, self.commands, congestion, self.wheel)
-        self.api = make_api(__version__, self.health)
+        self.asgi = make_api(__version__, self.health, self.doorway)
 
     def health(self) -> dict[str, Any]:
         """How the feed does."""
@@ -93,8 +98,8 @@ class Application:
         }
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Everything that runs beside the doors."""
+    async def running(self) -> AsyncIterator[Self]:
+        """Everything that runs beside the doors. At the end, whoever is still connected is sent home."""
         tasks = [
             asyncio.create_task(work, name=name)
             for name, work in (
@@ -107,8 +112,9 @@ class Application:
         ]
         try:
             await self._first_contact()
-            yield
+            yield self
         finally:
+            self.doorway.shut()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -124,65 +130,125 @@ class Application:
             log.warning("serving without the database; it is being tried again", reason=self.feed.health.reason)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: it would end the process by the signal, and we want exit status 0."""
+class Realtime:
+    """This server inside a Python server of yours: clients at one path of it, and messages from your own code.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-
-async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until SIGTERM or SIGINT, then close in good order.
+        realtime = Realtime(database_url="postgresql://…", jwt_secret="…")
+        app = FastAPI(lifespan=realtime.lifespan)
+        app.mount("/", realtime.asgi)                       # after your own routes
 
     Args:
-        config: complete.
-        ready: called with the server's URL once it accepts connections.
+        config: complete; None reads the environment.
+        settings: fields of `Config`, which win over the environment.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: a setting is missing or wrong.
     """
-    application = Application(config)
-    listener = _listen(config)
-    host, port = listener.getsockname()[:2]
-    server = _Server(
-        uvicorn.Config(
-            application.api,
-            http=http_class(application.wheel),
-            ws=websocket_class(application.doorway),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACEFUL_SECONDS,
-        )
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, server)
-    async with application.running():
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        shown = f"[{host}]" if ":" in host else host
-        log.info("serving", address=f"{shown}:{port}", version=__version__)
-        ready(f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}")  # noqa: S104
-        await serving
-    log.info("stopped")
+
+    def __init__(self, config: Config | None = None, **settings: object) -> None:
+        self._config = (config or configuration.load(**settings)).ready_to_serve()
+        self._running: Application | None = None
+        self._publisher: SystemPublisher | None = None
+        self.websocket_class = websocket_class(lambda: self._application.doorway)
+        """The fast door: `uvicorn.run(app, ws=realtime.websocket_class)`. Other WebSockets of the application still work."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Runs as long as the application does: give it to FastAPI or Starlette, or enter it in a lifespan of your own."""
+        if self._running is not None:
+            raise RuntimeError("this Realtime is running already")
+        logs.use_logging_of_the_application()
+        application, publisher = Application(self._config), SystemPublisher(self._config.database_url or "")
+        publishing = asyncio.create_task(publisher.coalescer.run(), name="system publisher")
+        try:
+            async with application.running():
+                self._running, self._publisher = application, publisher
+                yield
+        finally:
+            self._running = self._publisher = None
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application to mount: `/socket.io/` and `/api/health`."""
+        if self._running is None:
+            await _not_running(scope, receive, send)
+        else:
+            await self._running.asgi(scope, receive, send)
+
+    async def publish(self, channel: str, event: str, payload: Mapping[str, Any]) -> str | None:
+        """Publish a message as the system, as a trigger would, and return its id once it is committed.
+
+        Args:
+            channel: its name; there must be an enabled channel for it.
+            event: its name.
+            payload: whatever JSON can say.
+
+        Returns:
+            the id; None where no enabled channel matches, so that a disabled channel breaks nothing.
+
+        Raises:
+            InvalidRequest: an empty or reserved event name, or a payload that is not JSON.
+            Unavailable: the database cannot be reached; if it broke away meanwhile, the message may have been committed.
+        """
+        return (await self.publish_many([(channel, event, payload)]))[0]
+
+    async def publish_many(self, messages: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str | None]:
+        """Publish messages in one statement: all of them, in this order, or none.
+
+        Args:
+            messages: (channel, event, payload), as for `publish`.
+
+        Returns:
+            the ids, in the same order.
+
+        Raises:
+            InvalidRequest, Unavailable: as `publish` does; then none is published.
+        """
+        application = self._application
+        assert self._publisher is not None
+        ids = await self._publisher.publish(messages)
+        application.feed.nudge()
+        return ids
+
+    def disconnect(self, user_id: str) -> int:
+        """End a user's connections to this server for good: those clients do not come back by themselves.
+
+        Args:
+            user_id: the claim `sub` of their tokens, which stay valid.
+
+        Returns:
+            how many they were.
+        """
+        return self._application.doorway.disconnect(user_id)
+
+    @property
+    def _application(self) -> Application:
+        if self._running is None:
+            raise ConfigError(
+                "Realtime is not running: give its lifespan to your application, lifespan=realtime.lifespan"
+            )
+        return self._running
 
 
-def _stop(server: uvicorn.Server) -> None:
-    """A second signal does not wait any more."""
-    log.info("shutting down")
-    server.force_exit = server.should_exit
-    server.should_exit = True
+async def _not_running(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say so to whoever asks; the operator finds it in the log."""
+    log.error("request before the lifespan of Realtime has run; pass lifespan=realtime.lifespan to your application")
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1013})
+    elif scope["type"] == "http":
+        await JSONResponse({"code": "UNAVAILABLE", "message": Unavailable.default}, 503)(scope, receive, send)
 
 
-def _listen(config: Config) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        return socket.create_server((config.host, config.port), family=family, backlog=2048)
-    except OSError as error:
-        # Python appends what it attempted, which we have just said.
-        reason = str(error.strerror or error).partition(" (while")[0]
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error
+def create_app(config: Config | None = None) -> Starlette:
+    """A complete ASGI application: `uvicorn --factory insforge_realtime.app:create_app`, or hypercorn, or granian.
+
+    Args:
+        config: complete; None reads the environment.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+    """
+    realtime = Realtime(config)
+    return Starlette(routes=[Mount("/", realtime.asgi)], lifespan=realtime.lifespan)

@@ -55,16 +55,25 @@ def dev(
 
 
 @app.command()
-def serve(port: Port = None, host: Host = None) -> None:
+def serve(
+    port: Port = None,
+    host: Host = None,
+    ssl_certfile: Annotated[
+        Path | None, typer.Option(help="Speak https and wss, with this certificate. [dim](REALTIME_SSL_CERTFILE)[/]")
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None, typer.Option(help="The certificate's key. [dim](REALTIME_SSL_KEYFILE)[/]")
+    ] = None,
+) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
     from insforge_realtime import config, logs
 
-    settings = config.load(port=port, host=host).ready_to_serve()
+    settings = config.load(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile).ready_to_serve()
     logs.configure(settings)
 
     import uvloop
 
-    from insforge_realtime.app import serve as run
+    from insforge_realtime.server import serve as run
 
     uvloop.run(run(settings))
 

@@ -8,6 +8,9 @@ For limits, 0 means none.
 from __future__ import annotations
 
 import json
+import re
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
@@ -38,11 +41,35 @@ def _comma_separated(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _path(value: object) -> object:
+    path = value.rstrip("/") if isinstance(value, str) else value
+    if isinstance(path, str) and not re.fullmatch(r"(/[\w.~-]+)*", path, re.ASCII):
+        raise ValueError("must be a path like /realtime")
+    return path
+
+
+def _networks(value: object) -> object:
+    """Each as an address or a network; a wrong one is named."""
+    items = _comma_separated(value)
+    if isinstance(items, list):
+        for item in items:
+            try:
+                ip_network(item, strict=False)
+            except ValueError:
+                raise ValueError(f"{item!r} is not an IP address or a network like 10.0.0.0/8") from None
+    return items
+
+
 PostgresUrl = Annotated[str, BeforeValidator(_postgres_url)]
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_not_blank)]
 Text = Annotated[str, BeforeValidator(_not_blank)]
-Origins = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
+Networks = Annotated[list[str], NoDecode, BeforeValidator(_networks)]
+File = Annotated[Path, BeforeValidator(_not_blank)]
+UrlPath = Annotated[str, BeforeValidator(_path)]
+Transport = Literal["polling", "websocket"]
+Transports = Annotated[list[Transport], NoDecode, BeforeValidator(_comma_separated), Field(min_length=1)]
 
 
 class Config(BaseSettings):
@@ -89,8 +116,29 @@ class Config(BaseSettings):
     allow_anonymous: bool = Field(
         default=False, description="Let clients in as `anon` that bring no token at all. `dev` sets it."
     )
-    cors_origins: Origins = Field(
+    cors_origins: CommaSeparated = Field(
         default=["*"], description="The origins of web pages that may connect, comma-separated; `*` for all."
+    )
+
+    transports: Transports = Field(
+        default=["polling", "websocket"],
+        description="What clients may connect by, comma-separated: `polling` (HTTP long-polling, which clients "
+        "upgrade to WebSocket where that is offered, too) and `websocket`.",
+    )
+    root_path: UrlPath = Field(
+        default="",
+        description="The path that a proxy puts in front and leaves on the requests, like `/realtime`.",
+    )
+    trusted_proxies: Networks = Field(
+        default=[],
+        description="The addresses of proxies, comma-separated (`10.0.0.0/8, 127.0.0.1`), whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed. From others they are ignored.",
+    )
+    ssl_certfile: File | None = Field(
+        default=None, description="The certificate (PEM, with its chain): the server itself speaks https and wss."
+    )
+    ssl_keyfile: File | None = Field(
+        default=None, description="The certificate's key (PEM, not encrypted), where it is not in the same file."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

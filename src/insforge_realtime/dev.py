@@ -17,13 +17,13 @@ from pathlib import Path
 from rich.console import Console
 
 from insforge_realtime import config as configuration
-from insforge_realtime.app import serve
 from insforge_realtime.auth import mint
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError
 from insforge_realtime.pg import demo
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
+from insforge_realtime.server import serve
 
 TOKEN_SECONDS = 30 * 24 * 3600.0
 

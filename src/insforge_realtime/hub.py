@@ -39,6 +39,11 @@ class Batch:
         return [engineio.MESSAGE + socketio.event_packet(event) for event in self.events]
 
     @cached_property
+    def size(self) -> int:
+        """How much text that is, in characters."""
+        return sum([len(packet) for packet in self.packets])
+
+    @cached_property
     def websocket(self) -> bytes:
         """All of them as WebSocket frames, ready to be written."""
         return b"".join([text_frame(packet.encode()) for packet in self.packets])

@@ -48,3 +48,18 @@ def configure(config: Config) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     for noisy in ("uvicorn.error", "uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def use_logging_of_the_application() -> None:
+    """Inside somebody else's server: say what we say to the standard library's loggers, and configure none of them."""
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )

@@ -71,9 +71,11 @@ class Form:
         if not isinstance(payload, dict):
             raise InvalidRequest("The payload must be an object")
         try:
-            text = orjson.dumps(payload)
+            text = orjson.dumps(payload, default=_refuse_binary)
         except orjson.JSONEncodeError as error:
-            raise InvalidRequest("The payload is nested too deeply") from error
+            # Only what `default` raises has a cause.
+            reason = "The payload contains binary data" if error.__cause__ else "The payload is nested too deeply"
+            raise InvalidRequest(reason) from error
         if self._payload_bytes and len(text) > self._payload_bytes:
             raise PayloadTooLarge(f"The payload is larger than {self._payload_bytes} bytes")
         return text.decode()
@@ -88,6 +90,10 @@ def _object(command: Command) -> dict[str, Any]:
     if not command.data or not isinstance(command.data[0], dict):
         raise InvalidRequest("The data must be an object")
     return command.data[0]
+
+
+def _refuse_binary(value: object) -> None:
+    raise TypeError("attachments are not JSON")
 
 
 def _is_control(character: str) -> bool:

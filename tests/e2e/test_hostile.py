@@ -240,7 +240,15 @@ BROKEN: dict[str, tuple[list[bytes | str], int]] = {
     "a lone surrogate": (['42["a","\\ud800"]'], 1002),
     "a second CONNECT": (["40" + json.dumps({"token": TOKEN})], 1002),
     "a CONNECT_ERROR": (['44{"message":"x"}'], 1002),
-    "a binary event": (['451-["a",{"_placeholder":true,"num":0}]'], 1002),
+    "a binary event whose attachment is text": (['451-["a",{"_placeholder":true,"num":0}]', '42["a"]'], 1002),
+    "more attachments than announced": (
+        ['451-["a",{"_placeholder":true,"num":0}]', frame(MARKER, BINARY), frame(MARKER, BINARY)],
+        1002,
+    ),
+    "a placeholder that was not announced": (['451-["a",{"_placeholder":true,"num":1}]', frame("x", BINARY)], 1002),
+    "eleven attachments": (['4511-["a"]'], 1002),
+    "attachments over the limit": (['452-["a"]', frame("x" * 600_000, BINARY), frame("x" * 600_000, BINARY)], 1002),
+    "a binary event that announces nothing": (['45-["a"]'], 1002),
     "an event to another namespace": (['42/admin,["a"]'], 1002),
     "a ping packet": (["2"], 1002),
     "a binary frame": ([frame(MARKER, BINARY)], 1002),
@@ -627,7 +635,8 @@ BAD_HANDSHAKES = {
     "transport=websocket": 5,
     "EIO=4&EIO=4&transport=websocket": 5,
     "": 5,
-    "EIO=4&transport=polling": 0,
+    "EIO=4&transport=polling": 3,
+    "EIO=4&transport=websocket&transport=websocket": 0,
     "EIO=4&transport=carrier-pigeon": 0,
     "EIO=4": 0,
     "EIO=4&transport=websocket&sid=abc": 1,
@@ -649,7 +658,6 @@ async def test_a_wrong_handshake_gets_status_400_and_a_reason(fortress: Site, qu
 async def test_plain_http_gets_status_400_and_a_reason(fortress: Site) -> None:
     async with httpx.AsyncClient(base_url=fortress.server.url, trust_env=False) as client:
         for answer in (
-            await client.get("/socket.io/?EIO=4&transport=polling"),
             await client.get("/socket.io/?EIO=4&transport=websocket"),
             await client.post("/socket.io/?EIO=4&transport=polling", content=MARKER),
         ):

@@ -363,9 +363,7 @@ async def test_a_plain_socket_io_client_gets_acks(demo: str, start: Start) -> No
     assert seen["malformed"]["error"]["code"] == "INVALID_REQUEST"
     assert seen["unsubscribed"] == {"ok": True, "channel": CHAT}
     assert seen["unknown"]["error"]["code"] == "INVALID_REQUEST"
-    # Long-polling is not offered, and the answer says so.
-    assert seen["polling"]["status"] == 400
-    assert "WebSocket" in seen["polling"]["body"]
+    assert seen["default"] == "websocket"  # by way of polling
 
 
 async def test_many_clients_get_every_message_once_and_in_order(demo: str, start: Start) -> None:

@@ -35,6 +35,11 @@ VALUES: dict[str, tuple[str, object]] = {
     "api_key": ("ik_1", SecretStr("ik_1")),
     "allow_anonymous": ("true", True),
     "cors_origins": ("https://a.example, https://b.example,", ["https://a.example", "https://b.example"]),
+    "transports": ("websocket", ["websocket"]),
+    "root_path": ("/a/b/", "/a/b"),
+    "trusted_proxies": ("10.0.0.0/8, ::1,", ["10.0.0.0/8", "::1"]),
+    "ssl_certfile": ("cert.pem", Path("cert.pem")),
+    "ssl_keyfile": ("/etc/key.pem", Path("/etc/key.pem")),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
     "max_payload_bytes": ("0", 0),
@@ -64,6 +69,11 @@ WRONG: dict[str, list[str]] = {
     "api_key": [""],
     "allow_anonymous": ["", "maybe", "2"],
     "cors_origins": [],
+    "transports": ["", ",", "webtransport", "polling,carrier-pigeon"],
+    "root_path": ["realtime", "/a b", "/a?b", "/a//b", "http://h/a"],
+    "trusted_proxies": ["localhost", "10.0.0.0/33", "*"],
+    "ssl_certfile": ["", " "],
+    "ssl_keyfile": [""],
     "log_level": ["", "loud", "INFO"],
     "log_format": ["", "xml"],
     "max_payload_bytes": ["-1", "1MB", ""],
@@ -298,7 +308,7 @@ def documented() -> list[tuple[str, str, str]]:
 
 
 def default_as_text(value: object) -> str:
-    if value is None:
+    if value in (None, "", []):
         return "–"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -70,9 +70,10 @@ def decodes_or_is_refused(text: str) -> None:
         packet = decode(text)
     except ProtocolError:
         return
-    assert packet.type in (socketio.CONNECT, socketio.DISCONNECT, socketio.EVENT, socketio.ACK)
+    assert packet.type in (0, 1, 2, 3, 5, 6)
+    assert 0 <= packet.attachments <= socketio.MAX_ATTACHMENTS
     assert packet.namespace.startswith("/")
-    if packet.type == socketio.EVENT:
+    if packet.type in (socketio.EVENT, socketio.BINARY_EVENT):
         name = packet.data[0]
         assert isinstance(name, str | int | float)
         assert not isinstance(name, bool)
@@ -106,7 +107,8 @@ def test_a_damaged_packet_decodes_or_is_a_protocol_error(packet: Packet, data: s
 @pytest.mark.parametrize(
     "text",
     [
-        "", "7", "x", "٠", "4{}", '51-["a",{"_placeholder":true,"num":0}]', "61-1[]",
+        "", "7", "x", "٠", "4{}", '5["a"]', '5-["a"]', '511-["a"]', '5٣-["a"]', '51["a"]', "51-", "51-{}", '61-["a"]',
+        "6" + "1" * 20 + "-1[]", '51-["connect"]', '51-[{"_placeholder":true,"num":0}]',
         "0[]", "0true", '0"token"', "0{", '0{"a":1}x',
         "1{}", "1[]", "10[]",
         "2", "2{}", "2[]", "2null", "2[true]", "2[false]", "2[null]", "2[[]]", "2[{}]", '2["a"', '2["a"]]', '2-["a"]',

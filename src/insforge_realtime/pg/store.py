@@ -1,13 +1,15 @@
-"""A client's message becomes a row of `realtime.messages`, if the INSERT policies allow it.
+"""A message becomes a row of `realtime.messages`: a client's, if the INSERT policies allow it, or the system's own.
 
-What lives here: the request and what its answers mean. The judging and inserting is `realtime.publish_as` in
-sql/functions.sql; from the row on, a client's message takes the same way down as a trigger's.
+What lives here: the requests and what their answers mean. The judging and inserting is `realtime.publish_as` and
+`realtime.publish_lists` in sql/functions.sql; from the row on, every message takes the same way down as a trigger's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from insforge_realtime.errors import InvalidRequest, RequestError, Unauthorized
 from insforge_realtime.model import Publication
@@ -64,3 +66,64 @@ def _meaning(verdict: str, publication: Publication) -> str | RequestError:
     if kind == "invalid":
         return InvalidRequest("PostgreSQL cannot store this payload as jsonb")
     return raised("a publish policy or trigger raised", publication.channel, verdict)
+
+
+SYSTEM_LIMIT_SECONDS = 60.0
+"""The longest a list of messages may take: about 100 µs each."""
+
+Item = tuple[str, str, str]
+"""Channel, event, payload as JSON text."""
+
+
+class SystemPublisher:
+    """Publishes as the system, from Python code as a trigger does from SQL. Callers at the same time share a round trip.
+
+    Args:
+        dsn: the database.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self.coalescer: Coalescer[list[Item], list[str | None]] = Coalescer(
+            "system publisher", dsn, _publish_lists, links=1, limit=SYSTEM_LIMIT_SECONDS
+        )
+
+    async def publish(self, messages: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str | None]:
+        """Insert messages, all or none, and return their ids once they are committed; None where no channel matches.
+
+        Raises:
+            InvalidRequest: one of them cannot be a message.
+            Unavailable: the database cannot be reached.
+            InternalError: a trigger raised, or it took too long.
+        """
+        items = [_item(*message) for message in messages]
+        return await self.coalescer.submit(items) if items else []
+
+
+def _item(channel: str, event: str, payload: Mapping[str, Any]) -> Item:
+    try:
+        text = orjson.dumps(dict(payload)).decode()
+    except (TypeError, ValueError) as error:  # orjson's error is a TypeError
+        raise InvalidRequest(f"The payload cannot be written as a JSON object: {error}") from error
+    return channel, event, text
+
+
+async def _publish_lists(connection: Connection, lists: Sequence[list[Item]]) -> list[list[str | None] | RequestError]:
+    flat = [item for items in lists for item in items]
+    verdicts = await connection.fetchval(
+        query("publish_lists"),
+        [len(items) for items in lists],
+        [channel for channel, _, _ in flat],
+        [event for _, event, _ in flat],
+        [payload for _, _, payload in flat],
+    )
+    return [_ids(orjson.loads(verdict)) for verdict in verdicts]
+
+
+def _ids(verdict: dict[str, Any]) -> list[str | None] | RequestError:
+    if "ids" in verdict:
+        ids: list[str | None] = verdict["ids"]
+        return ids
+    state, message = verdict["state"], verdict["message"]
+    if state[:2] == "22":  # ours for malformed names and payloads, PostgreSQL's for what it cannot store
+        return InvalidRequest(message)
+    return raised("a trigger on realtime.messages raised", "", f"{state} {message}")

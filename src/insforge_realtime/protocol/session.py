@@ -1,6 +1,6 @@
 """One connection, from its open packet to its end, without I/O.
 
-    receive(text, now)   a packet came            → events() tells what it means
+    receive(packet, now) a packet came            → events() tells what it means
     tick(now)            the deadline has come    → data_to_send(), or ProtocolError
     data_to_send()       texts to write, each a packet
     deadline             when tick must be called next
@@ -11,9 +11,12 @@ The states, and what a client may send in each:
       │ CONNECT → event Connect
     ASKED       nothing but pongs and refused namespaces, until the server says yes or no
       │ accept()            │ refuse() → OPENED
-    CONNECTED   EVENT → Emit; ACK, ignored: this server asks for none
-      │ DISCONNECT → event Disconnect, OPENED
+    CONNECTED   EVENT → Emit; ACK, ignored: this server asks for none. A binary EVENT or ACK that announces attachments
+      │           is followed by nothing but these (and pongs), and counts once the last of them is here
+      │ DISCONNECT → event Disconnect, OPENED; or disconnect(), the server's
     CLOSED      nothing; after any ProtocolError, too
+
+Which transport carries the packets is not known here, and may change in mid-session (upgrade.py).
 
 The server pings every `ping_interval`; a client that stays silent for `ping_timeout` after that is gone.
 """
@@ -21,6 +24,7 @@ The server pings every `ping_interval`; a client that stays silent for `ping_tim
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from insforge_realtime.errors import ProtocolError
@@ -47,7 +51,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """The client emitted an event; `ack_id` is None unless it waits for an ack."""
+    """The client emitted an event; `ack_id` is None unless it waits for an ack. Attachments are `bytes` in the data."""
 
     name: str | float
     data: list[Any]
@@ -62,18 +66,53 @@ class Disconnect:
 Event = Connect | Emit | Disconnect
 
 
+class Gathering:
+    """A binary packet whose attachments are on their way."""
+
+    __slots__ = ("attachments", "packet", "room")
+
+    def __init__(self, packet: socketio.Packet, room: float) -> None:
+        self.packet = packet
+        self.room = room
+        self.attachments: list[bytes] = []
+
+    def add(self, attachment: bytes) -> bool:
+        """Take in the next one. True when it was the last, and is in its place, as all the others are."""
+        self.room -= len(attachment)
+        if self.room < 0:
+            raise ProtocolError("attachments too large")
+        self.attachments.append(attachment)
+        if len(self.attachments) < self.packet.attachments:
+            return False
+        socketio.attach(self.packet, self.attachments)
+        return True
+
+
 class Session:
     """The state of one connection.
 
     Args:
         timing: its intervals.
         now: the clock, in seconds from anywhere.
+        max_binary: how many bytes the attachments of one packet may have together.
     """
 
-    __slots__ = ("_connect_by", "_events", "_out", "_ping_at", "_pong_by", "_timing", "state")
+    __slots__ = (
+        "_connect_by",
+        "_events",
+        "_gathering",
+        "_max_binary",
+        "_out",
+        "_ping_at",
+        "_pong_by",
+        "_timing",
+        "state",
+    )
 
-    def __init__(self, timing: Timing, now: float) -> None:
+    def __init__(self, timing: Timing, now: float, max_binary: float = inf) -> None:
         self.state = OPENED
+        self._gathering: Gathering | None = None
+        self._max_binary = max_binary
         self._timing = timing
         self._connect_by = now + timing.connect_timeout
         self._ping_at = now + timing.ping_interval
@@ -87,7 +126,7 @@ class Session:
         heartbeat = self._ping_at if self._pong_by is None else self._pong_by
         return heartbeat if self.state in (ASKED, CONNECTED) else min(heartbeat, self._connect_by)
 
-    def receive(self, packet: str, now: float) -> None:
+    def receive(self, packet: engineio.Packet, now: float) -> None:
         """Take in one Engine.IO packet.
 
         Raises:
@@ -136,11 +175,20 @@ class Session:
         self._connect_by = now + self._timing.connect_timeout
         self._message(socketio.connect_error_packet(message, {"code": code}))
 
-    def _receive(self, packet: str, now: float) -> None:
+    def disconnect(self) -> None:
+        """End it for good: the client will not come back by itself."""
+        self.state = CLOSED
+        self._message(socketio.disconnect_packet())
+
+    def _receive(self, packet: engineio.Packet, now: float) -> None:
         kind = packet[:1]
         if self.state == CLOSED:
             raise ProtocolError("packet after the end")
-        if kind == engineio.MESSAGE:
+        if isinstance(packet, bytes):
+            self._on_attachment(packet)
+        elif kind == engineio.MESSAGE:
+            if self._gathering is not None:
+                raise ProtocolError("a message where an attachment was due")
             self._on_packet(socketio.decode(packet[1:]), now)
         elif kind == engineio.PONG:
             self._pong_by = None
@@ -159,12 +207,25 @@ class Session:
             self._events.append(Connect(packet.data))
         elif self.state != CONNECTED or packet.type == socketio.CONNECT:
             raise ProtocolError("unexpected Socket.IO packet")
-        elif packet.type == socketio.EVENT:
-            self._events.append(Emit(packet.data[0], packet.data[1:], packet.id))
         elif packet.type == socketio.DISCONNECT:
             self.state = OPENED
             self._connect_by = now + self._timing.connect_timeout
             self._events.append(Disconnect())
+        elif packet.attachments:
+            self._gathering = Gathering(packet, self._max_binary)
+        else:
+            self._on_data(packet)
+
+    def _on_attachment(self, attachment: bytes) -> None:
+        if self._gathering is None:
+            raise ProtocolError("binary data that no packet announced")
+        if self._gathering.add(attachment):
+            packet, self._gathering = self._gathering.packet, None
+            self._on_data(packet)
+
+    def _on_data(self, packet: socketio.Packet) -> None:
+        if packet.type in (socketio.EVENT, socketio.BINARY_EVENT):
+            self._events.append(Emit(packet.data[0], packet.data[1:], packet.id))
 
     def _on_other_namespace(self, packet: socketio.Packet) -> None:
         if packet.type != socketio.CONNECT:

@@ -2,13 +2,16 @@
 
     <type>[<attachments>-][<namespace>,][<ack id>][<JSON>]        e.g.  2/admin,13["hello",{"a":1}]
 
+A binary packet announces its attachments, which follow as binary messages; `{"_placeholder":true,"num":0}` stands in
+the JSON where the first of them belongs, and `attach` puts it there.
+
 Any text at all either decodes to a packet that is valid in itself or raises `ProtocolError`: what the rest of the
 server gets to see has the right types. Whether a packet is allowed *now* is session.py's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +30,19 @@ ACK_ID_DIGITS = 15
 """What fits a JavaScript number exactly. A longer id would come back to the client as another one."""
 
 
+MAX_ATTACHMENTS = 10
+"""How many attachments a packet may announce. No command of this server takes any; they are gathered to say so."""
+
+
 @dataclass(slots=True)
 class Packet:
-    """One decoded packet; `data` is the JSON after the header, or None."""
+    """One decoded packet; `data` is the JSON after the header, or None; `attachments` is how many are still to come."""
 
     type: int
     data: Any = None
     namespace: str = "/"
     id: int | None = None
+    attachments: int = 0
 
 
 def decode(text: str) -> Packet:
@@ -44,29 +52,67 @@ def decode(text: str) -> Packet:
         ProtocolError: it is none, or one that a client must not send.
     """
     kind = ord(text[0]) - 48 if text else -1
-    if kind not in (CONNECT, DISCONNECT, EVENT, ACK):
-        raise ProtocolError(_REFUSED.get(kind, "unknown Socket.IO packet type"))
-    namespace, start = _namespace(text)
-    ack_id, start = _ack_id(text, start)
-    packet = Packet(kind, _json(text, start), namespace, ack_id)
+    if kind not in _VALID:
+        raise ProtocolError(
+            "only a server sends CONNECT_ERROR" if kind == CONNECT_ERROR else "unknown Socket.IO packet type"
+        )
+    attachments, start = _attachments(text) if kind in (BINARY_EVENT, BINARY_ACK) else (0, 1)
+    namespace, start = _namespace(text, start)
+    ack_id, start = _number(text, start, "ack id")
+    packet = Packet(kind, _json(text, start), namespace, ack_id, attachments)
     if not _VALID[kind](packet):
         raise ProtocolError("invalid Socket.IO payload")
     return packet
 
 
-def _namespace(text: str) -> tuple[str, int]:
-    if text[1:2] != "/":
-        return "/", 1
-    end = text.find(",", 1)
-    return (text[1:], len(text)) if end < 0 else (text[1:end], end + 1)
+def attach(packet: Packet, attachments: Sequence[bytes]) -> None:
+    """Put the attachments of a binary packet where their placeholders are.
+
+    Raises:
+        ProtocolError: a placeholder for an attachment that was not announced.
+    """
+    # A list of what is still to be looked at, not recursion: the client decides how deep it goes.
+    containers: list[Any] = [packet.data]
+    while containers:
+        container = containers.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for place, value in list(items):
+            if isinstance(value, dict) and value.get("_placeholder") is True:
+                container[place] = _numbered(attachments, value.get("num"))
+            elif isinstance(value, dict | list):
+                containers.append(value)
 
 
-def _ack_id(text: str, start: int) -> tuple[int | None, int]:
+def _numbered(attachments: Sequence[bytes], number: object) -> bytes:
+    # JSON's true is an int in Python.
+    if type(number) is not int or not 0 <= number < len(attachments):
+        raise ProtocolError("a placeholder for an attachment that was not announced")
+    return attachments[number]
+
+
+def _attachments(text: str) -> tuple[int, int]:
+    count, end = _number(text, 1, "number of attachments")
+    if count is None or text[end : end + 1] != "-":
+        raise ProtocolError("a binary packet must say how many attachments it has")
+    if count > MAX_ATTACHMENTS:
+        raise ProtocolError("too many attachments")
+    return count, end + 1
+
+
+def _namespace(text: str, start: int) -> tuple[str, int]:
+    if text[start : start + 1] != "/":
+        return "/", start
+    end = text.find(",", start)
+    return (text[start:], len(text)) if end < 0 else (text[start:end], end + 1)
+
+
+def _number(text: str, start: int, what: str) -> tuple[int | None, int]:
+    """The digits from `start` on, if there are any, and where they end."""
     end = start
     while end < len(text) and "0" <= text[end] <= "9":
         end += 1
     if end - start > ACK_ID_DIGITS:
-        raise ProtocolError("ack id too long")
+        raise ProtocolError(f"{what} too long")
     return (int(text[start:end]), end) if end > start else (None, start)
 
 
@@ -89,16 +135,17 @@ def _is_event(packet: Packet) -> bool:
     )
 
 
+def _is_ack(packet: Packet) -> bool:
+    return packet.id is not None and isinstance(packet.data, list)
+
+
 _VALID: dict[int, Callable[[Packet], bool]] = {
     CONNECT: lambda packet: packet.data is None or isinstance(packet.data, dict),
     DISCONNECT: lambda packet: packet.data is None,
     EVENT: _is_event,
-    ACK: lambda packet: packet.id is not None and isinstance(packet.data, list),
-}
-_REFUSED = {
-    CONNECT_ERROR: "only a server sends CONNECT_ERROR",
-    BINARY_EVENT: "binary packets are not accepted",
-    BINARY_ACK: "binary packets are not accepted",
+    ACK: _is_ack,
+    BINARY_EVENT: _is_event,
+    BINARY_ACK: _is_ack,
 }
 
 
@@ -120,6 +167,11 @@ def ack_packet(ack_id: int, *data: object) -> str:
 def connect_packet(sid: str) -> str:
     """CONNECT, the server's yes."""
     return f'{CONNECT}{{"sid":"{sid}"}}'
+
+
+def disconnect_packet() -> str:
+    """DISCONNECT: the server ends it, for good. A client that gets this does not come back by itself."""
+    return f"{DISCONNECT}"
 
 
 def connect_error_packet(message: str, data: object = None, *, namespace: str = "/") -> str:

@@ -1,25 +1,50 @@
-"""The HTTP side of the server: health, and an honest answer to who asks for a transport that is not offered."""
+"""What this server is over HTTP, as one ASGI application: health, `/socket.io/`, and the headers that all of it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Route, WebSocketRoute
+
+from insforge_realtime.web.asgi import WebSocketEndpoint
+from insforge_realtime.web.doorway import PATH, Doorway
+from insforge_realtime.web.polling import PollingEndpoint
+from insforge_realtime.web.proxies import ForwardedHeaders
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+GZIP_BYTES = 1024
+"""Answers that are smaller are not worth compressing."""
+GZIP_LEVEL = 4
+"""Little less dense than 9, at a fraction of the time, which is the event loop's."""
 
 Health = Callable[[], dict[str, Any]]
 """Tells how the feed does: `state`, `reason`, `lagMs` and counts. Live means state `live`."""
 
 
-def make_api(version: str, health: Health) -> FastAPI:
-    """The HTTP application.
+def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
+    """The ASGI application, without lifespan.
 
     Args:
         version: of this package.
         health: asked at every request.
+        doorway: what all connections share.
     """
-    api = FastAPI(title="InsForge Realtime", version=version, docs_url=None, redoc_url=None, openapi_url=None)
+    config = doorway.config
+    api = FastAPI(
+        title="InsForge Realtime",
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        root_path=config.root_path,
+    )
 
     @api.get("/api/health")
     async def get_health() -> JSONResponse:
@@ -29,9 +54,13 @@ def make_api(version: str, health: Health) -> FastAPI:
         body = {"status": "ok" if live else "unavailable", "version": version, "feed": feed}
         return JSONResponse(body, 200 if live else 503)
 
-    @api.api_route("/socket.io/", methods=["GET", "POST"])
-    async def other_transport() -> JSONResponse:
-        """Engine.IO's code for a transport that this server does not have."""
-        return JSONResponse({"code": 0, "message": "Transport unknown: this server speaks WebSocket"}, 400)
+    polling, websocket = GZipMiddleware(PollingEndpoint(doorway), GZIP_BYTES, GZIP_LEVEL), WebSocketEndpoint(doorway)
+    for path in (PATH, PATH.rstrip("/")):
+        api.router.routes += [Route(path, polling), WebSocketRoute(path, websocket)]
 
-    return api
+    # A web page's credentials (cookies, for a proxy's sticky sessions) need its origin by name: "*" would not do.
+    origins = {"allow_origin_regex": ".*"} if "*" in config.cors_origins else {"allow_origins": config.cors_origins}
+    cors = CORSMiddleware(
+        api, **origins, allow_methods=["GET", "POST"], allow_headers=["*"], allow_credentials=True, max_age=86400
+    )
+    return ForwardedHeaders(cors, doorway.trusted)

@@ -1,31 +1,113 @@
 """What all connections of this server share, and whether one more may come in.
 
-What lives here: the limits, the sums, and the refusals of a handshake. What one connection does is in websocket.py.
+What lives here: the limits, the sums, and the refusals of a request to `/socket.io/`, whichever door it came through. What
+one connection does is in connection.py and in its carrier's file.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import orjson
+import structlog
+from starlette.responses import Response
 
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
 from insforge_realtime.protocol import engineio
 from insforge_realtime.protocol.session import Timing
+from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
 from insforge_realtime.web.wheel import Wheel
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from websockets.http11 import Request
+    from starlette.types import Scope
 
+    from insforge_realtime.web.connection import Connection
+    from insforge_realtime.web.polling import Polling
+
+PATH = "/socket.io/"
 ENVELOPE_BYTES = 64 * 1024
 """How much larger than its payload a frame may be, so that a payload a little over the limit gets an answer."""
+UNLIMITED = 2**31 - 1
+"""What the open packet says where nothing is limited: every client can read it as a number."""
+
+log = structlog.get_logger("insforge_realtime.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to `/socket.io/`.
+
+    Args:
+        method: of HTTP.
+        query: the query's values, by name.
+        origin: of the web page that asks, if one does.
+        websocket: whether it is a WebSocket handshake.
+        address: the client's.
+    """
+
+    method: str
+    query: dict[str, list[str]]
+    origin: str | None
+    websocket: bool
+    address: str
+
+    @classmethod
+    def of(cls, scope: Scope) -> Asked:
+        """What an ASGI scope asks for."""
+        client = scope.get("client")
+        return cls(
+            scope.get("method", "GET"),
+            parse_qs(scope["query_string"].decode("latin-1")),
+            origin_of(header_values(scope, b"origin")),
+            scope["type"] == "websocket",
+            client[0] if client else UNKNOWN,
+        )
+
+    @property
+    def sid(self) -> str | None:
+        """The session that it belongs to; None for a handshake."""
+        return self.query["sid"][0] if "sid" in self.query else None
+
+
+def origin_of(headers: list[str]) -> str | None:
+    """The origin that a request's headers name. Several of them are nobody's origin."""
+    return ", ".join(headers) if headers else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused: an HTTP status, a code of the Engine.IO protocol, and words for people."""
+
+    status: HTTPStatus
+    code: int
+    message: str
+
+    @property
+    def body(self) -> str:
+        """JSON, as the protocol has it."""
+        return orjson.dumps({"code": self.code, "message": self.message}).decode()
+
+    def response(self) -> Response:
+        """The refusal as an HTTP answer."""
+        return Response(self.body, self.status, media_type="application/json")
+
+
+UNKNOWN_TRANSPORT = Refusal(HTTPStatus.BAD_REQUEST, 0, "Transport unknown")
+UNKNOWN_SESSION = Refusal(HTTPStatus.BAD_REQUEST, 1, "Session ID unknown")
+BAD_METHOD = Refusal(HTTPStatus.BAD_REQUEST, 2, "Bad handshake method")
+BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, 3, "Bad request")
+WRONG_ORIGIN = Refusal(HTTPStatus.FORBIDDEN, 4, "Origin not allowed")
+FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 4, "Too many connections, try again later")
+WRONG_VERSION = Refusal(HTTPStatus.BAD_REQUEST, 5, "Unsupported protocol version")
+TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "Payload too large")
 
 
 class Doorway:
@@ -43,15 +125,24 @@ class Doorway:
         self.commands = commands
         self.congestion = congestion
         self.wheel = wheel
+        self.paths = {prefix + path for prefix in ("", config.root_path) for path in (PATH, PATH.rstrip("/"))}
+        """Where this server is found, whether a proxy leaves its prefix on the path or takes it off."""
+        self.trusted = TrustedProxies(config.trusted_proxies)
         self.timing = Timing(config.ping_interval, config.ping_timeout, config.connect_timeout)
-        self.connections: set[object] = set()
+        self.connections: set[Connection] = set()
+        self.polls: dict[str, Polling] = {}
+        """The sessions that began by polling, by their id; also those that have changed to a WebSocket since."""
         self.slow_consumers = 0
         """How many connections were cut off because they read too slowly."""
         self.closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         limit = config.max_payload_bytes
+        self.max_payload = limit or UNLIMITED
         self.max_message_bytes = limit + ENVELOPE_BYTES if limit else None
+        """Of one message over a WebSocket, or of the attachments of one."""
         self.high_water = max(config.max_buffered_bytes // 4, 1) if config.max_buffered_bytes else 1024 * 1024
+        self.upgrades: list[str] = [transport for transport in config.transports if transport == "websocket"]
+        """What a client that polls may change to."""
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something to its end, and keep a reference until then: the event loop has only a weak one."""
@@ -59,26 +150,49 @@ class Doorway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def refusal(self, request: Request) -> tuple[HTTPStatus, str] | None:
-        """Why a handshake is refused, with the codes of the Engine.IO protocol; or None."""
-        asked = parse_qs(request.path.partition("?")[2])
-        if asked.get("EIO") != [engineio.REVISION]:
-            return HTTPStatus.BAD_REQUEST, _error(5, "Unsupported protocol version")
-        if asked.get("transport") != ["websocket"]:
-            return HTTPStatus.BAD_REQUEST, _error(0, "Transport unknown")
-        if "sid" in asked:
-            return HTTPStatus.BAD_REQUEST, _error(1, "Session ID unknown")
-        if not self.config.allows_origin(request.headers.get("Origin")):
-            return HTTPStatus.FORBIDDEN, _error(4, "Origin not allowed")
-        if self.closing or self._is_full:
-            return HTTPStatus.SERVICE_UNAVAILABLE, _error(4, "Too many connections, try again later")
-        return None
+    def forget(self, connection: Connection) -> None:
+        """Its transport is gone."""
+        self.connections.discard(connection)
+        self.polls.pop(connection.sid, None)
 
-    @property
-    def _is_full(self) -> bool:
+    def shut(self) -> None:
+        """Let nobody in any more, and send home whoever is here: they will come back to another server, or to the next."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.close(1012, "server restarts")
+
+    def disconnect(self, user_id: str) -> int:
+        """End all connections of a user, for good. How many they were."""
+        theirs = [connection for connection in self.connections if connection.subject == user_id]
+        for connection in theirs:
+            connection.disconnect()
+        return len(theirs)
+
+    def refusal(self, asked: Asked) -> Refusal | None:
+        """Why a request is refused; or None."""
+        refusal = self._wrong(asked) or (self._wrong_session(asked) if asked.sid else self._wrong_handshake(asked))
+        if refusal is not None:
+            log.info("handshake refused", status=int(refusal.status), body=refusal.body, address=asked.address)
+        return refusal
+
+    def _wrong(self, asked: Asked) -> Refusal | None:
+        transport = asked.query.get("transport", [])
+        if asked.query.get("EIO") != [engineio.REVISION]:
+            return WRONG_VERSION
+        if len(transport) != 1 or transport[0] not in self.config.transports:
+            return UNKNOWN_TRANSPORT
+        if (transport == ["websocket"]) != asked.websocket:
+            return BAD_REQUEST
+        return None if self.config.allows_origin(asked.origin) else WRONG_ORIGIN
+
+    def _wrong_session(self, asked: Asked) -> Refusal | None:
+        polling = self.polls.get(asked.sid or "")
+        if polling is None:
+            return UNKNOWN_SESSION
+        return BAD_REQUEST if polling.handed_over and not asked.websocket else None
+
+    def _wrong_handshake(self, asked: Asked) -> Refusal | None:
+        if asked.method != "GET":
+            return BAD_METHOD
         limit = self.config.max_connections
-        return bool(limit) and len(self.connections) > limit
-
-
-def _error(code: int, message: str) -> str:
-    return orjson.dumps({"code": code, "message": message}).decode()
+        return FULL if self.closing or (limit and len(self.connections) >= limit) else None

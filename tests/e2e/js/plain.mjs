@@ -21,13 +21,10 @@ print('unsubscribed', await ask('realtime:unsubscribe', { channel: room }))
 print('unknown', await ask('realtime:nonsense', { channel: room }))
 socket.disconnect()
 
-// What it does by itself: HTTP long-polling first, which this server does not speak.
-const polling = io(url, { auth: { token }, reconnection: false })
-const outcome = await new Promise((resolve) => {
-  polling.on('connect', () => resolve({ transport: polling.io.engine.transport.name }))
-  polling.on('connect_error', (error) =>
-    resolve({ message: error.message, status: error.description, body: error.context?.responseText })
-  )
-})
-print('polling', outcome)
-polling.disconnect()
+// What it does by itself: HTTP long-polling first, and then the upgrade.
+const byItself = io(url, { auth: { token }, reconnection: false })
+await new Promise((resolve, reject) => byItself.on('connect', resolve).on('connect_error', reject))
+const { engine } = byItself.io
+if (engine.transport.name !== 'websocket') await new Promise((resolve) => engine.once('upgrade', resolve))
+print('default', engine.transport.name)
+byItself.disconnect()

@@ -248,6 +248,33 @@ BEGIN
 END
 $$;
 
+-- Publish lists of messages as the system: $1 says how long each list is, the others have all their messages one after
+-- the other. For each list: {"ids": […]}, null where no enabled channel matches, or {"state", "message"} of what it raised.
+-- A list is published as a whole or not at all, and one that fails costs no other its messages.
+CREATE OR REPLACE FUNCTION realtime.publish_lists(p_sizes int[], p_channels text[], p_events text[], p_payloads text[])
+RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_verdicts text[] := '{}';
+    v_ids uuid[];
+    v_size int;
+    v_before int := 0;
+BEGIN
+    FOREACH v_size IN ARRAY p_sizes LOOP
+        BEGIN
+            v_ids := '{}';
+            FOR i IN v_before + 1 .. v_before + v_size LOOP
+                v_ids := v_ids || realtime.publish(p_channels[i], p_events[i], p_payloads[i]::jsonb);
+            END LOOP;
+            v_verdicts := v_verdicts || json_build_object('ids', v_ids)::text;
+        EXCEPTION WHEN OTHERS THEN
+            v_verdicts := v_verdicts || json_build_object('state', SQLSTATE, 'message', SQLERRM)::text;
+        END;
+        v_before := v_before + v_size;
+    END LOOP;
+    RETURN v_verdicts;
+END
+$$;
+
 -- PUBLIC may execute a new function by default, and an adopted database may have granted more, by name or by ALTER DEFAULT
 -- PRIVILEGES. Only channel_name() is for everyone: policies call it.
 REVOKE ALL ON FUNCTION
@@ -255,6 +282,7 @@ REVOKE ALL ON FUNCTION
     realtime.stamp_message(), realtime.ring(), realtime.event_text(realtime.messages),
     realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),
     realtime.insert_as(text, text, text, text, text, jsonb),
-    realtime.publish_as(text[], text[], text[], text[], text[])
+    realtime.publish_as(text[], text[], text[], text[], text[]),
+    realtime.publish_lists(int[], text[], text[], text[])
 FROM PUBLIC, anon, authenticated;
 GRANT EXECUTE ON FUNCTION realtime.channel_name() TO anon, authenticated, project_admin;

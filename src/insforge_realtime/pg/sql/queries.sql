@@ -72,6 +72,10 @@ SELECT realtime.check_subscribe($1::text[], $2::text[], $3::text[]);
 -- Insert many clients' messages, each under the INSERT policies of its own role.
 SELECT realtime.publish_as($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]);
 
+-- name: publish_lists
+-- Publish lists of messages as the system, each as a whole or not at all.
+SELECT realtime.publish_lists($1::int[], $2::text[], $3::text[], $4::text[]);
+
 -- name: plan_counts_by_index
 -- For the session of the counters: thousands of rows of a large table, each found by its seq, whatever the statistics say.
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;

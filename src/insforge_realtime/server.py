@@ -1,0 +1,122 @@
+"""`insforge-realtime serve`: the application behind uvicorn, with the fast door, for as long as nobody sends SIGTERM.
+
+What lives here: the listening socket, TLS, signals, the order of the shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+import uvicorn
+
+from insforge_realtime import __version__
+from insforge_realtime.app import Application
+from insforge_realtime.config import Config
+from insforge_realtime.errors import ConfigError
+from insforge_realtime.web.http import http_class
+from insforge_realtime.web.websocket import websocket_class
+
+GRACEFUL_SECONDS = 4
+"""How long a shutdown waits for sockets to close before it cuts them."""
+KEEP_ALIVE_SECONDS = 75
+"""How long an HTTP connection may be idle. Longer than the longest poll: closing one just when the client posts on it
+costs that client its session."""
+
+log = structlog.get_logger("insforge_realtime")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its signal handlers: it would end the process by the signal, and we want exit status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until SIGTERM or SIGINT, then close in good order.
+
+    Args:
+        config: complete.
+        ready: called with the server's URL once it accepts connections.
+
+    Raises:
+        ConfigError: the address cannot be listened on, or the certificate cannot be used.
+    """
+    tls = tls_context(config)
+    application = Application(config)
+    listener = _listen(config)
+    host, port = listener.getsockname()[:2]
+    server = _Server(
+        uvicorn.Config(
+            application.asgi,
+            http=http_class(application.wheel),
+            ws=websocket_class(lambda: application.doorway),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # ours, in web/proxies.py, are the fast door's, too
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
+        )
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, server, application)
+    async with application.running():
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        shown = f"[{host}]" if ":" in host else host
+        log.info("serving", address=f"{shown}:{port}", version=__version__, tls=tls is not None)
+        local = "127.0.0.1" if host in ("0.0.0.0", "::") else shown  # noqa: S104
+        ready(f"{'http' if tls is None else 'https'}://{local}:{port}{config.root_path}")
+        await serving
+    log.info("stopped")
+
+
+def _stop(server: uvicorn.Server, application: Application) -> None:
+    """A second signal does not wait any more."""
+    log.info("shutting down")
+    application.doorway.shut()
+    server.force_exit = server.should_exit
+    server.should_exit = True
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    """What to speak TLS with; None where no certificate is configured.
+
+    Raises:
+        ConfigError: a file cannot be read, is no PEM, is encrypted, or the two do not belong together.
+    """
+    if config.ssl_certfile is None:
+        if config.ssl_keyfile is not None:
+            raise ConfigError("REALTIME_SSL_KEYFILE: is set, but REALTIME_SSL_CERTFILE is not")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # The password is for OpenSSL, which would otherwise ask the terminal for that of an encrypted key.
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password="")
+    except OSError as error:  # ssl.SSLError is one, too
+        files = " and ".join(str(file) for file in (config.ssl_certfile, config.ssl_keyfile) if file is not None)
+        raise ConfigError(f"the certificate cannot be used ({files}): {error.strerror or error}") from error
+    return context
+
+
+def _listen(config: Config) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        # Python appends what it attempted, which we have just said.
+        reason = str(error.strerror or error).partition(" (while")[0]
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error

@@ -1,0 +1,179 @@
+"""A WebSocket of any ASGI server: the carrier where the fast door (websocket.py) cannot be plugged in.
+
+It behaves as the fast door does, and costs more: two tasks for each connection, and a call into the server for each message.
+A message reaches us when the server has read it whole, so the server's own limit on its size is what protects memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
+from insforge_realtime.web.backlog import Backlog
+from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
+from insforge_realtime.web.doorway import Asked
+from insforge_realtime.web.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Receive, Scope, Send
+
+    from insforge_realtime.hub import Batch
+    from insforge_realtime.web.doorway import Doorway, Refusal
+
+
+class WebSocketEndpoint:
+    """The ASGI application behind `/socket.io/`, for WebSockets.
+
+    Args:
+        doorway: what all connections share.
+    """
+
+    def __init__(self, doorway: Doorway) -> None:
+        self._doorway = doorway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Asked.of(scope)
+        await receive()
+        refusal = self._doorway.refusal(asked)
+        if refusal is not None:
+            await _refuse(scope, send, refusal)
+            return
+        await send({"type": "websocket.accept"})
+        await AsgiWebSocket(self._doorway, receive, send).serve(asked)
+
+
+async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
+    """With the status and the reason, where the server can say more than 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "websocket.http.response.start", "status": int(refusal.status), "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": refusal.body.encode()})
+
+
+class AsgiWebSocket:
+    """One WebSocket; a carrier.
+
+    Args:
+        doorway: what all connections share.
+        receive, send: the server's.
+    """
+
+    def __init__(self, doorway: Doorway, receive: Receive, send: Send) -> None:
+        self._doorway = doorway
+        self._asgi_receive = receive
+        self._asgi_send = send
+        self._backlog = Backlog(doorway)
+        self._more = asyncio.Event()
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._cut = asyncio.get_running_loop().create_future()
+        self._goodbye: tuple[int, str] | None = None
+        self._cut_at: float | None = None
+        self._receiver: Receiver
+
+    async def serve(self, asked: Asked) -> None:
+        """Carry packets until either side hangs up."""
+        self._begin(asked)
+        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
+        try:
+            await asyncio.wait((*tasks, self._cut), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._backlog.clear()
+            self._receiver.lost()
+
+    def _begin(self, asked: Asked) -> None:
+        if asked.sid is None:
+            connection = Connection(self._doorway, self, asked.address)
+            self._receiver = connection
+            self.send(connection.open_packet([]))
+        else:
+            self._cut_after(UPGRADE_SECONDS)
+            self._receiver = probe = Probe(self._doorway.polls[asked.sid], self)
+            probe.begin()
+
+    async def _read(self) -> None:
+        limit = self._doorway.max_message_bytes
+        while (message := await self._asgi_receive())["type"] == "websocket.receive":
+            packet = message.get("text")
+            packet = message["bytes"] if packet is None else packet
+            if self._goodbye is not None:
+                continue
+            if limit is not None and len(packet) > limit:
+                self._receiver.too_large()
+            else:
+                self._receiver.receive(packet)
+            await self._readable.wait()
+
+    async def _write(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            for packet in self._packets():
+                await self._asgi_send({"type": "websocket.send", "text": packet})
+            if self._goodbye is not None:
+                code, reason = self._goodbye
+                await self._asgi_send({"type": "websocket.close", "code": code, "reason": reason})
+                return
+
+    def _packets(self) -> Iterable[str]:
+        """One at a time: what has not been sent counts as waiting."""
+        while taken := self._backlog.take(0):
+            yield taken[0]
+
+    # Carrier
+
+    def deliver(self, batch: Batch) -> None:
+        """Queue events."""
+        self._add(batch.packets, batch.size)
+
+    def send(self, packet: str) -> None:
+        self._add((packet,), len(packet))
+
+    def hold(self, held: bool) -> None:
+        if held:
+            self._readable.clear()
+        else:
+            self._readable.set()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._goodbye is None:
+            self._goodbye = code, reason
+            self._readable.set()
+            self._more.set()
+            self._cut_after(SHUTDOWN_SECONDS if self._doorway.closing else CLOSE_SECONDS)
+
+    def cut(self) -> None:
+        if not self._cut.done():
+            self._cut.set_result(None)
+
+    def carry(self, receiver: Receiver) -> None:
+        """The upgrade is done."""
+        self._receiver = receiver
+        self._cut_at = None
+
+    def _add(self, packets: Iterable[str], size: int) -> None:
+        if self._goodbye is not None or self._cut.done():
+            return
+        self._more.set()
+        if not self._backlog.add(packets, size):
+            self._receiver.too_slow()
+
+    # Deadlines
+
+    def _cut_after(self, seconds: float) -> None:
+        self._cut_at = asyncio.get_running_loop().time() + seconds
+        self._doorway.wheel.schedule(self, self._cut_at)
+
+    def tick(self, now: float) -> float | None:
+        """The wheel calls this."""
+        if self._cut_at is not None and now >= self._cut_at:
+            self.cut()
+        return None

@@ -1,0 +1,66 @@
+"""Packets that wait for a transport that does not take them at once: long-polling between two polls, ASGI's `send`.
+
+(The fast door has none: its packets wait in the buffer of the socket.) Full and over the limit mean here what they mean
+there: a full sink asks for a moment to drain, and one that is over the limit is a slow consumer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from insforge_realtime.web.doorway import Doorway
+
+
+class Backlog:
+    """The unsent packets of one connection, in order.
+
+    Args:
+        doorway: has the limits, and hears when it is full.
+    """
+
+    __slots__ = ("_doorway", "_full", "_packets", "_size")
+
+    def __init__(self, doorway: Doorway) -> None:
+        self._doorway = doorway
+        self._packets: deque[str] = deque()
+        self._size = 0
+        self._full = False
+
+    def __bool__(self) -> bool:
+        return bool(self._packets)
+
+    def add(self, packets: Iterable[str], size: int) -> bool:
+        """Append packets of this many characters in all. False when there are too many now."""
+        self._packets.extend(packets)
+        self._size += size
+        if not self._full and self._size > self._doorway.high_water:
+            self._full = True
+            self._doorway.congestion.filled(self)
+        limit = self._doorway.config.max_buffered_bytes
+        return not limit or self._size <= limit
+
+    def take(self, size: float) -> list[str]:
+        """Take out the first ones, up to this many characters, but at least one if there is one."""
+        taken: list[str] = []
+        while self._packets and (not taken or len(self._packets[0]) <= size):
+            packet = self._packets.popleft()
+            size -= len(packet)
+            self._size -= len(packet)
+            taken.append(packet)
+        if self._full and self._size <= self._doorway.high_water // 4:
+            self._drained()
+        return taken
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._packets.clear()
+        self._size = 0
+        self._drained()
+
+    def _drained(self) -> None:
+        self._full = False
+        self._doorway.congestion.drained(self)

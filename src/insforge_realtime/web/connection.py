@@ -1,0 +1,316 @@
+"""One client's connection, from its handshake to its end, whichever transport carries it, and while that changes.
+
+    a carrier → receive → protocol/session.py → commands.py
+    hub, acks, errors → the carrier
+
+A *carrier* is what brings packets to and fro: a WebSocket of the fast door (websocket.py), a WebSocket of any ASGI server
+(asgi.py), or HTTP long-polling (polling.py). What lives here is what they have in common: who the client is, the deadlines,
+the end. What does not: bytes, frames, HTTP.
+
+Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
+message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has no codes: there it is a close packet.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from insforge_realtime.errors import InternalError, PayloadTooLarge, ProtocolError, RequestError
+from insforge_realtime.protocol import engineio, socketio
+from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from insforge_realtime.commands import Client
+    from insforge_realtime.hub import Batch
+    from insforge_realtime.web.doorway import Doorway
+
+CLOSED_BY_CLIENT = 1000
+CLOSE_SECONDS = 5.0
+SHUTDOWN_SECONDS = 1.0
+"""How long a client has to take our last words; less when this server shuts down."""
+
+log = structlog.get_logger("insforge_realtime.web")
+
+
+class Carrier(Protocol):
+    """What a connection needs of the transport that carries it. No verb waits, and none raises."""
+
+    def deliver(self, batch: Batch) -> None:
+        """Write events that many clients share, or call `too_slow`."""
+
+    def send(self, packet: str) -> None:
+        """Write one packet, likewise."""
+
+    def hold(self, held: bool) -> None:
+        """Stop reading, or go on."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye once everything that was sent is written, within a few seconds."""
+
+    def cut(self) -> None:
+        """End now, whatever is unsent."""
+
+
+class Receiver(Protocol):
+    """Whom a WebSocket hands its packets to: a `Connection`, or a `Probe` (probe.py)."""
+
+    def receive(self, packet: engineio.Packet) -> None:
+        """A packet came."""
+
+    def fail(self, code: int, reason: str) -> None:
+        """The client broke a protocol: close."""
+
+    def too_large(self) -> None:
+        """The client sent what is too large even to be read: close."""
+
+    def too_slow(self) -> None:
+        """The client leaves too much unread: cut."""
+
+    def end(self) -> None:
+        """Nothing more comes: the client said goodbye."""
+
+    def lost(self) -> None:
+        """The WebSocket is gone."""
+
+
+class Connection:
+    """One client; a `commands.Connection`, and the `Sink` that is in its rooms.
+
+    Args:
+        doorway: what all connections share.
+        carrier: the transport.
+        address: the client's, for the log.
+    """
+
+    __slots__ = (
+        "_carrier", "_client", "_doorway", "_due", "_session", "address", "deliver", "sid",
+    )  # fmt: skip
+
+    deliver: Callable[[Batch], None]
+    """The carrier's own. Not a method: this is the hottest call of the server, and one call less of it is worth a slot."""
+
+    def __init__(self, doorway: Doorway, carrier: Carrier, address: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self.sid = secrets.token_urlsafe(15)
+        self.address = address
+        self._doorway = doorway
+        self._session: Session | None = Session(doorway.timing, now, doorway.max_message_bytes or inf)
+        self._client: Client | None = None
+        self._due = float("inf")
+        self._carry(carrier)
+        doorway.connections.add(self)
+        self._arm(self._session.deadline)
+
+    def _carry(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self.deliver = carrier.deliver
+
+    def open_packet(self, upgrades: list[str]) -> str:
+        """What the server says first."""
+        config = self._doorway.config
+        return engineio.open_packet(
+            self.sid,
+            upgrades=upgrades,
+            ping_interval=config.ping_interval,
+            ping_timeout=config.ping_timeout,
+            max_payload=self._doorway.max_payload,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is received any more."""
+        return self._session is None
+
+    @property
+    def subject(self) -> str | None:
+        """The user whose client this is."""
+        return None if self._client is None else self._client.identity.subject
+
+    # Receiver
+
+    def receive(self, packet: engineio.Packet) -> None:
+        """Take in one packet."""
+        if self._session is None:
+            return
+        try:
+            self._session.receive(packet, asyncio.get_running_loop().time())
+        except ProtocolError as error:
+            self.fail(1002, str(error))
+        else:
+            self._after_session()
+
+    def fail(self, code: int, reason: str) -> None:
+        """The client broke a protocol: say so in the log, and close."""
+        if self._session is None:
+            return
+        log.info("connection closed", sid=self._socket_id, code=code, reason=reason, address=self.address)
+        self.close(code, reason)
+
+    def lost(self) -> None:
+        """The carrier is gone, and so is the client."""
+        self.end()
+        self._doorway.forget(self)
+
+    def too_large(self) -> None:
+        """A message was so far over the limit that it was not even read."""
+        if self._client is not None:
+            self.emit("realtime:error", PayloadTooLarge("The message is too large").as_dict())
+        self.fail(1009, "message too big")
+
+    def too_slow(self) -> None:
+        """More is waiting for the client than it may leave unread."""
+        self._doorway.slow_consumers += 1
+        limit = self._doorway.config.max_buffered_bytes
+        log.warning("slow consumer closed", sid=self._socket_id, limit=limit, address=self.address)
+        self._carrier.cut()
+
+    # The session
+
+    def _after_session(self) -> None:
+        assert self._session is not None
+        for packet in self._session.data_to_send():
+            self._carrier.send(packet)
+        for event in self._session.events():
+            if isinstance(event, Emit) and self._client is not None:
+                self._doorway.commands.handle(self._client, event.name, event.data, event.ack_id)
+            elif isinstance(event, Connect):
+                self._doorway.start(self._hello(event.auth))
+            elif isinstance(event, Disconnect):
+                self._goodbye()
+                self._arm(self._session.deadline)
+        if self._session is not None and self._session.state == CLOSED:
+            self.close(CLOSED_BY_CLIENT, "closed by the client")
+
+    async def _hello(self, auth: object) -> None:
+        session = self._session
+        assert session is not None
+        try:
+            client = await self._doorway.commands.hello(self, auth)
+        except RequestError as error:
+            self._refuse(session, error)
+            return
+        except Exception:
+            log.exception("connect failed")
+            self._refuse(session, InternalError())
+            return
+        if self._session is not session:
+            self._doorway.commands.goodbye(client)
+            return
+        self._client = client
+        session.accept(client.sid)
+        self._after_session()
+        self._arm(self._deadline(session))
+
+    def _refuse(self, session: Session, error: RequestError) -> None:
+        log.info("connect refused", code=error.code, reason=error.message, address=self.address)
+        if self._session is session:
+            session.refuse(error.message, error.code, asyncio.get_running_loop().time())
+            self._after_session()
+            self._arm(session.deadline)
+
+    # Deadlines
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due; the wheel calls this."""
+        if now < self._due:
+            return None  # the deadline has moved since; the wheel has it, too
+        self._due = float("inf")
+        deadline = self._on_deadline(now)
+        self._due = deadline or self._due
+        return deadline
+
+    def _on_deadline(self, now: float) -> float | None:
+        session, client = self._session, self._client
+        if session is None:
+            return None
+        if client is not None and _has_expired(client):
+            self._doorway.commands.expire(client)
+            return None
+        if client is not None and client.held:
+            return now + 1.0  # its pongs are behind the commands that we have stopped reading
+        try:
+            session.tick(now)
+        except ProtocolError as error:
+            self.fail(1002, str(error))
+            return None
+        self._after_session()
+        return self._deadline(session)
+
+    def _deadline(self, session: Session) -> float:
+        """The session's, or the end of the client's token, which is on another clock."""
+        if self._client is None or self._client.identity.expires_at is None:
+            return session.deadline
+        expires_in = self._client.identity.expires_at - time.time()
+        return min(session.deadline, asyncio.get_running_loop().time() + expires_in)
+
+    def _arm(self, deadline: float) -> None:
+        if deadline < self._due:
+            self._due = deadline
+            self._doorway.wheel.schedule(self, deadline)
+
+    # commands.Connection
+
+    def emit(self, name: str, data: object) -> None:
+        self._carrier.send(engineio.MESSAGE + socketio.event_packet(socketio.event(name, data)))
+
+    def acknowledge(self, ack_id: int, data: object) -> None:
+        self._carrier.send(engineio.MESSAGE + socketio.ack_packet(ack_id, data))
+
+    def hold(self, held: bool) -> None:
+        self._carrier.hold(held)
+
+    def close(self, code: int, reason: str) -> None:
+        """End in a way that makes the client come back."""
+        if self._session is not None:
+            self._carrier.close(code, reason)
+            self.end()
+
+    def disconnect(self) -> None:
+        """End in a way that makes the client stay away, until its user connects it again."""
+        if self._session is not None:
+            self._session.disconnect()
+            for packet in self._session.data_to_send():
+                self._carrier.send(packet)
+            self.close(CLOSED_BY_CLIENT, "disconnected")
+
+    def carry_on(self, carrier: Carrier, unsent: Iterable[str]) -> None:
+        """Change the transport.
+
+        Args:
+            carrier: the new one.
+            unsent: the packets that the old one has not written.
+        """
+        self._carry(carrier)
+        for packet in unsent:
+            carrier.send(packet)
+        if self._client is not None and self._client.held:
+            carrier.hold(True)
+
+    # The end
+
+    def end(self) -> None:
+        """From here on nothing is received; the carrier may still be sending what it has."""
+        self._session = None
+        self._goodbye()
+
+    def _goodbye(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            self._doorway.commands.goodbye(client)
+
+    @property
+    def _socket_id(self) -> str | None:
+        return None if self._client is None else self._client.sid
+
+
+def _has_expired(client: Client) -> bool:
+    expires_at = client.identity.expires_at
+    return expires_at is not None and expires_at < time.time()

@@ -1,0 +1,283 @@
+"""HTTP long-polling: the carrier of clients that cannot use a WebSocket, or not yet.
+
+    GET  without sid   a handshake: a new session, and its open packet
+    GET  with sid      waits until there are packets, and answers with all of them
+    POST with sid      brings packets
+
+One GET and one POST at a time for each session: a second one closes it, because nobody could tell the order of the packets.
+A body is not read further than `maxPayload`. What waits between two polls counts against the same limit as what a
+WebSocket leaves unread.
+
+The upgrade. Once a WebSocket has been probed, polls that find nothing are answered with a noop, so that the client
+comes to rest; what it has sent and got until then went over HTTP. On the client's `5` the rest goes to the WebSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from insforge_realtime.errors import PayloadTooLarge, ProtocolError
+from insforge_realtime.protocol import engineio
+from insforge_realtime.web.backlog import Backlog
+from insforge_realtime.web.connection import CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
+from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Receive, Scope, Send
+
+    from insforge_realtime.hub import Batch
+    from insforge_realtime.web.doorway import Doorway
+    from insforge_realtime.web.probe import Probe
+
+ANSWER_CHARS = 256 * 1024
+"""About how much one poll is answered with. What is left is the next poll's, which comes at once."""
+NOOP_SECONDS = 0.1
+"""How long a poll waits for packets while a WebSocket is being probed. Not 0: a client would poll without a pause."""
+TEXT = "text/plain; charset=UTF-8"
+
+
+class Polling:
+    """The carrier of one connection.
+
+    Args:
+        doorway: what all connections share.
+        address: the client's.
+    """
+
+    __slots__ = (
+        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "connection", "handed_over", "probe",
+    )  # fmt: skip
+
+    def __init__(self, doorway: Doorway, address: str) -> None:
+        self._doorway = doorway
+        self._backlog = Backlog(doorway)
+        self._poll: asyncio.Future[None] | None = None
+        self._posting = False
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._last_word: str | None = None
+        """The packet that ends the session, once it has ended."""
+        self.handed_over = False
+        self.probe: Probe | None = None
+        self.connection = Connection(doorway, self, address)
+
+    # Carrier
+
+    def deliver(self, batch: Batch) -> None:
+        """Keep events for the next poll."""
+        self._add(batch.packets, batch.size)
+
+    def send(self, packet: str) -> None:
+        self._add((packet,), len(packet))
+
+    def hold(self, held: bool) -> None:
+        if held:
+            self._readable.clear()
+        else:
+            self._readable.set()
+
+    def close(self, code: int, reason: str) -> None:
+        """The poll that waits, or the next one, gets what is left and a close packet."""
+        self._finish(engineio.NOOP if code == CLOSED_BY_CLIENT else engineio.CLOSE)
+        self._doorway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
+
+    def cut(self) -> None:
+        self._backlog.clear()
+        self._finish(engineio.CLOSE)
+        self.connection.lost()
+
+    def tick(self, now: float) -> float | None:
+        """Nobody came for the last words."""
+        self.cut()
+        return None
+
+    # The upgrade
+
+    @property
+    def may_upgrade(self) -> bool:
+        """Whether a WebSocket may try to take over."""
+        return self.probe is None and not self.handed_over and self._last_word is None
+
+    def release(self) -> None:
+        """A WebSocket works: end the poll that waits."""
+        self._wake()
+
+    def hand_over(self) -> Iterable[str]:
+        """A WebSocket takes over: everything that is unsent."""
+        self.handed_over, self.probe = True, None
+        self._wake()
+        unsent = self._backlog.take(float("inf"))
+        self._backlog.clear()
+        return unsent
+
+    # Requests
+
+    async def poll(self) -> str:
+        """The answer to a GET.
+
+        Raises:
+            ProtocolError: another one is waiting; the session is closed.
+        """
+        if self._poll is not None:
+            self.connection.fail(1002, "two polls at a time")
+            raise ProtocolError("two polls at a time")
+        if not self._backlog and self._last_word is None:
+            await self._wait()
+        packets = self._backlog.take(ANSWER_CHARS)
+        if not self._backlog and self._last_word is not None:
+            packets.append(self._last_word)
+            self.connection.lost()
+        return engineio.encode_payload(packets or (engineio.NOOP,))
+
+    async def post(self, request: Request) -> None:
+        """Take in a body.
+
+        Raises:
+            ProtocolError: another one is being taken in, or this one is no payload; the session is closed.
+            PayloadTooLarge: it was not read to its end; the session is closed.
+        """
+        if self._posting:
+            self.connection.fail(1002, "two posts at a time")
+            raise ProtocolError("two posts at a time")
+        self._posting = True
+        try:
+            await self._take_in(await self._body(request))
+        finally:
+            self._posting = False
+
+    def left(self) -> None:
+        """The client hung up while its poll was waiting."""
+        self.connection.lost()
+        self._finish(engineio.CLOSE)
+
+    async def _wait(self) -> None:
+        self._poll = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(NOOP_SECONDS if self.probe is not None and self.probe.answered else None):
+                await self._poll
+        except TimeoutError:
+            pass
+        finally:
+            self._poll = None
+
+    async def _body(self, request: Request) -> bytes:
+        limit, body = self._doorway.max_payload, bytearray()
+        try:
+            if int(request.headers.get("content-length", 0)) > limit:
+                raise PayloadTooLarge
+            async with asyncio.timeout(self._doorway.config.ping_interval + self._doorway.config.ping_timeout):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise PayloadTooLarge
+        except PayloadTooLarge:
+            self.connection.too_large()
+            raise
+        except (ValueError, TimeoutError, ClientDisconnect) as error:
+            self.connection.fail(1002, "half a body")
+            raise ProtocolError("half a body") from error
+        return bytes(body)
+
+    async def _take_in(self, body: bytes) -> None:
+        try:
+            for packet in engineio.decode_payload(body.decode()):
+                self.connection.receive(packet)
+                await self._readable.wait()
+        except UnicodeDecodeError as error:
+            self.connection.fail(1007, "invalid UTF-8")
+            raise ProtocolError("invalid UTF-8") from error
+        except ProtocolError as error:
+            self.connection.fail(1002, str(error))
+            raise
+        if self._last_word == engineio.CLOSE:
+            raise ProtocolError("the session has ended")
+
+    def _add(self, packets: Iterable[str], size: int) -> None:
+        if self._last_word is None and not self._backlog.add(packets, size):
+            self.connection.too_slow()
+        self._wake()
+
+    def _finish(self, last_word: str) -> None:
+        if self._last_word is None:
+            self._last_word = last_word
+        self._readable.set()
+        self._wake()
+        if self.probe is not None:
+            self.probe.fail(1002, "the session has ended")
+
+    def _wake(self) -> None:
+        if self._poll is not None and not self._poll.done():
+            self._poll.set_result(None)
+
+
+class PollingEndpoint:
+    """The ASGI application behind `/socket.io/`, for HTTP.
+
+    Args:
+        doorway: what all connections share.
+    """
+
+    def __init__(self, doorway: Doorway) -> None:
+        self._doorway = doorway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        asked = Asked.of(scope)
+        refusal = self._doorway.refusal(asked)
+        if refusal is not None:
+            response: Response | None = refusal.response()
+        elif asked.sid is None:
+            response = self._handshake(asked.address)
+        elif asked.method == "GET":
+            response = await _poll(self._doorway.polls[asked.sid], receive)
+        elif asked.method == "POST":
+            response = await _post(self._doorway.polls[asked.sid], request)
+        else:
+            response = BAD_REQUEST.response()
+        if response is not None:
+            await response(scope, receive, send)
+
+    def _handshake(self, address: str) -> Response:
+        polling = Polling(self._doorway, address)
+        self._doorway.polls[polling.connection.sid] = polling
+        return _text(polling.connection.open_packet(self._doorway.upgrades))
+
+
+async def _poll(polling: Polling, receive: Receive) -> Response | None:
+    answer, gone = asyncio.ensure_future(polling.poll()), asyncio.ensure_future(_hung_up(receive))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return _text(answer.result())
+        polling.left()
+        return None
+    except ProtocolError:
+        return BAD_REQUEST.response()
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _post(polling: Polling, request: Request) -> Response:
+    try:
+        await polling.post(request)
+    except PayloadTooLarge:
+        return TOO_LARGE.response()
+    except ProtocolError:
+        return BAD_REQUEST.response()
+    return _text("ok")
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _text(body: str) -> Response:
+    return Response(body, media_type=TEXT, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,91 @@
+"""Who the client is, when a proxy stands in between: `X-Forwarded-*`, from those proxies only that the operator trusts.
+
+A request that comes from anywhere else keeps the address that its socket has, whatever its headers say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+UNKNOWN = "unknown"
+"""The address of who comes through a UNIX socket."""
+
+
+class TrustedProxies:
+    """The proxies whose word counts.
+
+    Args:
+        networks: addresses and networks.
+    """
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ip_network(network, strict=False) for network in networks]
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+    def client(self, peer: str, forwarded_for: str) -> str:
+        """The client's address.
+
+        Args:
+            peer: the address of the socket's other end.
+            forwarded_for: `X-Forwarded-For`, several of them joined with commas. Each proxy adds at the right whom it
+                heard it from, so the first from the right that is no trusted proxy is the client.
+        """
+        address = peer
+        for hop in reversed([hop.strip() for hop in forwarded_for.split(",") if hop.strip()]):
+            if address not in self:
+                break
+            address = _without_port(hop)
+        return address
+
+
+def _without_port(hop: str) -> str:
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+class ForwardedHeaders:
+    """ASGI middleware: sets `client` and `scheme` of a request to what a trusted proxy says.
+
+    Args:
+        app: what it wraps.
+        trusted: the proxies.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: TrustedProxies) -> None:
+        self._app = app
+        self._trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            peer = scope["client"][0] if scope.get("client") else UNKNOWN
+            if peer in self._trusted:
+                scope = {**scope, **self._forwarded(scope, peer)}
+        await self._app(scope, receive, send)
+
+    def _forwarded(self, scope: Scope, peer: str) -> dict[str, object]:
+        forwarded_for = ", ".join(header_values(scope, b"x-forwarded-for"))
+        forwarded: dict[str, object] = {"client": (self._trusted.client(peer, forwarded_for), 0)}
+        scheme = ", ".join(header_values(scope, b"x-forwarded-proto"))
+        if scheme in ("http", "https"):
+            forwarded["scheme"] = scheme.replace("http", "ws") if scope["type"] == "websocket" else scheme
+        return forwarded
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """What an ASGI scope has of a header."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]

@@ -185,7 +185,7 @@ def main() -> None:
 
 def _remedy(missing: ModuleNotFoundError) -> str:
     """Which half of the package is not installed."""
-    library = (missing.name or "").partition(".")[0]
+    library = (missing.name or str(missing)).partition(".")[0]
     extra = "client" if library in ("aiohttp", "engineio", "socketio") else "server"
     return f"this command needs {library}: pip install 'insforge-realtime[{extra}]'"
 

@@ -80,6 +80,27 @@ async def test_each_kind_of_credential_lets_one_in(demo: str, start: Start) -> N
         await until_load(server, 0, 0)
 
 
+@pytest.mark.parametrize("transports", [("polling",), ("polling", "websocket")], ids="-".join)
+async def test_long_polling_works_as_well(demo: str, start: Start, transports: tuple[str, ...]) -> None:
+    server = start(demo)
+    async with create_client(server.url, access_token=token(BOB), transports=transports) as bob:
+        watch = Watch(bob, "said")
+        assert (await bob.subscribe(CHAT)).ok
+        for n in range(3):
+            assert (await bob.publish(CHAT, "said", {"n": n}, ack=True)).ok
+        assert [message["n"] for message in await watch.wait_for("said", 3)] == [0, 1, 2]
+        server.stop()
+        await watch.wait_for("disconnect")
+        server.start()
+        await watch.wait_for("connect", 2)
+        await until_subscribed(bob, CHAT)
+        refused = create_client(server.url, access_token="nonsense", transports=transports)
+        with pytest.raises(ConnectError) as caught:
+            await refused.connect()
+        assert caught.value.code == "UNAUTHORIZED"
+    await until_load(server, 0, 0)
+
+
 async def test_a_refused_credential_says_so(demo: str, start: Start) -> None:
     async with create_client(start(demo).url, api_key="ik_wrong") as client:
         with pytest.raises(ConnectError) as caught:

@@ -255,6 +255,7 @@ def test_a_path_in_the_url_is_where_the_server_is_mounted(base_url: str, url: st
         ("https://", {}, "base_url"),
         ("https://example.com", {"transports": []}, "transports"),
         ("https://example.com", {"transports": ["pigeon"]}, "pigeon"),
+        ("https://example.com", {"transports": ["websocket", "polling"]}, "transports"),
         ("https://example.com", {"api_key": "ik_1", "access_token": "t"}, "either"),
         ("https://example.com", {"timeout": 0}, "timeout"),
         ("https://example.com", {"backoff": (2, 1)}, "backoff"),

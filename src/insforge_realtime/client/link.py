@@ -34,6 +34,9 @@ CLOSE_SECONDS = 2.0
 WRITE_SECONDS = 30.0
 """How long one write may wait for a peer that does not read."""
 
+TRANSPORTS = (("websocket",), ("polling",), ("polling", "websocket"))
+"""What python-engineio can do: one of the two, or to begin with polling and upgrade."""
+
 Reply = Callable[[dict[str, Any] | None], None]
 """Called once, with the server's ack, or with None when the connection ended before it, or it was no object."""
 
@@ -52,7 +55,7 @@ class Endpoint:
     Args:
         url: scheme, host and port.
         path: where Socket.IO is there.
-        transports: in the order in which they are tried: `websocket`, `polling`.
+        transports: one of `TRANSPORTS`.
         ssl: for https, where the system's certificates are not enough.
     """
 
@@ -71,8 +74,8 @@ class Endpoint:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
             raise ValueError(f"base_url must be a URL like https://example.com, not {base_url!r}")
-        if not transports or not set(transports) <= {"websocket", "polling"}:
-            raise ValueError(f"transports must be of 'websocket' and 'polling', not {list(transports)!r}")
+        if tuple(transports) not in TRANSPORTS:
+            raise ValueError(f"transports must be one of {list(TRANSPORTS)}, not {tuple(transports)!r}")
         url = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
         return cls(url, f"{parts.path.strip('/')}/socket.io".lstrip("/"), tuple(transports), ssl)
 
@@ -238,7 +241,9 @@ class Link:
         return once
 
     def _on_disconnect(self, reason: str) -> None:
+        # Not to be waited for any longer: told to close by polling, python-engineio sits out a timeout first.
         self._reason = _REASONS.get(reason, TRANSPORT_CLOSE)
+        self.drop()
 
     def drop(self) -> None:
         """Let it end now; `ended` returns."""

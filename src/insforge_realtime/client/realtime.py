@@ -329,7 +329,8 @@ def create_client(
             reconnect has a fresh one. None, or a function that returns None, falls back to `anon_key`.
         anon_key: the project's anonymous key.
         api_key: the project's admin key, for servers only; instead of the other two.
-        transports: in the order in which they are tried, of `websocket` and `polling`.
+        transports: `("websocket",)`; or, where WebSockets do not get through, `("polling",)`; or `("polling", "websocket")`,
+            which begins with polling and upgrades.
         ssl: for https, where the system's certificates are not enough.
         timeout: of one handshake, of a subscribe, of an acknowledgement, in seconds.
         backoff: the first and the longest wait between two attempts, in seconds.

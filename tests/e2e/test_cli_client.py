@@ -43,6 +43,8 @@ class Tail:
             text=True,
             env=environment(**variables),
             cwd="/",
+            # Tests that run as a background job inherit from the shell that SIGINT is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.out: list[str] = []
         self.err: list[str] = []

@@ -78,10 +78,11 @@ class Sdk(Script):
 
     Args:
         script: `sdk.mjs`, `ours.mjs` or `python_puppet.py`.
+        arguments: for the script.
     """
 
-    def __init__(self, script: str = "sdk.mjs") -> None:
-        super().__init__(script)
+    def __init__(self, script: str = "sdk.mjs", *arguments: str) -> None:
+        super().__init__(script, *arguments)
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._clients: dict[str, SdkClient] = {}

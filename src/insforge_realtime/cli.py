@@ -1,6 +1,7 @@
-"""The command `insforge-realtime`: dev, serve, migrate, token, check, webhooks (cli_webhooks.py).
+"""The command `insforge-realtime`. Here: dev, serve, migrate, token, check; and what cli_client.py and cli_webhooks.py have.
 
-What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere.
+What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere, and imported when it is called:
+whoever installed the client only has none of the server's libraries.
 Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or an argument is wrong.
 """
 
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from insforge_realtime import __version__, cli_webhooks, config, logs
+from insforge_realtime import __version__, cli_client, cli_webhooks
 from insforge_realtime.errors import ConfigError, RealtimeError
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ def dev(
 
     Uses DATABASE_URL where it is set, else a PostgreSQL of its own.
     """
+    from insforge_realtime import config, logs
     from insforge_realtime.dev import dev as run
 
     logs.configure(config.load(port=port, host=host))
@@ -65,6 +67,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
+    from insforge_realtime import config, logs
+
     settings = config.load(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile).ready_to_serve()
     logs.configure(settings)
 
@@ -81,6 +85,7 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
 ) -> None:
     """Bring the database to the current schema. Safe to repeat, and to run from several places at once."""
+    from insforge_realtime import config
     from insforge_realtime.pg import migrate as migration
 
     url = config.load(database_url=database).database()
@@ -98,6 +103,7 @@ def token(
     email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
 ) -> None:
     """Mint a token with REALTIME_JWT_SECRET, and print it."""
+    from insforge_realtime import config
     from insforge_realtime.auth import mint
     from insforge_realtime.model import Role
 
@@ -122,6 +128,7 @@ def token(
 @app.command()
 def check(database: Database = None) -> None:
     """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
+    from insforge_realtime import config
     from insforge_realtime.pg.doctor import examine
 
     settings = config.load(database_url=database)
@@ -135,6 +142,10 @@ def check(database: Database = None) -> None:
             out.print(f"       → {finding.advice}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
+
+
+app.command()(cli_client.tail)
+app.command()(cli_client.publish)
 
 
 def _version(asked: bool) -> None:
@@ -159,8 +170,17 @@ def main() -> None:
         _fail(error, 2)
     except RealtimeError as error:
         _fail(error, 1)
+    except ModuleNotFoundError as error:
+        _fail(RealtimeError(_remedy(error)), 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _remedy(missing: ModuleNotFoundError) -> str:
+    """Which half of the package is not installed."""
+    library = (missing.name or str(missing)).partition(".")[0]
+    extra = "client" if library in ("aiohttp", "engineio", "socketio") else "server"
+    return f"this command needs {library}: pip install 'insforge-realtime[{extra}]'"
 
 
 def _fail(error: RealtimeError, status: int) -> None:

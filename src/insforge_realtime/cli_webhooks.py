@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import typer
 
-from insforge_realtime import config
 from insforge_realtime.errors import ConfigError
 
 STATES = ("pending", "delivered", "failed", "cancelled")
@@ -48,7 +47,7 @@ def show(
     from insforge_realtime.pg.deliveries import list_deliveries
 
     which = _selection(message, url, state)
-    rows = asyncio.run(list_deliveries(config.load(database_url=database).database(), which, limit))
+    rows = asyncio.run(list_deliveries(_database(database), which, limit))
     if as_json:
         for row in rows:
             typer.echo(_as_json(row))
@@ -73,7 +72,7 @@ def retry(
     if state == "delivered":
         raise ConfigError("--state: what was delivered is not sent again")
     which = _selection(message, url, state, every=every)
-    number = asyncio.run(retry_deliveries(config.load(database_url=database).database(), which))
+    number = asyncio.run(retry_deliveries(_database(database), which))
     typer.echo(f"{number} to be sent again; servers see it within a few seconds")
 
 
@@ -88,8 +87,14 @@ def cancel(
     from insforge_realtime.pg.deliveries import cancel_deliveries
 
     which = _selection(message, url, None, every=every)
-    number = asyncio.run(cancel_deliveries(config.load(database_url=database).database(), which))
+    number = asyncio.run(cancel_deliveries(_database(database), which))
     typer.echo(f"{number} cancelled")
+
+
+def _database(url: str | None) -> str:
+    from insforge_realtime import config
+
+    return config.load(database_url=url).database()
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:

@@ -27,7 +27,7 @@ from support.wire import WireClient
 
 Start = Callable[..., Server]
 
-COMMANDS = ("dev", "serve", "migrate", "token", "check", "webhooks")
+COMMANDS = ("dev", "serve", "migrate", "token", "check", "tail", "publish", "webhooks")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

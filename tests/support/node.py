@@ -1,9 +1,10 @@
-"""Node processes that run the scripts in `tests/e2e/js`, and the official SDK as something that Python can hold."""
+"""Processes that run the scripts in `tests/e2e`, and an SDK, whichever of them, as something that Python can hold."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from asyncio.subprocess import PIPE, Process
 from itertools import count
 from pathlib import Path
@@ -26,17 +27,18 @@ class Script:
     """One script, for the length of a block. It reads commands, or nothing; each line it prints is JSON.
 
     Args:
-        name: of the file.
+        name: of the file: one of Node's in `js`, or one of Python's beside it.
         arguments: for the script.
     """
 
     def __init__(self, name: str, *arguments: str) -> None:
-        self._command = (str(FOLDER / name), *arguments)
+        program = ("node", str(FOLDER / name)) if name.endswith(".mjs") else (sys.executable, str(FOLDER.parent / name))
+        self._command = (*program, *arguments)
         self.process: Process = None  # type: ignore[assignment]
 
     async def __aenter__(self) -> Self:
         self.process = await asyncio.create_subprocess_exec(
-            "node", *self._command, stdin=PIPE, stdout=PIPE, cwd=FOLDER, limit=2**24
+            *self._command, stdin=PIPE, stdout=PIPE, cwd=FOLDER, limit=2**24
         )
         return self
 
@@ -57,7 +59,7 @@ class Script:
         async with asyncio.timeout(seconds):
             text = await self.process.stdout.readline()
         if not text:
-            raise EOFError(f"{self._command[0]} has ended")
+            raise EOFError(f"{self._command[1]} has ended")
         return json.loads(text)
 
     async def lines(self, seconds: float = 30.0) -> list[Any]:
@@ -75,7 +77,7 @@ class Sdk(Script):
     """A process in which clients live: of the official SDK, or, with another script that obeys the same commands, of ours.
 
     Args:
-        script: `sdk.mjs` or `ours.mjs`.
+        script: `sdk.mjs`, `ours.mjs` or `python_puppet.py`.
         arguments: for the script.
     """
 

@@ -20,6 +20,7 @@ const verbs = {
     handlers.set(`${client} ${event}`, handler)
     realtime.on(event, handler)
   },
+  once: (realtime, client, event) => void realtime.once(event, (data) => print({ client, event, data })),
   off: (realtime, client, event) => realtime.off(event, handlers.get(`${client} ${event}`)),
   state: (realtime) => ({
     isConnected: realtime.isConnected,

@@ -1,0 +1,194 @@
+"""The commands `tail` and `publish`, on the Python client. What lives here: their arguments, and what they print.
+
+Messages go to standard output, everything else to standard error, so that a pipe gets messages only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from insforge_realtime.errors import ConfigError, RealtimeError
+
+if TYPE_CHECKING:
+    from insforge_realtime.client import ErrorInfo, Message, RealtimeClient
+
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Url = Annotated[str, typer.Option(envvar="REALTIME_URL", help="The server.", metavar="URL")]
+Token = Annotated[
+    str | None, typer.Option(envvar="REALTIME_TOKEN", help="The user's token, or the anonymous key.", metavar="JWT")
+]
+ApiKey = Annotated[str | None, typer.Option(help="The project admin's key, instead of a token.", metavar="KEY")]
+
+
+def tail(
+    channels: Annotated[list[str], typer.Argument(help="The channels to follow.", metavar="CHANNEL")],
+    event: Annotated[list[str] | None, typer.Option("--event", help="Only this event. Can be repeated.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line: event, channel, payload, meta.")
+    ] = False,
+    url: Url = "http://127.0.0.1:7130",
+    token: Token = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Follow channels: print their messages as they come, until Ctrl-C.
+
+    Reconnects by itself; messages of the time between are not repeated. Exit status 1 when a channel is refused, at the
+    start or after a reconnect; 130 after Ctrl-C; 0 when whoever reads the output has had enough.
+    """
+    client = _client(url, token, api_key)
+    show = _show_json if as_json else _Pretty().show
+    try:
+        asyncio.run(_tail(client, channels, event, show))
+    except BrokenPipeError:
+        # So that Python does not stumble over the same pipe once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def publish(
+    channel: Annotated[str, typer.Argument(help="The channel.", metavar="CHANNEL")],
+    event: Annotated[str, typer.Argument(help="The event's name.", metavar="EVENT")],
+    payload: Annotated[
+        str, typer.Argument(help="The payload, a JSON object; - reads it from standard input.", metavar="JSON")
+    ],
+    url: Url = "http://127.0.0.1:7130",
+    token: Token = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Publish one message, and print its id once it is committed.
+
+    Subscribes first, as every publisher must, so both policies are asked.
+    """
+    body = _payload(sys.stdin.read() if payload == "-" else payload)
+    typer.echo(asyncio.run(_publish(_client(url, token, api_key), channel, event, body)))
+
+
+async def _tail(
+    client: RealtimeClient, channels: list[str], events: list[str] | None, show: Callable[[Message], None]
+) -> None:
+    async with client:
+        client.on("disconnect", lambda reason: _note_loss(client, reason))
+        client.on("error", _report)
+        for channel in dict.fromkeys(channels):
+            await _subscribed(client, channel)
+            _note(f"following {channel}")
+        client.on("connect", lambda: _note("connected again"))
+        await _first_to_end([_follow(client, channel, events, show) for channel in dict.fromkeys(channels)])
+
+
+async def _follow(
+    client: RealtimeClient, channel: str, events: list[str] | None, show: Callable[[Message], None]
+) -> None:
+    from insforge_realtime.client import ClientError
+
+    try:
+        async for message in client.stream(channel, events=events or None, buffer=100_000):
+            show(message)
+    except ClientError as error:
+        raise RealtimeError(str(error)) from error
+
+
+async def _first_to_end(followers: list[Coroutine[Any, Any, None]]) -> None:
+    """Until one of them ends, which only an error makes it do; then that error."""
+    tasks = [asyncio.ensure_future(follower) for follower in followers]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _publish(client: RealtimeClient, channel: str, event: str, payload: dict[str, Any]) -> str:
+    async with client:
+        await _subscribed(client, channel)
+        answer = await client.publish(channel, event, payload, ack=True)
+    if answer.error is not None:
+        raise RealtimeError(f"{channel}: {answer.error.message} ({answer.error.code})")
+    return str(answer.message_id)
+
+
+async def _subscribed(client: RealtimeClient, channel: str) -> None:
+    answer = await client.subscribe(channel)
+    if answer.error is not None:
+        raise RealtimeError(f"{channel}: {answer.error.message} ({answer.error.code})")
+
+
+def _client(url: str, token: str | None, api_key: str | None) -> RealtimeClient:
+    """A client; a key that is named wins over a token, which may be in the environment for other reasons."""
+    from insforge_realtime.client import create_client
+
+    try:
+        return create_client(url, api_key=api_key) if api_key else create_client(url, access_token=token or None)
+    except ValueError as error:
+        raise ConfigError(f"--url: {error}") from None
+
+
+def _payload(text: str) -> dict[str, Any]:
+    try:
+        payload = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise ConfigError("JSON: the payload must be an object, {…}")
+    return payload
+
+
+def _note_loss(client: RealtimeClient, reason: str) -> None:
+    if client.connection_state == "connecting":  # else it is we who leave
+        _note(f"connection lost ({reason}); reconnecting")
+
+
+def _note(text: str) -> None:
+    _err.print(Text(text, style="dim"))
+
+
+def _report(error: ErrorInfo) -> None:
+    _err.print(Text(f"{error.message} ({error.code})", style="yellow"))
+
+
+def _show_json(message: Message) -> None:
+    payload = {key: value for key, value in message.payload.items() if key != "meta"}
+    line = {"event": message.event, "channel": message.channel, "payload": payload, "meta": message.meta}
+    sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+class _Pretty(Console):
+    """Messages for people."""
+
+    # What a terminal might take for a command; json.dumps escapes the others.
+    _CONTROLS: ClassVar = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, soft_wrap=True)
+
+    def show(self, message: Message) -> None:
+        """One message, one line."""
+        payload = {key: value for key, value in message.payload.items() if key != "meta"}
+        text = json.dumps(payload, ensure_ascii=False).translate(self._CONTROLS)
+        self.print(
+            Text.assemble(
+                (f"{message.timestamp.astimezone():%H:%M:%S.%f}"[:-3], "dim"),
+                " ",
+                (message.channel, "cyan"),
+                " ",
+                (message.event, "bold green"),
+                f" {text}",
+                (f" {message.meta.get('senderId', message.meta['senderType'])}", "dim"),
+            )
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Tell, instead of ending the process."""
+        raise BrokenPipeError

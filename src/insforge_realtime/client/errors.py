@@ -1,0 +1,51 @@
+"""What the client raises on purpose, in one tree.
+
+    ClientError              code, message: the code is for programs, the message for people
+    ├── ConnectError         an attempt to connect failed; also what `connect_error` listeners get
+    ├── NotConnected         a publish while there is no connection
+    ├── SubscribeError       a stream's channel was refused, now or after a reconnect
+    └── StreamOverflow       a stream's reader was too slow: messages would have been lost
+
+`subscribe` and `publish(ack=True)` raise none of these for a server's no: they return it, as `ok` and `error`.
+"""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """The root: catch it to catch everything that the client raises on purpose.
+
+    Args:
+        code: one of the server's codes (`UNAUTHORIZED`, …) or of the client's (`CONNECTION_FAILED`, …).
+        message: for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+
+class ConnectError(ClientError):
+    """The server could not be reached (`CONNECTION_FAILED`), or it said no (its own code)."""
+
+
+class NotConnected(ClientError):
+    """There is no connection to publish on."""
+
+    def __init__(self) -> None:
+        super().__init__("NOT_CONNECTED", "Not connected to the realtime server: call connect() first")
+
+
+class SubscribeError(ClientError):
+    """A stream has no subscription to read from."""
+
+
+class StreamOverflow(ClientError):
+    """A stream's buffer was full: it ends with this error after the messages that it holds."""
+
+    def __init__(self, channel: str, size: int) -> None:
+        super().__init__("STREAM_OVERFLOW", f"The reader of {channel!r} fell more than {size} messages behind")

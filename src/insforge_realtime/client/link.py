@@ -1,0 +1,313 @@
+"""One connection to the server, from its handshake to its end. The only file that knows python-socketio.
+
+A new `Link` is made for every attempt, so nothing of a connection that has gone can reach the next one. The library's own
+reconnecting is off: who reconnects, and when, is decided in realtime.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+try:
+    import aiohttp
+    import socketio
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"the client needs {missing.name}: pip install 'insforge-realtime[client]'", name=missing.name
+    ) from None
+
+from insforge_realtime.client.errors import ConnectError
+
+# The library logs packets, and so tokens and payloads, at level INFO. Who wants to see them sets the level of this logger.
+_wire = logging.getLogger("insforge_realtime.client.wire")
+_wire.setLevel(logging.CRITICAL + 1)
+
+CLOSE_SECONDS = 2.0
+"""How long a good-bye may take: what was sent before it, then the closing handshake."""
+WRITE_SECONDS = 30.0
+"""How long one write may wait for a peer that does not read."""
+
+TRANSPORTS = (("websocket",), ("polling",), ("polling", "websocket"))
+"""What python-engineio can do: one of the two, or to begin with polling and upgrade."""
+
+Reply = Callable[[dict[str, Any] | None], None]
+"""Called once, with the server's ack, or with None when the connection ended before it, or it was no object."""
+
+_REASONS = {"client disconnect": "io client disconnect", "server disconnect": "io server disconnect"}
+TRANSPORT_CLOSE = "transport close"
+
+
+class LinkLost(Exception):
+    """The connection has gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to connect, and how.
+
+    Args:
+        url: scheme, host and port.
+        path: where Socket.IO is there.
+        transports: one of `TRANSPORTS`.
+        ssl: for https, where the system's certificates are not enough.
+    """
+
+    url: str
+    path: str
+    transports: tuple[str, ...]
+    ssl: ssl_module.SSLContext | None = None
+
+    @classmethod
+    def parse(cls, base_url: str, transports: Sequence[str], ssl: ssl_module.SSLContext | None) -> Endpoint:
+        """An endpoint; a path in `base_url` is where the server is mounted.
+
+        Raises:
+            ValueError: it is no such URL, or a transport is unknown.
+        """
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+            raise ValueError(f"base_url must be a URL like https://example.com, not {base_url!r}")
+        if tuple(transports) not in TRANSPORTS:
+            raise ValueError(f"transports must be one of {list(TRANSPORTS)}, not {tuple(transports)!r}")
+        url = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
+        return cls(url, f"{parts.path.strip('/')}/socket.io".lstrip("/"), tuple(transports), ssl)
+
+
+class _Socket(aiohttp.ClientWebSocketResponse):
+    """A WebSocket that ends although there are bytes which nobody takes."""
+
+    def abort(self) -> None:
+        """Close it without waiting for the bytes that are unsent: aiohttp would wait. Harmless when closed."""
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        self._response.close()
+
+    async def send_str(self, data: str, compress: int | None = None) -> None:
+        """Fail when it takes too long: python-engineio would wait, and never find the connection dead."""
+        async with asyncio.timeout(WRITE_SECONDS):
+            await super().send_str(data, compress)
+
+
+class Link:
+    """One connection.
+
+    Args:
+        endpoint: where to.
+        on_event: called with this link, and the name and the data of every event.
+    """
+
+    def __init__(self, endpoint: Endpoint, on_event: Callable[[Link, str, Any], None]) -> None:
+        self._endpoint = endpoint
+        self._on_event = on_event
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=endpoint.ssl or True),
+            ws_response_class=self._new_socket,  # type: ignore[arg-type]
+        )
+        self._sio = socketio.AsyncClient(
+            reconnection=False,
+            handle_sigint=False,
+            logger=_wire,
+            engineio_logger=_wire,
+            http_session=self._http,
+            # A message has the size that the server lets through; there is no second limit here.
+            websocket_extra_options={"max_msg_size": 0},
+        )
+        self._socket: _Socket | None = None
+        self._reason = TRANSPORT_CLOSE
+        self._sends: set[asyncio.Task[None]] = set()
+        self._replies: set[Reply] = set()
+        self._ended: asyncio.Task[None] | None = None
+        self._dropped = asyncio.Event()
+        self.is_open = False
+        self.last_words: tuple[str, dict[str, Any]] | None = None
+        """An event to send, and to have acknowledged, before a good-bye: the server forgets what waits when one leaves."""
+
+    def _new_socket(self, *args: Any, **options: Any) -> _Socket:
+        self._socket = _Socket(*args, **options)
+        return self._socket
+
+    @property
+    def sid(self) -> str | None:
+        """The socket's id, as the server calls it."""
+        sid: str | None = self._sio.get_sid()
+        return sid
+
+    async def open(self, credentials: Callable[[], Awaitable[dict[str, str]]], seconds: float) -> None:
+        """Connect, and be let in. Where it fails, nothing is left open.
+
+        Args:
+            credentials: makes the data of the CONNECT packet; what it raises is a failure to connect.
+            seconds: how long it may take.
+
+        Raises:
+            ConnectError: the server could not be reached, or it said no.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._handshake(await _made(credentials))
+        except TimeoutError:
+            await self.close()
+            raise ConnectError("CONNECTION_FAILED", f"No answer from {self._endpoint.url} in {seconds:g} s") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _handshake(self, auth: dict[str, str]) -> None:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def answered(data: object = None) -> None:
+            if not answer.done():
+                answer.set_result(data)
+
+        def let_in() -> None:
+            self.is_open = True
+            answered()
+
+        self._sio.on("connect", let_in)
+        self._sio.on("connect_error", answered)
+        self._sio.on("disconnect", self._on_disconnect)
+        self._sio.on("*", lambda name, data=None, *_: self._on_event(self, name, data))
+        try:
+            await self._sio.connect(
+                self._endpoint.url,
+                auth=auth,
+                transports=list(self._endpoint.transports),
+                socketio_path=self._endpoint.path,
+                wait=False,
+            )
+        except Exception as error:
+            raise ConnectError("CONNECTION_FAILED", f"Cannot connect to {self._endpoint.url}: {_why(error)}") from error
+        self._ended = asyncio.ensure_future(self._sio.eio.wait())
+        await asyncio.wait({answer, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not self.is_open:
+            raise _refusal(answer.result() if answer.done() else None, self._endpoint.url)
+
+    async def ended(self) -> str:
+        """Wait for its end, and tidy up. Returns the reason, in Socket.IO's words."""
+        assert self._ended is not None
+        dropped = asyncio.ensure_future(self._dropped.wait())
+        try:
+            await asyncio.wait({self._ended, dropped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            dropped.cancel()
+        reason = self._reason
+        await self.close()
+        return reason
+
+    def send(self, name: str, data: dict[str, Any], reply: Reply | None = None) -> asyncio.Task[None]:
+        """Emit an event. Events leave in the order of the calls.
+
+        Args:
+            name: the event.
+            data: its data.
+            reply: asks for an ack, and gets it.
+
+        Returns:
+            what tells that it is on its way, or raises LinkLost, or TypeError for what cannot be JSON.
+        """
+        once = self._once(reply) if reply else None
+        task = asyncio.ensure_future(self._emit(name, data, once))
+        self._sends.add(task)
+        task.add_done_callback(self._sent)
+        return task
+
+    async def _emit(self, name: str, data: dict[str, Any], reply: Reply | None) -> None:
+        try:
+            await self._sio.emit(name, data, callback=reply)
+        except socketio.exceptions.SocketIOError as error:
+            raise LinkLost from error
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sends.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: who wants it has awaited the task
+
+    def _once(self, reply: Reply) -> Reply:
+        """The same, but forgotten when called, and called with None if the connection ends first."""
+
+        def once(answer: object = None, *_: object) -> None:
+            self._replies.discard(once)
+            reply(answer if isinstance(answer, dict) else None)
+
+        self._replies.add(once)
+        return once
+
+    def _on_disconnect(self, reason: str) -> None:
+        # Not to be waited for any longer: told to close by polling, python-engineio sits out a timeout first.
+        self._reason = _REASONS.get(reason, TRANSPORT_CLOSE)
+        self.drop()
+
+    def drop(self) -> None:
+        """Let it end now; `ended` returns."""
+        self.is_open = False
+        self._dropped.set()
+
+    async def close(self) -> None:
+        """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat."""
+        polite = False
+        try:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    polite = await self._say_goodbye()
+        finally:
+            self.is_open = False
+            for task in (self._ended, self._sio.eio.read_loop_task, self._sio.eio.write_loop_task):
+                if task is not None:
+                    task.cancel()
+            if self._socket is not None and not polite:
+                self._socket.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._http.close()
+            for reply in tuple(self._replies):
+                reply(None)
+
+    async def _say_goodbye(self) -> bool:
+        """Whether there was somebody to say it to."""
+        if self._sio.eio.state != "connected":
+            return False
+        if self.is_open:
+            if self.last_words is not None:
+                heard = asyncio.Event()
+                self.send(*self.last_words, lambda _: heard.set())
+                await heard.wait()
+            await asyncio.gather(*self._sends, return_exceptions=True)
+            await self._sio.eio.queue.join()
+        await self._sio.disconnect()
+        return True
+
+
+async def _made(credentials: Callable[[], Awaitable[dict[str, str]]]) -> dict[str, str]:
+    try:
+        return await credentials()
+    except Exception as error:
+        raise ConnectError("CONNECTION_FAILED", f"access_token failed: {type(error).__name__}") from error
+
+
+def _refusal(data: object, url: str) -> ConnectError:
+    """A CONNECT_ERROR's data as an error; without any, the connection ended before the answer."""
+    if isinstance(data, dict):
+        details = data.get("data")
+        code = details.get("code") if isinstance(details, dict) else None
+        return ConnectError(str(code or "CONNECTION_FAILED"), str(data.get("message", "Refused")))
+    return ConnectError("CONNECTION_FAILED", f"{url} closed the connection before it answered")
+
+
+def _why(error: BaseException) -> str:
+    """The deepest cause that says something: the library wraps `Connection error` around it."""
+    said = str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, aiohttp.WSServerHandshakeError):
+            return f"HTTP status {cause.status}"
+        said = str(cause) or type(cause).__name__
+        cause = cause.__cause__ or cause.__context__
+    return said

@@ -1,0 +1,354 @@
+"""The client's verbs: what a program calls. What they set in motion is in connection.py and in subscriptions.py, each with
+its table of states. Listeners stay over all of it, and are forgotten only by `off`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import ssl as ssl_module
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from insforge_realtime.client.backoff import Backoff
+from insforge_realtime.client.connection import Connection, Hooks
+from insforge_realtime.client.errors import ConnectError, NotConnected
+from insforge_realtime.client.link import Endpoint, Link, LinkLost
+from insforge_realtime.client.listeners import Listeners
+from insforge_realtime.client.stream import Feed
+from insforge_realtime.client.subscriptions import Subscriptions
+from insforge_realtime.client.types import (
+    AccessToken,
+    ConnectionState,
+    ErrorInfo,
+    Handler,
+    Member,
+    Message,
+    PublishResponse,
+    SubscribeResponse,
+)
+
+H = TypeVar("H", bound=Handler)
+
+
+class RealtimeClient:
+    """A client of one server, for one event loop. Made by `create_client`; used in `async with`, which disconnects.
+
+    Entering the block does not connect, so that listeners can be added first: `connect`, `subscribe` and `stream` do.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        access_token: AccessToken | None = None,
+        anon_key: str | None = None,
+        api_key: str | None = None,
+        transports: Sequence[str] = ("websocket",),
+        ssl: ssl_module.SSLContext | None = None,
+        timeout: float = 10.0,
+        backoff: tuple[float, float] = (1.0, 20.0),
+        listeners: Listeners | None = None,
+    ) -> None:
+        if api_key is not None and (access_token is not None or anon_key is not None):
+            raise ValueError("give either api_key, or access_token and anon_key")
+        if timeout <= 0 or not 0 < backoff[0] <= backoff[1]:
+            raise ValueError("timeout must be positive, and backoff (first, limit) with 0 < first <= limit")
+        self._access_token = access_token
+        self._anon_key = anon_key
+        self._api_key = api_key
+        self._timeout = timeout
+        self._listeners = listeners or Listeners()
+        endpoint = Endpoint.parse(base_url, transports, ssl)
+        hooks = Hooks(self._opened, self._ended, self._failed, self._received)
+        self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
+        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), self._refused, self._connection.renew)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    # The connection.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._connection.state == "connected"
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """`disconnected`, `connecting` (the first time, or again) or `connected`."""
+        return self._connection.state
+
+    @property
+    def socket_id(self) -> str | None:
+        """The socket's id on the server, while connected."""
+        link = self._connection.link
+        return None if link is None else link.sid
+
+    async def connect(self) -> None:
+        """Connect, and stay connected until `disconnect`. Harmless while connected.
+
+        Raises:
+            ConnectError: the first attempt failed (there is no further one), or, while the client is reconnecting by
+                itself, there is no connection yet after `timeout` (it goes on trying).
+        """
+        await self._connection.open()
+
+    async def disconnect(self) -> None:
+        """End the connection and every subscription. Listeners stay. What was published before is handled first."""
+        self._channels.clear("DISCONNECTED", "Disconnected")
+        await self._connection.close()
+
+    def set_access_token(self, access_token: AccessToken | None) -> None:
+        """Be somebody else from now on: connects anew with this token, and renews every subscription with it."""
+        self._access_token = access_token
+        self._connection.renew()
+
+    # Channels.
+
+    async def subscribe(self, channel: str) -> SubscribeResponse:
+        """Subscribe to a channel, connecting if need be. Harmless to repeat.
+
+        The subscription is renewed after each reconnect, until `unsubscribe`. Answers no with the server's code, or with
+        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`) or `DISCONNECTED`.
+        """
+        self._connection.start()
+        return await self._channels.subscribe(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Leave a channel. No listener hears of it any more; its streams end."""
+        self._channels.leave(channel)
+
+    def get_subscribed_channels(self) -> list[str]:
+        """The channels that the server has confirmed on this connection."""
+        return self._channels.joined()
+
+    def get_presence_state(self, channel: str) -> list[Member]:
+        """Who is in a channel that we are subscribed to; while reconnecting, who was there last."""
+        return self._channels.members(channel)
+
+    @overload
+    async def publish(
+        self, channel: str, event: str, payload: dict[str, Any], *, ack: Literal[False] = False
+    ) -> None: ...
+
+    @overload
+    async def publish(
+        self, channel: str, event: str, payload: dict[str, Any], *, ack: Literal[True]
+    ) -> PublishResponse: ...
+
+    async def publish(
+        self, channel: str, event: str, payload: dict[str, Any], *, ack: bool = False
+    ) -> PublishResponse | None:
+        """Publish to a channel that we are subscribed to.
+
+        Args:
+            channel: the channel's name.
+            event: the event's name.
+            payload: a JSON object.
+            ack: wait for the server's answer: the message is committed, or why it is not. With code `DISCONNECTED` or
+                `PUBLISH_TIMEOUT` nobody knows. Without it a refusal comes as the event `error`.
+
+        Raises:
+            NotConnected: there is no connection at this moment.
+            TypeError: the payload is not JSON.
+        """
+        link = self._connection.link
+        if link is None or not link.is_open:
+            raise NotConnected
+        request = {"channel": channel, "event": event, "payload": payload}
+        try:
+            if not ack:
+                await link.send("realtime:publish", request)
+                # Commands are handled in their order: once this is acknowledged, the message has been handled.
+                link.last_words = ("realtime:unsubscribe", {"channel": channel})
+                return None
+            return await self._acknowledged(link, request)
+        except LinkLost:
+            raise NotConnected from None
+
+    async def _acknowledged(self, link: Link, request: dict[str, Any]) -> PublishResponse:
+        answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        await link.send("realtime:publish", request, lambda said: None if answer.done() else answer.set_result(said))
+        try:
+            async with asyncio.timeout(self._timeout):
+                said = await answer
+        except TimeoutError:
+            return _unpublished(request["channel"], "PUBLISH_TIMEOUT", "No answer from the server in time")
+        if said is None:
+            return _unpublished(request["channel"], "DISCONNECTED", "The connection was lost before the answer")
+        if said.get("ok"):
+            return PublishResponse(True, said.get("messageId"))
+        error = said.get("error") or {}
+        return _unpublished(request["channel"], str(error.get("code")), str(error.get("message")))
+
+    async def stream(
+        self, channel: str, *, events: Collection[str] | None = None, buffer: int = 10_000
+    ) -> AsyncGenerator[Message, None]:
+        """Subscribe, yield the channel's messages as they come, and unsubscribe at the end of the loop.
+
+        Streams and `subscribe` share one subscription of a channel: the last one out leaves. The stream lives through
+        reconnects; it ends with `unsubscribe` or `disconnect`.
+
+        Args:
+            channel: the channel's name.
+            events: the names of the events to yield (presence ones too); None for all messages, without presence.
+            buffer: how many messages may wait for a slow reader. One more, and the stream ends with StreamOverflow after
+                those that wait: a gap is never hidden.
+
+        Raises:
+            SubscribeError: the channel was refused, now or at a reconnect.
+            StreamOverflow: the reader was too slow.
+        """
+        feed = await self._open_feed(channel, events, buffer)
+        try:
+            while (message := await feed.get()) is not None:
+                yield message
+        finally:
+            self._close_feed(feed)
+
+    async def _open_feed(self, channel: str, events: Collection[str] | None, buffer: int) -> Feed:
+        """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
+        feed = Feed(channel, events, buffer)
+        self._connection.start()
+        await self._channels.follow(feed)
+        return feed
+
+    def _close_feed(self, feed: Feed) -> None:
+        """End a feed; the last one out leaves the channel."""
+        self._channels.unfollow(feed)
+
+    # Listeners.
+
+    @overload
+    def on(self, event: str, handler: Handler) -> Callable[[], None]: ...
+
+    @overload
+    def on(self, event: str) -> Callable[[H], H]: ...
+
+    def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
+        """Listen to an event: a published one's name, or one of the four reserved.
+
+        `connect` (called without data), `connect_error` (a ConnectError), `disconnect` (the reason, a string) and `error`
+        (an ErrorInfo). Plain functions are called at once and must not block; async ones run one call at a time.
+
+        Returns:
+            a function that removes the listener again; used as a decorator, the function itself.
+        """
+        if handler is not None:
+            return self._listeners.add(event, handler)
+        return self._decorator(event, once=False)
+
+    @overload
+    def once(self, event: str, handler: Handler) -> Callable[[], None]: ...
+
+    @overload
+    def once(self, event: str) -> Callable[[H], H]: ...
+
+    def once(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
+        """Like `on`, for the next event only."""
+        if handler is not None:
+            return self._listeners.add(event, handler, once=True)
+        return self._decorator(event, once=True)
+
+    def off(self, event: str, handler: Handler | None = None) -> None:
+        """Remove a listener, or all of an event. Harmless where there is none."""
+        self._listeners.remove(event, handler)
+
+    def _decorator(self, event: str, *, once: bool) -> Callable[[H], H]:
+        def decorate(handler: H) -> H:
+            self._listeners.add(event, handler, once=once)
+            return handler
+
+        return decorate
+
+    # What the connection tells.
+
+    def _opened(self, link: Link) -> None:
+        self._channels.connection_opened(link)
+        self._listeners.emit("connect")
+
+    def _ended(self, reason: str) -> None:
+        self._channels.connection_ended()
+        self._listeners.emit("disconnect", reason)
+
+    def _failed(self, error: ConnectError, final: bool) -> None:
+        if final:
+            self._channels.clear("CONNECTION_FAILED", error.message, error)
+        self._listeners.emit("connect_error", error)
+
+    def _received(self, name: str, data: Any) -> None:
+        if name == "realtime:error":
+            self._errored(data if isinstance(data, dict) else {})
+        elif self._channels.received(name, data):
+            self._listeners.emit(name, data)
+
+    def _errored(self, data: dict[str, Any]) -> None:
+        info = ErrorInfo(str(data.get("code")), str(data.get("message")), data.get("channel"))
+        self._listeners.emit("error", info)
+        if info.code == "TOKEN_EXPIRED":
+            self._connection.renew()
+
+    def _refused(self, info: ErrorInfo) -> None:
+        self._listeners.emit("error", info)
+
+    async def _credentials(self) -> dict[str, str]:
+        if self._api_key is not None:
+            return {"apiKey": self._api_key}
+        token: object = self._access_token
+        if callable(token):
+            token = token()
+        if inspect.isawaitable(token):
+            token = await token
+        token = token or self._anon_key
+        return {"token": str(token)} if token else {}
+
+
+def create_client(
+    base_url: str,
+    *,
+    access_token: AccessToken | None = None,
+    anon_key: str | None = None,
+    api_key: str | None = None,
+    transports: Sequence[str] = ("websocket",),
+    ssl: ssl_module.SSLContext | None = None,
+    timeout: float = 10.0,
+    backoff: tuple[float, float] = (1.0, 20.0),
+) -> RealtimeClient:
+    """A client that is not connected yet: `async with create_client(url, access_token=token) as client:`.
+
+    Args:
+        base_url: of the server, `https://example.com`; a path in it is where the server is mounted.
+        access_token: the user's JWT, or a function (plain or async) that is asked for one at every handshake, so that a
+            reconnect has a fresh one. None, or a function that returns None, falls back to `anon_key`.
+        anon_key: the project's anonymous key.
+        api_key: the project's admin key, for servers only; instead of the other two.
+        transports: `("websocket",)`; or, where WebSockets do not get through, `("polling",)`; or `("polling", "websocket")`,
+            which begins with polling and upgrades.
+        ssl: for https, where the system's certificates are not enough.
+        timeout: of one handshake, of a subscribe, of an acknowledgement, in seconds.
+        backoff: the first and the longest wait between two attempts, in seconds.
+
+    Raises:
+        ValueError: an argument cannot be used.
+    """
+    return RealtimeClient(
+        base_url,
+        access_token=access_token,
+        anon_key=anon_key,
+        api_key=api_key,
+        transports=transports,
+        ssl=ssl,
+        timeout=timeout,
+        backoff=backoff,
+    )
+
+
+def _unpublished(channel: str, code: str, message: str) -> PublishResponse:
+    return PublishResponse(False, error=ErrorInfo(code, message, channel))

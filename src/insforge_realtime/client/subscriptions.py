@@ -1,0 +1,298 @@
+"""What becomes of each channel: the states of a subscription, and who is there.
+
+A channel is in one of four states. ABSENT is not to be in the book at all.
+
+    ABSENT    nobody wants it
+    ASKED     wanted, and the server has not said yes on any connection
+    JOINED    the server said yes on this connection
+    RENEWING  the server said yes on an earlier connection, and must say it again
+
+                                 ASKED                       JOINED                   RENEWING
+    subscribe()                  waits for the same answer   answered at once         waits for the answer
+    the connection opens         asks                        -                        asks
+    the connection ends          stays; asked on the next    → RENEWING               stays; asked on the next
+    ack: ok                      → JOINED; answers yes       new snapshot             → JOINED; snapshot replaces presence
+    ack: UNAVAILABLE,            asks again after back-off   -                        asks again after back-off
+      RATE_LIMITED, or no ack
+    ack: TOKEN_EXPIRED           stays; the client takes a fresh token and connects anew, at once
+    ack: any other no            → ABSENT; answers no        -                        → ABSENT; event `error`, streams fail
+    subscribe() waited too long  → ABSENT; answers no        -                        stays; answers no
+    nobody holds it any more     → ABSENT; tells the server, where there is a connection
+    unsubscribe()                → ABSENT; the same, answers SUBSCRIPTION_CANCELLED, streams end
+    disconnect()                 → ABSENT; answers DISCONNECTED, streams end
+    connect() failed             → ABSENT; answers CONNECTION_FAILED, streams fail
+
+A subscription is held by subscribe() (until unsubscribe()), by each stream that is open, and by each call that waits.
+Answers, snapshots and events are handled in the order in which they came, without a pause in which another could slip in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from insforge_realtime.client.backoff import Backoff
+from insforge_realtime.client.connection import NOT_A_NO
+from insforge_realtime.client.errors import ClientError, SubscribeError
+from insforge_realtime.client.link import Link
+from insforge_realtime.client.stream import Feed
+from insforge_realtime.client.types import ErrorInfo, Member, Message, SubscribeResponse
+
+
+class Subscription:
+    """A channel that is in the book."""
+
+    def __init__(self, channel: str, backoff: Backoff) -> None:
+        self.channel = channel
+        self.joined = False
+        """JOINED; else ASKED or RENEWING."""
+        self.renewing = False
+        self.kept = False
+        """subscribe() holds it."""
+        self.feeds: set[Feed] = set()
+        self.waiting = 0
+        """Calls that wait for the answer."""
+        self.answer: asyncio.Future[SubscribeResponse] = asyncio.get_running_loop().create_future()
+        self.members: dict[str, Member] = {}
+        self.question = 0
+        """The number of the question that is out; acks of earlier ones are ignored."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.last_error: ErrorInfo | None = None
+        self.backoff = backoff
+
+    @property
+    def is_held(self) -> bool:
+        return self.kept or bool(self.feeds) or self.waiting > 0
+
+    def cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def settle(self, response: SubscribeResponse) -> None:
+        if not self.answer.done():
+            self.answer.set_result(response)
+
+    def yes(self) -> SubscribeResponse:
+        return SubscribeResponse(True, self.channel, members=list(self.members.values()))
+
+    def no(self, code: str, message: str) -> SubscribeResponse:
+        return SubscribeResponse(False, self.channel, ErrorInfo(code, message, self.channel))
+
+
+class Subscriptions:
+    """The book of one client.
+
+    Args:
+        seconds: how long to wait for an ack, and for the answer to a subscribe.
+        backoff: makes the waits between two questions.
+        on_error: told of a renewal that was refused.
+        on_expired: told that the token has expired.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        backoff: Callable[[], Backoff],
+        on_error: Callable[[ErrorInfo], None],
+        on_expired: Callable[[], None],
+    ) -> None:
+        self._seconds = seconds
+        self._make_backoff = backoff
+        self._on_error = on_error
+        self._on_expired = on_expired
+        self._book: dict[str, Subscription] = {}
+        self._link: Link | None = None
+
+    def joined(self) -> list[str]:
+        """The channels that are confirmed on this connection."""
+        return [channel for channel, subscription in self._book.items() if subscription.joined]
+
+    def members(self, channel: str) -> list[Member]:
+        """Who is in a channel, as far as we have been told."""
+        subscription = self._book.get(channel)
+        return list(subscription.members.values()) if subscription else []
+
+    # What the user wants.
+
+    async def subscribe(self, channel: str) -> SubscribeResponse:
+        """Want a channel until `leave`, and wait for the answer."""
+        subscription = self._find(channel)
+        response = await self._wait(subscription)
+        subscription.kept = subscription.kept or response.ok
+        return response
+
+    async def follow(self, feed: Feed) -> None:
+        """Want a channel for a feed, until `unfollow`.
+
+        Raises:
+            SubscribeError: it was refused.
+        """
+        subscription = self._find(feed.channel)
+        subscription.feeds.add(feed)
+        try:
+            response = await self._wait(subscription)
+        except BaseException:
+            self.unfollow(feed)
+            raise
+        if response.error is not None:
+            self.unfollow(feed)
+            raise SubscribeError(response.error.code, f"{feed.channel}: {response.error.message}")
+
+    def unfollow(self, feed: Feed) -> None:
+        """A feed is read no more."""
+        feed.end()
+        subscription = self._book.get(feed.channel)
+        if subscription is not None:
+            subscription.feeds.discard(feed)
+            self._release(subscription)
+
+    def leave(self, channel: str) -> None:
+        """unsubscribe(): whoever holds it."""
+        subscription = self._book.get(channel)
+        if subscription is not None:
+            self._tell_goodbye(channel)
+            self._remove(subscription, subscription.no("SUBSCRIPTION_CANCELLED", "Unsubscribed"))
+
+    def clear(self, code: str, message: str, error: ClientError | None = None) -> None:
+        """Forget every channel: disconnect(), or a connect() that failed, with its `error`."""
+        for subscription in tuple(self._book.values()):
+            self._remove(subscription, subscription.no(code, message), error)
+
+    # What the connection brings.
+
+    def connection_opened(self, link: Link) -> None:
+        """Ask for everything that is wanted."""
+        self._link = link
+        for subscription in self._book.values():
+            self._ask(subscription)
+
+    def connection_ended(self) -> None:
+        """Nothing is confirmed any more."""
+        self._link = None
+        for subscription in self._book.values():
+            subscription.cancel_timer()
+            subscription.question += 1
+            if subscription.joined:
+                subscription.joined = False
+                subscription.renewing = True
+                subscription.answer = asyncio.get_running_loop().create_future()
+
+    def received(self, event: str, data: Any) -> bool:
+        """Take an event: keep presence, feed the streams. False for a channel that was left: nobody hears it."""
+        meta = data.get("meta") if isinstance(data, dict) else None
+        channel = meta.get("channel") if isinstance(meta, dict) else None
+        if not isinstance(channel, str):
+            return True
+        subscription = self._book.get(channel)
+        if subscription is None:
+            return False
+        member = data.get("member")
+        if isinstance(member, dict) and event == "presence:join":
+            subscription.members[str(member.get("presenceId"))] = member  # type: ignore[assignment]
+        elif isinstance(member, dict) and event == "presence:leave":
+            subscription.members.pop(str(member.get("presenceId")), None)
+        for feed in tuple(subscription.feeds):
+            feed.put(Message(event, data))
+        return True
+
+    # The moves between the states.
+
+    def _find(self, channel: str) -> Subscription:
+        """The channel's entry; a new one is asked for at once, where there is a connection."""
+        subscription = self._book.get(channel)
+        if subscription is None:
+            subscription = self._book[channel] = Subscription(channel, self._make_backoff())
+            self._ask(subscription)
+        return subscription
+
+    async def _wait(self, subscription: Subscription) -> SubscribeResponse:
+        """The answer. A call that is cancelled leaves nothing behind that nobody else holds."""
+        if subscription.joined:
+            return subscription.yes()
+        subscription.waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.shield(subscription.answer)
+        except TimeoutError:
+            if self._link is None:
+                return subscription.no("CONNECTION_FAILED", "Not connected again in time")
+            error = subscription.last_error or ErrorInfo("SUBSCRIBE_TIMEOUT", "No answer from the server in time")
+            return subscription.no(error.code, error.message)
+        finally:
+            # In the next turn: whoever waited has had the time to hold it.
+            asyncio.get_running_loop().call_soon(self._waited, subscription)
+
+    def _waited(self, subscription: Subscription) -> None:
+        subscription.waiting -= 1
+        self._release(subscription)
+
+    def _release(self, subscription: Subscription) -> None:
+        if not subscription.is_held and self._book.get(subscription.channel) is subscription:
+            self.leave(subscription.channel)
+
+    def _ask(self, subscription: Subscription) -> None:
+        if self._link is None:
+            return
+        subscription.question += 1
+        number = subscription.question
+        subscription.cancel_timer()
+        subscription.timer = asyncio.get_running_loop().call_later(self._seconds, self._ask, subscription)
+        self._link.send(
+            "realtime:subscribe",
+            {"channel": subscription.channel},
+            lambda answer: self._answered(subscription, number, answer),
+        )
+
+    def _answered(self, subscription: Subscription, number: int, answer: dict[str, Any] | None) -> None:
+        if (
+            answer is None
+            or number != subscription.question
+            or self._book.get(subscription.channel) is not subscription
+        ):
+            return
+        subscription.cancel_timer()
+        if answer.get("ok"):
+            self._join(subscription, answer)
+            return
+        error = answer.get("error") or {}
+        code, message = str(error.get("code", "INTERNAL_ERROR")), str(error.get("message", "Refused"))
+        if code == "TOKEN_EXPIRED":
+            self._on_expired()
+        elif code in NOT_A_NO:
+            subscription.last_error = ErrorInfo(code, message, subscription.channel)
+            delay = subscription.backoff.next()
+            subscription.timer = asyncio.get_running_loop().call_later(delay, self._ask, subscription)
+        else:
+            self._refuse(subscription, subscription.no(code, message))
+
+    def _join(self, subscription: Subscription, answer: dict[str, Any]) -> None:
+        members = (answer.get("presence") or {}).get("members") or []
+        subscription.members = {member["presenceId"]: member for member in members}
+        subscription.joined = True
+        subscription.renewing = False
+        subscription.last_error = None
+        subscription.backoff.reset()
+        subscription.settle(subscription.yes())
+
+    def _refuse(self, subscription: Subscription, response: SubscribeResponse) -> None:
+        assert response.error is not None
+        error = SubscribeError(response.error.code, f"{subscription.channel}: {response.error.message}")
+        self._remove(subscription, response, error)
+        if subscription.renewing:
+            self._on_error(response.error)
+
+    def _remove(
+        self, subscription: Subscription, response: SubscribeResponse, error: ClientError | None = None
+    ) -> None:
+        del self._book[subscription.channel]
+        subscription.cancel_timer()
+        subscription.joined = False
+        subscription.settle(response)
+        for feed in subscription.feeds:
+            feed.end(error)
+
+    def _tell_goodbye(self, channel: str) -> None:
+        if self._link is not None:
+            self._link.send("realtime:unsubscribe", {"channel": channel})

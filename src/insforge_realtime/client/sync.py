@@ -1,0 +1,265 @@
+"""The client for programs without asyncio: the same verbs, which wait instead of being awaited.
+
+    with create_client("https://example.com", access_token=token) as client:
+        for message in client.stream("order:123"):
+            print(message.event, message["status"])
+
+Two threads belong to a client, from its first use to the end of its `with` block. In one the asyncio client lives. In the
+other all listeners are called, one after the other, in the order of the events: a listener may take its time, and may use
+the client, but it holds up the listeners behind it. An `access_token` function is called in the first, and must not use
+the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue
+import ssl as ssl_module
+import threading
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from insforge_realtime.client.listeners import Listener, Listeners
+from insforge_realtime.client.realtime import RealtimeClient as AsyncRealtimeClient
+from insforge_realtime.client.types import (
+    AccessToken,
+    ConnectionState,
+    Handler,
+    Member,
+    Message,
+    PublishResponse,
+    SubscribeResponse,
+)
+
+__all__ = ["RealtimeClient", "create_client"]
+
+H = TypeVar("H", bound=Handler)
+T = TypeVar("T")
+
+
+class _ThreadedListeners(Listeners):
+    """Listeners that are called in a thread of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: queue.SimpleQueue[tuple[str, Listener, tuple[Any, ...]] | None] = queue.SimpleQueue()
+
+    def add(self, event: str, handler: Handler, *, once: bool = False) -> Callable[[], None]:
+        """Listen; plain functions only."""
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("async listeners are for insforge_realtime.client; this one takes plain functions")
+        return super().add(event, handler, once=once)
+
+    def run(self) -> None:
+        """Call listeners until `stop`. The body of the thread."""
+        while (call := self._calls.get()) is not None:
+            self._begin(*call)
+
+    def stop(self) -> None:
+        """Let `run` return after what has come so far."""
+        self._calls.put(None)
+
+    def _call(self, event: str, listener: Listener, data: tuple[Any, ...]) -> None:
+        self._calls.put((event, listener, data))
+
+
+class RealtimeClient:
+    """The asyncio client of the same name, for threads: see it for what each verb does. May be used from several threads."""
+
+    def __init__(self, base_url: str, **options: Any) -> None:
+        self._listeners = _ThreadedListeners()
+        self._client = AsyncRealtimeClient(base_url, listeners=self._listeners, **options)
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect, and end the threads once the listeners have had what came before. The end of the `with` block."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+            threads, self._threads = self._threads, []
+        if loop is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._client.disconnect(), loop).result()
+        self._listeners.stop()
+        loop.call_soon_threadsafe(loop.stop)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    # The connection.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._client.is_connected
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """`disconnected`, `connecting` (the first time, or again) or `connected`."""
+        return self._client.connection_state
+
+    @property
+    def socket_id(self) -> str | None:
+        """The socket's id on the server, while connected."""
+        return self._client.socket_id
+
+    def connect(self) -> None:
+        """Connect, and stay connected until `disconnect`. Raises ConnectError."""
+        self._wait(self._client.connect())
+
+    def disconnect(self) -> None:
+        """End the connection and every subscription. Listeners stay."""
+        self._wait(self._client.disconnect())
+
+    def set_access_token(self, access_token: AccessToken | None) -> None:
+        """Be somebody else from now on."""
+        self._wait(_call(self._client.set_access_token, access_token))
+
+    # Channels.
+
+    def subscribe(self, channel: str) -> SubscribeResponse:
+        """Subscribe to a channel, connecting if need be."""
+        return self._wait(self._client.subscribe(channel))
+
+    def unsubscribe(self, channel: str) -> None:
+        """Leave a channel."""
+        self._wait(self._client.unsubscribe(channel))
+
+    def get_subscribed_channels(self) -> list[str]:
+        """The channels that the server has confirmed on this connection."""
+        return self._wait(_call(self._client.get_subscribed_channels))
+
+    def get_presence_state(self, channel: str) -> list[Member]:
+        """Who is in a channel that we are subscribed to."""
+        return self._wait(_call(self._client.get_presence_state, channel))
+
+    @overload
+    def publish(self, channel: str, event: str, payload: dict[str, Any], *, ack: Literal[False] = False) -> None: ...
+
+    @overload
+    def publish(self, channel: str, event: str, payload: dict[str, Any], *, ack: Literal[True]) -> PublishResponse: ...
+
+    def publish(
+        self, channel: str, event: str, payload: dict[str, Any], *, ack: bool = False
+    ) -> PublishResponse | None:
+        """Publish to a channel that we are subscribed to; with `ack`, wait for the server's answer."""
+        if ack:
+            return self._wait(self._client.publish(channel, event, payload, ack=True))
+        return self._wait(self._client.publish(channel, event, payload))
+
+    def stream(self, channel: str, *, events: Collection[str] | None = None, buffer: int = 10_000) -> Iterator[Message]:
+        """Subscribe, yield the channel's messages as they come, and unsubscribe at the end of the loop."""
+        feed = self._wait(self._client._open_feed(channel, events, buffer))
+        try:
+            while (message := self._wait(feed.get())) is not None:
+                yield message
+        finally:
+            if self._loop is not None:
+                self._wait(_call(self._client._close_feed, feed))
+
+    # Listeners.
+
+    @overload
+    def on(self, event: str, handler: Handler) -> Callable[[], None]: ...
+
+    @overload
+    def on(self, event: str) -> Callable[[H], H]: ...
+
+    def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
+        """Listen to an event; plain functions only. Returns what removes the listener, or is a decorator."""
+        return self._client.on(event) if handler is None else self._client.on(event, handler)
+
+    @overload
+    def once(self, event: str, handler: Handler) -> Callable[[], None]: ...
+
+    @overload
+    def once(self, event: str) -> Callable[[H], H]: ...
+
+    def once(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
+        """Like `on`, for the next event only."""
+        return self._client.once(event) if handler is None else self._client.once(event, handler)
+
+    def off(self, event: str, handler: Handler | None = None) -> None:
+        """Remove a listener, or all of an event."""
+        self._client.off(event, handler)
+
+    # The threads.
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it in the client's thread, and wait for it here. An interrupt here (Ctrl-C) cancels it there."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._started())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._threads = [
+                    threading.Thread(target=_run, args=(self._loop,), name="insforge-realtime", daemon=True),
+                    threading.Thread(target=self._listeners.run, name="insforge-realtime-listeners", daemon=True),
+                ]
+                for thread in self._threads:
+                    thread.start()
+            return self._loop
+
+
+def create_client(
+    base_url: str,
+    *,
+    access_token: AccessToken | None = None,
+    anon_key: str | None = None,
+    api_key: str | None = None,
+    transports: Sequence[str] = ("websocket",),
+    ssl: ssl_module.SSLContext | None = None,
+    timeout: float = 10.0,
+    backoff: tuple[float, float] = (1.0, 20.0),
+) -> RealtimeClient:
+    """A client that is not connected yet: `with create_client(url, access_token=token) as client:`.
+
+    The arguments, and the errors, are those of `insforge_realtime.client.create_client`.
+    """
+    return RealtimeClient(
+        base_url,
+        access_token=access_token,
+        anon_key=anon_key,
+        api_key=api_key,
+        transports=transports,
+        ssl=ssl,
+        timeout=timeout,
+        backoff=backoff,
+    )
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """The body of the client's thread: like asyncio.run, what is left over is cancelled at the end."""
+    try:
+        loop.run_forever()
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _call(function: Callable[..., T], *arguments: Any) -> T:
+    """Something that is not to be awaited, in the client's thread."""
+    return function(*arguments)

@@ -1,0 +1,106 @@
+"""The values that the client hands out. What came over the wire stays a dict; what we make is a dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NotRequired, TypedDict
+
+ConnectionState = Literal["disconnected", "connecting", "connected"]
+
+AccessToken = str | Callable[[], str | Awaitable[str | None] | None]
+"""A token, or a function (plain or async) that is asked for one at every handshake."""
+
+Handler = Callable[..., object]
+"""Called with the event's data (`connect` has none). Plain, or async: what it returns is awaited."""
+
+
+class Meta(TypedDict):
+    """What the server says of a message; under the key `meta` of every payload."""
+
+    channel: str
+    messageId: str
+    senderType: Literal["system", "user"]
+    senderId: NotRequired[str]
+    timestamp: str
+
+
+class Member(TypedDict):
+    """Someone who is in a channel. A user with two connections is one member."""
+
+    type: Literal["user", "anonymous"]
+    presenceId: str
+    joinedAt: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """A refusal.
+
+    Args:
+        code: what a program branches on: `UNAUTHORIZED`, `NOT_SUBSCRIBED`, …
+        message: for people.
+        channel: what it is about, where it is about one.
+    """
+
+    code: str
+    message: str
+    channel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeResponse:
+    """The answer to `subscribe`: `members` (who is there) where it is `ok`, else `error`."""
+
+    ok: bool
+    channel: str
+    error: ErrorInfo | None = None
+    members: list[Member] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResponse:
+    """The answer to `publish(…, ack=True)`: `message_id` where it is `ok`, else `error`."""
+
+    ok: bool
+    message_id: str | None = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a stream yields.
+
+    Args:
+        event: the event's name.
+        payload: what a listener of the event would get: the published fields, and `meta`.
+    """
+
+    event: str
+    payload: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        """A field of the payload: `message["status"]`."""
+        return self.payload[key]
+
+    @property
+    def meta(self) -> Meta:
+        """What the server says of it."""
+        meta: Meta = self.payload["meta"]
+        return meta
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return self.meta["channel"]
+
+    @property
+    def id(self) -> str:
+        """The message's id, as in `realtime.messages`."""
+        return self.meta["messageId"]
+
+    @property
+    def timestamp(self) -> datetime:
+        """When it was created, in UTC."""
+        return datetime.fromisoformat(self.meta["timestamp"])

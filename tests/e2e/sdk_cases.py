@@ -1,0 +1,504 @@
+"""What every SDK does, method by method: the section *Frontend SDK Integration* of the specification as a table of cases.
+
+One table drives the official SDK, our TypeScript SDK and our Python SDK (test_sdks.py), each as a puppet with the same
+commands, so that they cannot drift apart. A case is a method, a sentence, and steps with what they must show.
+
+Where the official SDK differs from what ours do, the case says so in `official`, and its steps show that as well: the day it
+no longer differs, the case fails. Cases with `ours_only` are about what the official SDK does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, BOBS_ORDER, ROOM
+from support.node import Failed, Sdk, SdkClient
+from support.servers import ANON_KEY, Server, token
+
+ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+NOT_CONNECTED = {"isConnected": False, "connectionState": "disconnected", "socketId": None, "channels": []}
+CHAT = f"chat:{ROOM}"
+ORDER = f"order:{BOBS_ORDER}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a case plays on: an SDK, a server with the demo's tables, and its database. Many cases share the latter two."""
+
+    sdk: Sdk
+    server: Server
+    database: str
+    official: bool
+    """It is the official SDK."""
+
+    async def bob(self, *events: str, **options: Any) -> SdkClient:
+        """A client of Bob's, not connected yet."""
+        return await self.sdk.client(self.server.url, token(BOB), *events, **options)
+
+    async def alice(self, *events: str) -> SdkClient:
+        return await self.sdk.client(self.server.url, token(ALICE), *events)
+
+    async def run(self, sql: str) -> None:
+        connection = await asyncpg.connect(self.database)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    async def change_order(self, status: str) -> None:
+        """Of Bob's order; its trigger publishes UPDATE_order."""
+        await self.run(f"UPDATE orders SET status = '{status}' WHERE id = '{BOBS_ORDER}'")
+
+
+Steps = Callable[[Stage], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    method: str
+    sentence: str
+    steps: Steps
+    official: str | None = None
+    ours_only: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.sentence}"
+
+
+CASES: list[Case] = []
+
+
+def case(
+    method: str, sentence: str, *, official: str | None = None, ours_only: bool = False
+) -> Callable[[Steps], Steps]:
+    """Add the steps that follow to the table."""
+
+    def add(steps: Steps) -> Steps:
+        CASES.append(Case(method, sentence, steps, official, ours_only))
+        return steps
+
+    return add
+
+
+async def flushed(stage: Stage, client: SdkClient) -> None:
+    """What was published before now has arrived, if it was to arrive: messages come in their order."""
+    await client.call("on", "flush")
+    assert (await client.subscribe("orders"))["ok"]
+    await stage.run("SELECT realtime.publish('orders', 'flush', '{}')")
+    await client.wait_for("flush")
+    await client.call("off", "flush")
+    await client.call("unsubscribe", "orders")
+    client.events[:] = [event for event in client.events if event[0] != "flush"]
+
+
+# ---- connect()
+
+
+@case("connect", "goes from disconnected over connecting to connected, and has a socket id then")
+async def connect_goes(stage: Stage) -> None:
+    bob = await stage.bob("connect")
+    assert await bob.state() == NOT_CONNECTED
+    assert await bob.call("connectWatched") == ["disconnected", "connecting", "connected"]
+    state = await bob.state()
+    assert state.pop("socketId")
+    assert state == {"isConnected": True, "connectionState": "connected", "channels": []}
+    assert await bob.wait_for("connect") == [None]
+
+
+@case("connect", "does nothing when connected already")
+async def connect_again(stage: Stage) -> None:
+    bob = await stage.bob("connect")
+    await bob.call("connect")
+    before = await bob.state()
+    await bob.call("connect")
+    assert await bob.state() == before
+    assert len(bob.named("connect")) == 1
+
+
+@case("connect", "called twice at once makes one connection")
+async def connect_twice(stage: Stage) -> None:
+    bob = await stage.bob("connect")
+    await asyncio.gather(bob.call("connect"), bob.call("connect"))
+    assert len(bob.named("connect")) == 1
+
+
+@case("connect", "with a token that is refused throws, says connect_error once, and is disconnected")
+async def connect_refused(stage: Stage) -> None:
+    bob = await stage.sdk.client(stage.server.url, "nonsense", "connect", "connect_error")
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")
+    assert caught.value.error["data"]["code"] == "UNAUTHORIZED"
+    assert caught.value.error["message"]
+    await bob.wait_for("connect_error")
+    assert bob.events == [("connect_error", caught.value.error)]
+    assert await bob.state() == NOT_CONNECTED
+
+
+@case("connect", "where nobody listens throws, says connect_error, and is disconnected")
+async def connect_nowhere(stage: Stage) -> None:
+    bob = await stage.sdk.client("http://127.0.0.1:1", token(BOB), "connect", "connect_error")
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")
+    assert caught.value.error["message"]
+    assert len(await bob.wait_for("connect_error")) == 1
+    assert await bob.state() == NOT_CONNECTED
+
+
+@case("connect", "with the anonymous key lets one in as anonymous")
+async def connect_anonymous(stage: Stage) -> None:
+    await stage.run(
+        """DROP POLICY IF EXISTS everybody ON realtime.channels;
+           CREATE POLICY everybody ON realtime.channels FOR SELECT TO anon USING (pattern = 'orders')"""
+    )
+    guest = await stage.sdk.client(stage.server.url, None, anon_key=ANON_KEY)
+    assert (await guest.subscribe("orders"))["ok"]
+    [member] = await guest.call("getPresenceState", "orders")
+    assert (member["type"], member["presenceId"]) == ("anonymous", (await guest.state())["socketId"])
+
+
+# ---- subscribe(channel)
+
+
+@case("subscribe", "answers ok and the channel, and lists it")
+async def subscribe_ok(stage: Stage) -> None:
+    bob = await stage.bob()
+    await bob.call("connect")
+    answer = await bob.subscribe(ORDER)
+    assert (answer["ok"], answer["channel"], answer.get("error")) == (True, ORDER, None)
+    assert (await bob.state())["channels"] == [ORDER]
+
+
+@case("subscribe", "connects first if need be")
+async def subscribe_connects(stage: Stage) -> None:
+    bob = await stage.bob("connect")
+    assert (await bob.subscribe(ORDER))["ok"]
+    assert (await bob.state())["isConnected"]
+    assert len(bob.named("connect")) == 1
+
+
+@case("subscribe", "that no policy allows answers with a code and a message, and lists nothing")
+async def subscribe_refused(stage: Stage) -> None:
+    bob = await stage.bob("error")
+    answer = await bob.subscribe(f"order:{ALICES_ORDER}")
+    assert (answer["ok"], answer["channel"], answer["error"]["code"]) == (
+        False,
+        f"order:{ALICES_ORDER}",
+        "UNAUTHORIZED",
+    )
+    assert answer["error"]["message"]
+    state = await bob.state()
+    assert (state["isConnected"], state["channels"]) == (True, [])
+    await flushed(stage, bob)
+    assert bob.events == []  # the answer is enough
+
+
+@case("subscribe", "twice, and twice at once, is one subscription: every message comes once")
+async def subscribe_twice(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order")
+    answers = [*await asyncio.gather(bob.subscribe(ORDER), bob.subscribe(ORDER)), await bob.subscribe(ORDER)]
+    assert [answer["ok"] for answer in answers] == [True] * 3
+    assert (await bob.state())["channels"] == [ORDER]
+    await stage.change_order("paid")
+    await bob.wait_for("UPDATE_order")
+    await flushed(stage, bob)
+    assert len(bob.named("UPDATE_order")) == 1
+
+
+@case("subscribe", "without a connection that could be made answers CONNECTION_FAILED, and leaves nothing behind")
+async def subscribe_nowhere(stage: Stage) -> None:
+    bob = await stage.sdk.client(stage.server.url, "nonsense")
+    answer = await bob.subscribe("orders")
+    assert (answer["ok"], answer["error"]["code"]) == (False, "CONNECTION_FAILED")
+    assert await bob.state() == NOT_CONNECTED
+
+
+@case("subscribe", "that is unsubscribed while it waits answers SUBSCRIPTION_CANCELLED, and leaves nothing behind")
+async def subscribe_cancelled(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order")
+    await bob.call("connect")
+    answer, _ = await asyncio.gather(bob.subscribe(ORDER), bob.call("unsubscribe", ORDER))
+    assert (answer["ok"], answer["error"]["code"]) == (False, "SUBSCRIPTION_CANCELLED")
+    await stage.change_order("paid")
+    await flushed(stage, bob)
+    assert (await bob.state())["channels"] == []
+    assert bob.events == []
+
+
+# ---- unsubscribe(channel)
+
+
+@case("unsubscribe", "ends the messages of this channel, and of no other")
+async def unsubscribe_ends(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order", "said")
+    for channel in (ORDER, CHAT):
+        assert (await bob.subscribe(channel))["ok"]
+    await bob.call("unsubscribe", ORDER)
+    assert (await bob.state())["channels"] == [CHAT]
+    await flushed(stage, bob)
+    await stage.change_order("paid")
+    await bob.call("publish", CHAT, "said", {})
+    await bob.wait_for("said")
+    assert [name for name, _ in bob.events] == ["said"]
+
+
+@case("unsubscribe", "from what one is not subscribed to does nothing")
+async def unsubscribe_nothing(stage: Stage) -> None:
+    bob = await stage.bob("error")
+    await bob.call("unsubscribe", ORDER)
+    assert await bob.state() == NOT_CONNECTED
+    await bob.call("connect")
+    await bob.call("unsubscribe", ORDER)
+    await flushed(stage, bob)
+    assert bob.events == []
+
+
+@case("unsubscribe", "and subscribe again works at once")
+async def unsubscribe_and_back(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order")
+    assert (await bob.subscribe(ORDER))["ok"]
+    _, answer = await asyncio.gather(bob.call("unsubscribe", ORDER), bob.subscribe(ORDER))
+    assert answer["ok"]
+    await stage.change_order("paid")
+    assert len(await bob.wait_for("UPDATE_order")) == 1
+
+
+# ---- publish(channel, event, payload)
+
+
+@case("publish", "reaches every subscriber, oneself too, with the payload and a meta that cannot be forged")
+async def publish_reaches(stage: Stage) -> None:
+    alice, bob = await stage.alice("new_message"), await stage.bob("new_message")
+    for client in (alice, bob):
+        assert (await client.subscribe(CHAT))["ok"]
+    await bob.call("publish", CHAT, "new_message", {"text": "Hello ✓", "sender": "Bob", "meta": {"senderId": ALICE}})
+    seen = [(await client.wait_for("new_message"))[0] for client in (alice, bob)]
+    assert seen[0] == seen[1]
+    meta = seen[0].pop("meta")
+    assert seen[0] == {"text": "Hello ✓", "sender": "Bob"}
+    assert ISO.fullmatch(meta.pop("timestamp"))
+    assert re.fullmatch(r"[0-9a-f-]{36}", meta.pop("messageId"))
+    assert meta == {"channel": CHAT, "senderType": "user", "senderId": BOB}
+
+
+@case("publish", "of many messages keeps their order")
+async def publish_order(stage: Stage) -> None:
+    bob = await stage.bob("said")
+    assert (await bob.subscribe(CHAT))["ok"]
+    await asyncio.gather(*(bob.call("publish", CHAT, "said", {"n": n}) for n in range(50)))
+    assert [message["n"] for message in await bob.wait_for("said", 50)] == list(range(50))
+
+
+@case("publish", "while not connected throws")
+async def publish_unconnected(stage: Stage) -> None:
+    bob = await stage.bob()
+    with pytest.raises(Failed) as caught:
+        await bob.call("publish", CHAT, "said", {})
+    assert "Not connected" in caught.value.error["message"]
+
+
+@case("publish", "to a channel that one is not subscribed to is the event error, NOT_SUBSCRIBED")
+async def publish_not_subscribed(stage: Stage) -> None:
+    bob = await stage.bob("error")
+    await bob.call("connect")
+    await bob.call("publish", CHAT, "said", {})
+    [error] = await bob.wait_for("error")
+    assert (error["code"], error["channel"]) == ("NOT_SUBSCRIBED", CHAT)
+    assert error["message"]
+
+
+@case("publish", "that no policy allows is the event error, UNAUTHORIZED")
+async def publish_unauthorized(stage: Stage) -> None:
+    bob = await stage.bob("error", "note")
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.call("publish", ORDER, "note", {})
+    [error] = await bob.wait_for("error")
+    assert (error["code"], error["channel"]) == ("UNAUTHORIZED", ORDER)
+    await flushed(stage, bob)
+    assert not bob.named("note")
+
+
+@case(
+    "publish",
+    "with ack answers with the message's id once it is committed",
+    official="it has no acknowledgement: the option is ignored, the answer is nothing",
+)
+async def publish_ack(stage: Stage) -> None:
+    bob = await stage.bob("said")
+    assert (await bob.subscribe(CHAT))["ok"]
+    answer = await bob.call("publish", CHAT, "said", {"n": 1}, {"ack": True})
+    [message] = await bob.wait_for("said")
+    if stage.official:
+        assert answer is None
+    else:
+        assert answer == {"ok": True, "messageId": message["meta"]["messageId"]}
+
+
+@case(
+    "publish",
+    "with ack answers why not, and there is no event error then",
+    official="it has no acknowledgement: the event error comes instead",
+)
+async def publish_ack_refused(stage: Stage) -> None:
+    bob = await stage.bob("error")
+    await bob.call("connect")
+    answer = await bob.call("publish", CHAT, "said", {}, {"ack": True})
+    if stage.official:
+        assert answer is None
+        assert [error["code"] for error in await bob.wait_for("error")] == ["NOT_SUBSCRIBED"]
+    else:
+        assert (answer["ok"], answer["error"]["code"]) == (False, "NOT_SUBSCRIBED")
+        await flushed(stage, bob)
+        assert bob.events == []
+
+
+# ---- on(event, callback), off, once
+
+
+@case("on", "hears a change in the database, as the trigger tells it")
+async def on_hears(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order")
+    assert (await bob.subscribe(ORDER))["ok"]
+    await stage.change_order("shipped")
+    [order] = await bob.wait_for("UPDATE_order")
+    meta = order.pop("meta")
+    assert order == {"id": BOBS_ORDER, "status": "shipped", "total": 42}
+    assert ISO.fullmatch(meta.pop("timestamp"))
+    assert meta.pop("messageId")
+    assert meta == {"channel": ORDER, "senderType": "system"}
+
+
+@case("on", "can be called before and after connect, and hears once however often the same function is added")
+async def on_any_time(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order")
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.call("on", "INSERT_order")
+    await stage.change_order("paid")
+    await stage.run(f"SELECT realtime.publish('{ORDER}', 'INSERT_order', '{{}}')")
+    await bob.wait_for("INSERT_order")
+    assert [name for name, _ in bob.events] == ["UPDATE_order", "INSERT_order"]
+
+
+@case("off", "ends what on began, for this event only")
+async def off_ends(stage: Stage) -> None:
+    bob = await stage.bob("UPDATE_order", "end")
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.call("off", "UPDATE_order")
+    await stage.change_order("paid")
+    await stage.run(f"SELECT realtime.publish('{ORDER}', 'end', '{{}}')")
+    await bob.wait_for("end")
+    assert [name for name, _ in bob.events] == ["end"]
+
+
+@case("once", "hears one event, and no more")
+async def once_hears(stage: Stage) -> None:
+    bob = await stage.bob("end")
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.call("once", "UPDATE_order")
+    for status in ("paid", "shipped"):
+        await stage.change_order(status)
+    await stage.run(f"SELECT realtime.publish('{ORDER}', 'end', '{{}}')")
+    await bob.wait_for("end")
+    assert len(bob.named("UPDATE_order")) == 1
+
+
+# ---- reserved events
+
+
+@case("disconnect", "says disconnect with a reason, clears all subscriptions, and can be followed by connect")
+async def disconnect_clears(stage: Stage) -> None:
+    bob = await stage.bob("connect", "disconnect", "UPDATE_order")
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.call("disconnect")
+    assert await bob.wait_for("disconnect") == ["io client disconnect"]
+    assert await bob.state() == NOT_CONNECTED
+    await bob.call("connect")
+    assert (await bob.state())["channels"] == []
+    await stage.change_order("paid")
+    await flushed(stage, bob)
+    assert [name for name, _ in bob.events] == ["connect", "disconnect", "connect"]
+
+
+@case("disconnect", "while not connected does nothing")
+async def disconnect_nothing(stage: Stage) -> None:
+    bob = await stage.bob("disconnect")
+    await bob.call("disconnect")
+    assert await bob.state() == NOT_CONNECTED
+    assert bob.events == []
+
+
+@case("disconnect", "while a subscribe waits answers it DISCONNECTED")
+async def disconnect_pending(stage: Stage) -> None:
+    bob = await stage.bob()
+    await bob.call("connect")
+    answer, _ = await asyncio.gather(bob.subscribe(ORDER), bob.call("disconnect"))
+    assert (answer["ok"], answer["error"]["code"]) == (False, "DISCONNECTED")
+    assert await bob.state() == NOT_CONNECTED
+
+
+@case("reconnection", "happens by itself: disconnect with a reason, then connect, and every subscription works again")
+async def reconnection(stage: Stage) -> None:
+    bob = await stage.bob("connect", "disconnect", "UPDATE_order")
+    assert (await bob.subscribe(ORDER))["ok"]
+    stage.server.stop()
+    [reason] = await bob.wait_for("disconnect")
+    assert reason == "transport close"
+    state = await bob.state()
+    assert (state["isConnected"], state["connectionState"], state["channels"]) == (False, "connecting", [])
+    stage.server.start()
+    await bob.wait_for("connect", 2)
+    await until_subscribed(bob, ORDER)
+    await stage.change_order("shipped")
+    assert [order["status"] for order in await bob.wait_for("UPDATE_order")] == ["shipped"]
+
+
+# ---- presence
+
+
+@case("getPresenceState", "tells who is there, and follows who comes and goes")
+async def presence(stage: Stage) -> None:
+    alice, bob = await stage.alice("presence:join", "presence:leave"), await stage.bob("presence:join")
+    assert [m["presenceId"] for m in (await alice.subscribe(CHAT))["presence"]["members"]] == [ALICE]
+    assert [m["presenceId"] for m in (await bob.subscribe(CHAT))["presence"]["members"]] == [ALICE, BOB]
+    [joined] = await alice.wait_for("presence:join")
+    assert (joined["member"]["presenceId"], joined["meta"]["channel"]) == (BOB, CHAT)
+    for client in (alice, bob):
+        assert [m["presenceId"] for m in await client.call("getPresenceState", CHAT)] == [ALICE, BOB]
+    await bob.call("unsubscribe", CHAT)
+    await alice.wait_for("presence:leave")
+    assert [m["presenceId"] for m in await alice.call("getPresenceState", CHAT)] == [ALICE]
+    assert await bob.call("getPresenceState", CHAT) == []
+    assert not bob.named("presence:join")
+
+
+# ---- what ours have besides
+
+
+@case("setAccessToken", "makes one somebody else: every subscription is judged anew", ours_only=True)
+async def set_access_token(stage: Stage) -> None:
+    bob = await stage.bob("connect", "error")
+    for channel in (ORDER, CHAT):
+        assert (await bob.subscribe(channel))["ok"]
+    await bob.call("setAccessToken", token(ALICE))
+    await bob.wait_for("connect", 2)
+    [error] = await bob.wait_for("error")
+    assert (error["code"], error["channel"]) == ("UNAUTHORIZED", ORDER)
+    await until_subscribed(bob, CHAT)
+    assert (await bob.state())["channels"] == [CHAT]
+    assert [m["presenceId"] for m in await bob.call("getPresenceState", CHAT)] == [ALICE]
+
+
+async def until_subscribed(client: SdkClient, channel: str) -> None:
+    """Until the SDK has resubscribed by itself; a round trip to its process each time, so this does not spin."""
+    deadline = time.monotonic() + 30
+    while channel not in (await client.state())["channels"]:
+        assert time.monotonic() < deadline, client.events

@@ -7,8 +7,9 @@
     goodbye          from anywhere, at any time → nothing of the client is left behind
 
 The commands of one client are handled one after the other, in the order in which they came: a task runs while its inbox
-has something in it, and none does while it is empty. A check that is in flight when the client leaves finds `gone`
-set and does nothing more; everything that changes the hub happens without an await in between.
+has something in it, and none does while it is empty. What is left in it when the client leaves finds `gone` set, and changes
+no room any more; everything that changes the hub happens without an await in between. Only what was to be published is
+published all the same: most clients ask for no ack, and cannot know that they should wait for one.
 
 Nothing here knows what a WebSocket is: a `Connection` is a handful of verbs.
 """
@@ -178,10 +179,8 @@ class Commands:
         if client.gone:
             return
         client.gone = True
-        client.inbox = None
         for channel in client.channels:
             self._leave(client, channel)
-        client.channels.clear()
         log.debug("disconnected", sid=client.sid)
 
     def expire(self, client: Client) -> None:
@@ -236,7 +235,9 @@ class Commands:
             if limit and len(client.channels) >= limit:
                 raise InvalidRequest(f"A connection may be subscribed to at most {limit} channels")
             await self._authorizer.check_subscribe(client.identity, channel)
-        if not client.gone:
+        if client.gone:
+            client.channels[channel] = None  # for a publish that is behind it in the inbox
+        else:
             self._enter(client, channel, command.ack_id)
 
     def _enter(self, client: Client, channel: str, ack_id: int | None) -> None:
@@ -257,8 +258,9 @@ class Commands:
         channel = self._form.channel(command)
         if channel in client.channels:
             del client.channels[channel]
-            self._leave(client, channel)
-        if command.ack_id is not None:
+            if not client.gone:
+                self._leave(client, channel)
+        if command.ack_id is not None and not client.gone:
             client.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
 
     async def _publish(self, client: Client, command: Command) -> None:

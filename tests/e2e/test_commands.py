@@ -70,6 +70,27 @@ async def test_a_subscribe_and_a_publish_sent_back_to_back_work(demo: str, start
         assert message["meta"]["senderId"] == ALICE
 
 
+@pytest.mark.parametrize("goodbye", ["41", "1", None], ids=["disconnect", "close", "the socket"])
+async def test_what_was_published_before_a_client_left_is_published(
+    demo: str, start: Start, goodbye: str | None
+) -> None:
+    server, channel = start(demo), f"chat:{ROOM}"
+    async with client(server, BOB) as witness:
+        await witness.subscribe(channel)
+        leaver = await RawClient.connect(server.ws_url, {"token": token(ALICE)})
+        leaver.emit("realtime:subscribe", {"channel": channel})
+        for n in range(5):
+            leaver.emit("realtime:publish", {"channel": channel, "event": "parting", "payload": {"n": n}})
+        leaver.emit("realtime:unsubscribe", {"channel": channel})
+        if goodbye is not None:
+            leaver.send(goodbye)
+        leaver.transport.close()
+        assert [message["n"] for message in await witness.wait_for("parting", 5)] == [0, 1, 2, 3, 4]
+        await wait_until(lambda: health(server)[1]["feed"]["connections"] == 1)
+        assert (await witness.subscribe(channel))["presence"]["members"][0]["presenceId"] == BOB
+        assert server.errors() == []
+
+
 async def test_the_ack_of_a_subscribe_comes_before_any_event_of_its_channel(demo: str, start: Start) -> None:
     server = start(demo)
     async with sql(demo) as database:

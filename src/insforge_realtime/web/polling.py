@@ -23,7 +23,7 @@ from starlette.responses import Response
 from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
 from insforge_realtime.web.backlog import Backlog
-from insforge_realtime.web.connection import CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
+from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
 from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, Asked
 
 if TYPE_CHECKING:
@@ -83,7 +83,13 @@ class Polling:
             self._readable.set()
 
     def close(self, code: int, reason: str) -> None:
-        """The poll that waits, or the next one, gets what is left and a close packet."""
+        """The poll that waits, or the next one, gets what is left and a close packet.
+
+        Who broke the protocol, and does not wait, is owed nothing: its next request finds no session any more.
+        """
+        if code in BROKEN_PROTOCOL and self._poll is None:
+            self.cut()
+            return
         self._finish(engineio.NOOP if code == CLOSED_BY_CLIENT else engineio.CLOSE)
         self._doorway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
 

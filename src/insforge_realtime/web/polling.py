@@ -117,6 +117,7 @@ class Polling:
     def hand_over(self) -> Iterable[str]:
         """A WebSocket takes over: everything that is unsent."""
         self.handed_over, self.probe = True, None
+        self._readable.set()  # nobody will say so any more, if a body is still being taken in
         self._wake()
         unsent = self._backlog.take(float("inf"))
         self._backlog.clear()
@@ -133,7 +134,7 @@ class Polling:
         if self._poll is not None:
             self.connection.fail(1002, "two polls at a time")
             raise ProtocolError("two polls at a time")
-        if not self._backlog and self._last_word is None:
+        if not self._backlog and self._last_word is None and not self.handed_over:
             await self._wait()
         packets = self._backlog.take(ANSWER_CHARS)
         if not self._backlog and self._last_word is not None:
@@ -158,9 +159,9 @@ class Polling:
             self._posting = False
 
     def left(self) -> None:
-        """The client hung up while its poll was waiting."""
-        self.connection.lost()
-        self._finish(engineio.CLOSE)
+        """The client hung up while its poll was waiting. After the upgrade, polls are none of the session's business."""
+        if not self.handed_over:
+            self.cut()
 
     async def _wait(self) -> None:
         self._poll = asyncio.get_running_loop().create_future()

@@ -39,6 +39,8 @@ ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
 NOOP_SECONDS = 0.1
 """How long a poll waits for packets while a WebSocket is being probed. Not 0: a client would poll without a pause."""
+PACKETS_AT_A_TIME = 100
+"""After how many packets of one body others get a turn: half a million fit into a megabyte."""
 TEXT = "text/plain; charset=UTF-8"
 
 
@@ -51,7 +53,8 @@ class Polling:
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "connection", "handed_over", "probe",
+        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "_reading", "connection", "handed_over",
+        "probe",
     )  # fmt: skip
 
     def __init__(self, doorway: Doorway, address: str) -> None:
@@ -59,6 +62,8 @@ class Polling:
         self._backlog = Backlog(doorway)
         self._poll: asyncio.Future[None] | None = None
         self._posting = False
+        self._reading: asyncio.Timeout | None = None
+        """Runs while a body is on its way. Nobody waits for one of a session that has ended."""
         self._readable = asyncio.Event()
         self._readable.set()
         self._last_word: str | None = None
@@ -175,10 +180,11 @@ class Polling:
 
     async def _body(self, request: Request) -> bytes:
         limit, body = self._doorway.max_payload, bytearray()
+        timing = self._doorway.timing
         try:
             if int(request.headers.get("content-length", 0)) > limit:
                 raise PayloadTooLarge
-            async with asyncio.timeout(self._doorway.config.ping_interval + self._doorway.config.ping_timeout):
+            async with asyncio.timeout(timing.ping_interval + timing.ping_timeout) as self._reading:
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > limit:
@@ -189,13 +195,19 @@ class Polling:
         except (ValueError, TimeoutError, ClientDisconnect) as error:
             self.connection.fail(1002, "half a body")
             raise ProtocolError("half a body") from error
+        finally:
+            self._reading = None
         return bytes(body)
 
     async def _take_in(self, body: bytes) -> None:
         try:
-            for packet in engineio.decode_payload(body.decode()):
+            for number, packet in enumerate(engineio.decode_payload(body.decode()), 1):
                 self.connection.receive(packet)
                 await self._readable.wait()
+                if number % PACKETS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+                if self.connection.ended:
+                    break
         except UnicodeDecodeError as error:
             self.connection.fail(1007, "invalid UTF-8")
             raise ProtocolError("invalid UTF-8") from error
@@ -214,6 +226,8 @@ class Polling:
         if self._last_word is None:
             self._last_word = last_word
         self._readable.set()
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(asyncio.get_running_loop().time())
         self._wake()
         if self.probe is not None:
             self.probe.fail(1002, "the session has ended")

@@ -76,7 +76,10 @@ class PollingClient(Conversation):
 
     async def poll(self) -> list[str]:
         """One GET that must succeed; its packets."""
-        answer = await self.ask("GET")
+        return await self.take(await self.ask("GET"))
+
+    async def take(self, answer: httpx.Response) -> list[str]:
+        """Take in what a GET was answered with."""
         assert answer.status_code == 200, answer.text
         packets = answer.text.split(SEPARATOR)
         for packet in packets:
@@ -180,6 +183,10 @@ class PollingClient(Conversation):
     async def take_over(self, ws: ClientConnection) -> None:
         """Complete the upgrade, and go on with this WebSocket."""
         await ws.send("5")
+        self.carry_on(ws)
+
+    def carry_on(self, ws: ClientConnection) -> None:
+        """From now on send and receive here."""
         self.ws = ws
         self._reader = asyncio.create_task(self._read(ws))
 

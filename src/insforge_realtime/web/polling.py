@@ -179,22 +179,25 @@ class Polling:
             self._poll = None
 
     async def _body(self, request: Request) -> bytes:
-        limit, body = self._doorway.max_payload, bytearray()
-        timing = self._doorway.timing
         try:
-            if int(request.headers.get("content-length", 0)) > limit:
-                raise PayloadTooLarge
-            async with asyncio.timeout(timing.ping_interval + timing.ping_timeout) as self._reading:
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise PayloadTooLarge
+            return await self._read(request)
         except PayloadTooLarge:
             self.connection.too_large()
             raise
         except (ValueError, TimeoutError, ClientDisconnect) as error:
             self.connection.fail(1002, "half a body")
             raise ProtocolError("half a body") from error
+
+    async def _read(self, request: Request) -> bytes:
+        limit, timing, body = self._doorway.max_payload, self._doorway.timing, bytearray()
+        if int(request.headers.get("content-length", 0)) > limit:
+            raise PayloadTooLarge
+        try:
+            async with asyncio.timeout(timing.ping_interval + timing.ping_timeout) as self._reading:
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise PayloadTooLarge
         finally:
             self._reading = None
         return bytes(body)

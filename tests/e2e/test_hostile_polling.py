@@ -257,14 +257,13 @@ async def test_a_body_of_very_many_packets_holds_nobody_up(fortress: Site, packe
     async with witnessed(fortress) as witness, attacking(fortress) as attacker:
         attacker.start()
         posting = asyncio.create_task(attacker.post(*[packet] * number))
-        longest = 0.0
+        answers = 0
         while not posting.done():
-            began = time.monotonic()
             await witness.call("realtime:unsubscribe", {"channel": "x"})
-            longest = max(longest, time.monotonic() - began)
+            answers += 1
             await asyncio.sleep(0.01)
         answer = await posting
-        assert longest < 1.0, longest
+        assert answers > 8  # in one go, the body would leave room for two or three
         if packet == "3":
             assert (answer.status_code, answer.text) == (200, "ok")
         else:

@@ -524,6 +524,19 @@ async def test_requests_of_another_origin_are_refused_and_the_session_goes_on(st
         assert logged(strict, "handshake refused", start)[0]["status"] == 403
 
 
+async def test_a_websocket_of_another_origin_cannot_take_over_a_session(strict: Site) -> None:
+    async with witnessed(strict), attacking(strict) as client:
+        for session in (client.session, None):
+            with pytest.raises(InvalidStatus) as error:
+                await open_websocket(strict.server.url, session, Origin=EVIL)
+            assert error.value.response.status_code == 403
+            assert json.loads(error.value.response.body or b"")["code"] == 4
+        await client.take_over(await client.probe())
+        await still_polls(client)
+        ws = await open_websocket(strict.server.url, Origin=GOOD)
+        await ws.close()
+
+
 async def test_two_origins_at_once_are_nobodys(strict: Site) -> None:
     answer = await get(strict, headers=[("Origin", GOOD), ("Origin", GOOD)])
     refused(answer, 4, 403)

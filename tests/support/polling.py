@@ -207,7 +207,7 @@ class PollingClient(Conversation):
 
 
 async def open_websocket(
-    url: str, session: str | None = None, *, query: str = "EIO=4&transport=websocket"
+    url: str, session: str | None = None, *, query: str = "EIO=4&transport=websocket", **headers: str
 ) -> ClientConnection:
     """A WebSocket to the server at `url` (http://…)."""
     sid = "" if session is None else f"&sid={session}"
@@ -217,6 +217,7 @@ async def open_websocket(
         max_size=None,
         ping_interval=None,
         proxy=None,
+        additional_headers=headers,
     )
 
 

@@ -189,3 +189,14 @@ async def test_commands_that_are_still_being_taken_in_at_the_upgrade_are_not_los
             while len(acks := [packet for packet in client.packets if packet.startswith("43")]) < 150:
                 await asyncio.sleep(0.002)
         assert [int(ack[2 : ack.index("[")]) for ack in acks] == list(range(150))
+
+
+async def test_a_poll_that_is_hung_up_after_the_upgrade_does_not_end_the_connection(plain: Site) -> None:
+    for _ in range(10):
+        async with PollingClient(plain.server.url, {"token": TOKEN}) as client:
+            ws = await client.probe()
+            poll = await client.begin_poll()
+            await client.take_over(ws)
+            poll.cancel()
+            await asyncio.gather(poll, return_exceptions=True)
+            assert (await client.subscribe("orders"))["ok"]

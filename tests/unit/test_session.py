@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from socketio.packet import Packet as OtherPacket  # type: ignore[import-untyped]
 
 from insforge_realtime.errors import ProtocolError
 from insforge_realtime.protocol import engineio
@@ -23,6 +24,7 @@ from insforge_realtime.protocol.session import (
     Session,
     Timing,
 )
+from insforge_realtime.protocol.socketio import MAX_ATTACHMENTS
 
 TIMING = Timing(ping_interval=25, ping_timeout=20, connect_timeout=45)
 STATES = (OPENED, ASKED, CONNECTED, CLOSED)
@@ -280,3 +282,146 @@ def test_a_client_and_the_session_understand_each_other() -> None:
     client.wire.append("41")
     assert pump(client, session, now) == [Disconnect()]
     assert session.state == OPENED
+
+
+# Attachments.
+
+PLACE = '{"_placeholder":true,"num":%d}'
+
+
+def test_a_binary_event_counts_once_its_last_attachment_is_here_and_pongs_may_come_in_between() -> None:
+    session = session_in(CONNECTED)
+    session.tick(25.0)
+    session.receive(f'452-7["a",[{PLACE % 1}],{PLACE % 0}]', 26.0)
+    assert session.events() == []
+    session.receive(b"x", 27.0)
+    session.receive("3", 28.0)
+    assert session.deadline == 53.0
+    assert session.events() == []
+    session.receive(b"y", 29.0)
+    assert session.events() == [Emit("a", [[b"y"], b"x"], 7)]
+    session.receive('42["b"]', 30.0)
+    assert session.events() == [Emit("b", [], None)]
+
+
+@pytest.mark.parametrize("packet", ['42["a"]', '451-["a"]', "40", "41", "40/admin,", "5", "2"])
+def test_where_an_attachment_is_due_nothing_else_may_come(packet: str) -> None:
+    session = session_in(CONNECTED)
+    session.receive('451-["a"]', 1.0)
+    with pytest.raises(ProtocolError):
+        session.receive(packet, 1.0)
+    assert session.state == CLOSED
+
+
+def test_a_client_may_give_up_while_an_attachment_is_due() -> None:
+    session = session_in(CONNECTED)
+    session.receive('451-["a"]', 1.0)
+    session.receive("1", 1.0)
+    assert session.events() == [Disconnect()]
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: NAMES[state])
+def test_an_attachment_that_nothing_announced_is_refused(state: int) -> None:
+    session = session_in(state)
+    with pytest.raises(ProtocolError):
+        session.receive(b"x", 1.0)
+    assert session.state == CLOSED
+
+
+def test_the_attachments_of_a_packet_are_limited_together_and_those_of_the_next_anew() -> None:
+    session = Session(TIMING, 0.0, max_binary=10)
+    session.receive("40", 0.0)
+    session.accept("sid")
+    for _ in range(3):
+        session.receive('452-["a"]', 0.0)
+        session.receive(b"x" * 6, 0.0)
+        session.receive(b"x" * 4, 0.0)
+    session.receive('452-["a"]', 0.0)
+    session.receive(b"x" * 6, 0.0)
+    with pytest.raises(ProtocolError, match="too large"):
+        session.receive(b"x" * 5, 0.0)
+
+
+def test_a_heartbeat_does_not_wait_for_attachments_that_never_come() -> None:
+    session = session_in(CONNECTED)
+    session.receive('451-["a"]', 1.0)
+    session.tick(25.0)
+    assert session.data_to_send() == [engineio.PING]
+    with pytest.raises(ProtocolError, match="ping timeout"):
+        session.tick(45.0)
+
+
+LIKELY = st.sampled_from(
+    ["3", "1", "40", "41", "42", '42["a"]', '427["a",1]', "430[]", '451-["a"]', '452-1["a",' + PLACE % 0 + "]", "461-1[]",
+     '450-["a"]', "40/admin", b"", b"x", "2probe", "5"]
+)  # fmt: skip
+
+
+@given(st.lists(LIKELY | st.text() | st.binary() | st.text('0123456/,[]{}":a-', max_size=12).map(lambda r: "4" + r)))
+def test_any_sequence_of_packets_is_taken_or_ends_in_one_protocol_error(packets: list[engineio.Packet]) -> None:
+    session = Session(TIMING, 0.0, max_binary=100)
+    for number, packet in enumerate(packets):
+        before = session.state
+        try:
+            session.receive(packet, float(number))
+        except ProtocolError:
+            assert session.state == CLOSED
+        else:
+            assert before != CLOSED
+        for event in session.events():
+            if isinstance(event, Connect):
+                session.accept("sid")
+            elif isinstance(event, Emit):
+                assert before == CONNECTED
+        assert all(packet.startswith("4") for packet in session.data_to_send())
+    if session.state == CLOSED:
+        with pytest.raises(ProtocolError):
+            session.receive("3", 99.0)
+
+
+ARGUMENTS = st.recursive(
+    st.integers(0, 9) | st.text(max_size=3) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def attachments_in(value: object) -> int:
+    if isinstance(value, bytes):
+        return 1
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(attachments_in, inner))
+
+
+@given(st.lists(st.tuples(st.lists(ARGUMENTS, max_size=3), st.none() | st.integers(0, 99)), max_size=6), st.data())
+def test_whatever_another_library_emits_arrives_with_pongs_in_between(
+    emits: list[tuple[list[Any], int | None]], data: st.DataObject
+) -> None:
+    session = session_in(CONNECTED)
+    expected = []
+    for arguments, number in emits:
+        if attachments_in(arguments) > MAX_ATTACHMENTS:
+            continue
+        expected.append(Emit("a", arguments, number))
+        encoded = OtherPacket(2, ["a", *arguments], "/", number).encode()
+        first, *attachments = encoded if isinstance(encoded, list) else [encoded]
+        for packet in ("4" + first, *attachments):
+            if data.draw(st.booleans()):
+                session.receive("3", 1.0)
+            session.receive(packet, 1.0)
+    assert session.events() == expected
+
+
+@given(st.lists(st.tuples(st.lists(ARGUMENTS, max_size=2), st.integers(0, 99)), min_size=1, max_size=5))
+def test_both_ends_understand_each_other_through_the_payloads_of_long_polling(
+    emits: list[tuple[list[Any], int]],
+) -> None:
+    assume(all(attachments_in(arguments) <= MAX_ATTACHMENTS for arguments, _ in emits))
+    session, wire = session_in(CONNECTED), []
+    for arguments, number in emits:
+        encoded = OtherPacket(2, ["a", *arguments], "/", number).encode()
+        first, *attachments = encoded if isinstance(encoded, list) else [encoded]
+        wire += ["4" + first, *attachments, "3"]
+    for packet in engineio.decode_payload(engineio.encode_payload(wire)):
+        session.receive(packet, 1.0)
+    assert session.events() == [Emit("a", arguments, number) for arguments, number in emits]

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from socketio.packet import Packet as OtherPacket  # type: ignore[import-untyped]
 
 from insforge_realtime.errors import ProtocolError
 from insforge_realtime.protocol import socketio
@@ -171,3 +172,93 @@ def test_connect_and_connect_error_are_what_the_client_gets() -> None:
 
 def test_an_ack_id_comes_back_as_the_same_javascript_number() -> None:
     assert 10**socketio.ACK_ID_DIGITS <= 2**53
+
+
+# Binary packets, with python-socketio as the other end.
+
+BINARY = st.recursive(
+    SCALARS | st.text() | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def with_attachments(text: str, attachments: list[bytes]) -> Packet:
+    packet = decode(text)
+    socketio.attach(packet, attachments)
+    return packet
+
+
+def attachments_of(data: Any) -> list[bytes]:
+    if isinstance(data, bytes):
+        return [data]
+    inner = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return [found for value in inner for found in attachments_of(value)]
+
+
+@given(st.lists(BINARY, max_size=3), st.none() | ACK_IDS)
+def test_what_another_library_sends_with_attachments_is_read_as_it_was_meant(
+    data: list[Any], number: int | None
+) -> None:
+    assume(0 < len(attachments_of(data)) <= socketio.MAX_ATTACHMENTS)
+    encoded = OtherPacket(2, ["a", *data], "/", number).encode()
+    assert isinstance(encoded, list)
+    text, *attachments = encoded
+    assert decode(text).attachments == len(attachments)
+    assert with_attachments(text, attachments) == Packet(
+        socketio.BINARY_EVENT, ["a", *data], id=number, attachments=len(attachments)
+    )
+
+
+@given(st.lists(BINARY, max_size=3), ACK_IDS)
+def test_an_ack_of_another_library_with_attachments_is_read_as_it_was_meant(data: list[Any], number: int) -> None:
+    assume(0 < len(attachments_of(data)) <= socketio.MAX_ATTACHMENTS)
+    encoded = OtherPacket(3, data, "/", number).encode()
+    assert isinstance(encoded, list)
+    text, *attachments = encoded
+    assert with_attachments(text, attachments).data == data
+
+
+@given(NAMES, st.lists(JSON, max_size=3))
+def test_another_library_reads_our_events(name: str, data: list[Any]) -> None:
+    packet = OtherPacket(encoded_packet=socketio.event_packet(socketio.event(name, *data)))
+    assert (packet.packet_type, packet.data, packet.id) == (socketio.EVENT, [name, *data], None)
+
+
+@given(ACK_IDS, JSON)
+def test_another_library_reads_our_acks_and_refusals(number: int, data: Any) -> None:
+    packet = OtherPacket(encoded_packet=socketio.ack_packet(number, data))
+    assert (packet.packet_type, packet.data, packet.id) == (socketio.ACK, [data], number)
+    packet = OtherPacket(encoded_packet=socketio.connect_error_packet("no", {"code": "X"}, namespace="/admin"))
+    assert (packet.packet_type, packet.namespace) == (socketio.CONNECT_ERROR, "/admin")
+    assert packet.data == {"message": "no", "data": {"code": "X"}}
+
+
+@pytest.mark.parametrize(
+    "number", ["1", "-1", "0.0", '"0"', "true", "false", "null", "[0]", "{}", "1e300", "18446744073709551615"]
+)
+@pytest.mark.parametrize("place", ["%s", "[%s]", '{"a":[{"b":%s}]}'])
+def test_a_placeholder_for_what_was_not_announced_is_refused(place: str, number: str) -> None:
+    packet = decode('51-["a",' + place % f'{{"_placeholder":true,"num":{number}}}' + "]")
+    with pytest.raises(ProtocolError, match="placeholder"):
+        socketio.attach(packet, [b"x"])
+
+
+@pytest.mark.parametrize("text", ['{"_placeholder":1,"num":0}', '{"_placeholder":"true","num":0}', '{"num":0}'])
+def test_what_only_looks_like_a_placeholder_stays_as_it_is(text: str) -> None:
+    assert with_attachments(f'51-["a",{text}]', [b"x"]).data == ["a", json.loads(text)]
+
+
+def test_an_attachment_may_have_many_places_or_none() -> None:
+    place = '{"_placeholder":true,"num":0}'
+    assert with_attachments(f'52-["a",{place},[{place}]]', [b"x", b"y"]).data == ["a", b"x", [b"x"]]
+
+
+def test_how_deep_a_client_nests_is_no_matter_of_recursion() -> None:
+    depth = 1000  # orjson reads up to 1024
+    packet = decode('51-["a",' + "[" * depth + '{"_placeholder":true,"num":0}' + "]" * depth + "]")
+    socketio.attach(packet, [b"x"])
+    value = packet.data[1]
+    for _ in range(depth):
+        (value,) = value
+    assert value == b"x"

@@ -64,8 +64,12 @@ def decode_payload(payload: str) -> Iterator[Packet]:
     Raises:
         ProtocolError: base64 that is none. (What text packets may say is session.py's business.)
     """
-    for packet in payload.split(SEPARATOR):
+    start = 0
+    while start <= len(payload):
+        end = payload.find(SEPARATOR, start)
+        packet = payload[start:] if end < 0 else payload[start:end]
         yield _attachment(packet) if packet.startswith(BINARY) else packet
+        start = len(payload) + 1 if end < 0 else end + 1
 
 
 def _attachment(packet: str) -> bytes:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from insforge_realtime.web.doorway import Doorway
 
 CLOSED_BY_CLIENT = 1000
+BROKEN_PROTOCOL = frozenset((1002, 1007))
 CLOSE_SECONDS = 5.0
 SHUTDOWN_SECONDS = 1.0
 """How long a client has to take our last words; less when this server shuts down."""

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
 from insforge_realtime.web.backlog import Backlog
-from insforge_realtime.web.connection import CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
+from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
 from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, Asked
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
 NOOP_SECONDS = 0.1
 """How long a poll waits for packets while a WebSocket is being probed. Not 0: a client would poll without a pause."""
+PACKETS_AT_A_TIME = 100
+"""After how many packets of one body others get a turn: half a million fit into a megabyte."""
 TEXT = "text/plain; charset=UTF-8"
 
 
@@ -51,7 +53,8 @@ class Polling:
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "connection", "handed_over", "probe",
+        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "_reading", "connection", "handed_over",
+        "probe",
     )  # fmt: skip
 
     def __init__(self, doorway: Doorway, address: str) -> None:
@@ -59,6 +62,8 @@ class Polling:
         self._backlog = Backlog(doorway)
         self._poll: asyncio.Future[None] | None = None
         self._posting = False
+        self._reading: asyncio.Timeout | None = None
+        """Runs while a body is on its way. Nobody waits for one of a session that has ended."""
         self._readable = asyncio.Event()
         self._readable.set()
         self._last_word: str | None = None
@@ -83,7 +88,13 @@ class Polling:
             self._readable.set()
 
     def close(self, code: int, reason: str) -> None:
-        """The poll that waits, or the next one, gets what is left and a close packet."""
+        """The poll that waits, or the next one, gets what is left and a close packet.
+
+        Who broke the protocol, and does not wait, is owed nothing: its next request finds no session any more.
+        """
+        if code in BROKEN_PROTOCOL and self._poll is None:
+            self.cut()
+            return
         self._finish(engineio.NOOP if code == CLOSED_BY_CLIENT else engineio.CLOSE)
         self._doorway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
 
@@ -111,6 +122,7 @@ class Polling:
     def hand_over(self) -> Iterable[str]:
         """A WebSocket takes over: everything that is unsent."""
         self.handed_over, self.probe = True, None
+        self._readable.set()  # nobody will say so any more, if a body is still being taken in
         self._wake()
         unsent = self._backlog.take(float("inf"))
         self._backlog.clear()
@@ -127,7 +139,7 @@ class Polling:
         if self._poll is not None:
             self.connection.fail(1002, "two polls at a time")
             raise ProtocolError("two polls at a time")
-        if not self._backlog and self._last_word is None:
+        if not self._backlog and self._last_word is None and not self.handed_over:
             await self._wait()
         packets = self._backlog.take(ANSWER_CHARS)
         if not self._backlog and self._last_word is not None:
@@ -152,9 +164,9 @@ class Polling:
             self._posting = False
 
     def left(self) -> None:
-        """The client hung up while its poll was waiting."""
-        self.connection.lost()
-        self._finish(engineio.CLOSE)
+        """The client hung up while its poll was waiting. After the upgrade, polls are none of the session's business."""
+        if not self.handed_over:
+            self.cut()
 
     async def _wait(self) -> None:
         self._poll = asyncio.get_running_loop().create_future()
@@ -167,28 +179,38 @@ class Polling:
             self._poll = None
 
     async def _body(self, request: Request) -> bytes:
-        limit, body = self._doorway.max_payload, bytearray()
         try:
-            if int(request.headers.get("content-length", 0)) > limit:
-                raise PayloadTooLarge
-            async with asyncio.timeout(self._doorway.config.ping_interval + self._doorway.config.ping_timeout):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise PayloadTooLarge
+            return await self._read(request)
         except PayloadTooLarge:
             self.connection.too_large()
             raise
         except (ValueError, TimeoutError, ClientDisconnect) as error:
             self.connection.fail(1002, "half a body")
             raise ProtocolError("half a body") from error
+
+    async def _read(self, request: Request) -> bytes:
+        limit, timing, body = self._doorway.max_payload, self._doorway.timing, bytearray()
+        if int(request.headers.get("content-length", 0)) > limit:
+            raise PayloadTooLarge
+        try:
+            async with asyncio.timeout(timing.ping_interval + timing.ping_timeout) as self._reading:
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise PayloadTooLarge
+        finally:
+            self._reading = None
         return bytes(body)
 
     async def _take_in(self, body: bytes) -> None:
         try:
-            for packet in engineio.decode_payload(body.decode()):
+            for number, packet in enumerate(engineio.decode_payload(body.decode()), 1):
                 self.connection.receive(packet)
                 await self._readable.wait()
+                if number % PACKETS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+                if self.connection.ended:
+                    break
         except UnicodeDecodeError as error:
             self.connection.fail(1007, "invalid UTF-8")
             raise ProtocolError("invalid UTF-8") from error
@@ -207,6 +229,8 @@ class Polling:
         if self._last_word is None:
             self._last_word = last_word
         self._readable.set()
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(asyncio.get_running_loop().time())
         self._wake()
         if self.probe is not None:
             self.probe.fail(1002, "the session has ended")

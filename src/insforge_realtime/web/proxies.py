@@ -6,7 +6,7 @@ A request that comes from anywhere else keeps the address that its socket has, w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ class TrustedProxies:
         return bool(self._networks)
 
     def __contains__(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+        parsed = _parsed(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
 
     def client(self, peer: str, forwarded_for: str) -> str:
         """The client's address.
@@ -42,14 +39,25 @@ class TrustedProxies:
         Args:
             peer: the address of the socket's other end.
             forwarded_for: `X-Forwarded-For`, several of them joined with commas. Each proxy adds at the right whom it
-                heard it from, so the first from the right that is no trusted proxy is the client.
+                heard it from, so the first from the right that is no trusted proxy is the client. Whatever is no
+                address (`unknown`, or an attempt on the log) is nobody's: the proxy before it is the last who is known.
         """
         address = peer
         for hop in reversed([hop.strip() for hop in forwarded_for.split(",") if hop.strip()]):
-            if address not in self:
+            hop = _without_port(hop)
+            if address not in self or _parsed(hop) is None:
                 break
-            address = _without_port(hop)
+            address = hop
         return address
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """An address; one of IPv4 in the clothes of IPv6, as a socket for both has it, is one of IPv4."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _without_port(hop: str) -> str:

@@ -10,6 +10,9 @@ WebSocket leaves unread.
 
 The upgrade. Once a WebSocket has been probed, polls that find nothing are answered with a noop, so that the client
 comes to rest; what it has sent and got until then went over HTTP. On the client's `5` the rest goes to the WebSocket.
+
+The end. A client that is to come back is refused, once it has got what was left for it, as one whose session is unknown. A
+close packet would say it more politely, but some take it for final: python-socketio does not come back from one.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
 from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
-from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, Asked
+from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +45,10 @@ NOOP_SECONDS = 0.1
 TEXT = "text/plain; charset=UTF-8"
 
 
+class SessionEnded(Exception):
+    """The client's session is over, and it may begin another."""
+
+
 class Polling:
     """The carrier of one connection.
 
@@ -51,7 +58,7 @@ class Polling:
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "connection", "handed_over", "probe",
+        "_backlog", "_doorway", "_final", "_finished", "_poll", "_posting", "_readable", "connection", "handed_over", "probe",
     )  # fmt: skip
 
     def __init__(self, doorway: Doorway, address: str) -> None:
@@ -61,8 +68,10 @@ class Polling:
         self._posting = False
         self._readable = asyncio.Event()
         self._readable.set()
-        self._last_word: str | None = None
-        """The packet that ends the session, once it has ended."""
+        self._finished = False
+        """Whether the session has ended, except for what is left in the backlog."""
+        self._final = False
+        """Whether the client knows and stays away, so that its last poll is no error."""
         self.handed_over = False
         self.probe: Probe | None = None
         self.connection = Connection(doorway, self, address)
@@ -83,13 +92,13 @@ class Polling:
             self._readable.set()
 
     def close(self, code: int, reason: str) -> None:
-        """The poll that waits, or the next one, gets what is left and a close packet."""
-        self._finish(engineio.NOOP if code == CLOSED_BY_CLIENT else engineio.CLOSE)
+        """The poll that waits, or the next one, gets what is left, and the one after it a refusal."""
+        self._finish(final=code == CLOSED_BY_CLIENT)
         self._doorway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
 
     def cut(self) -> None:
         self._backlog.clear()
-        self._finish(engineio.CLOSE)
+        self._finish()
         self.connection.lost()
 
     def tick(self, now: float) -> float | None:
@@ -102,7 +111,7 @@ class Polling:
     @property
     def may_upgrade(self) -> bool:
         """Whether a WebSocket may try to take over."""
-        return self.probe is None and not self.handed_over and self._last_word is None
+        return self.probe is None and not self.handed_over and not self._finished
 
     def release(self) -> None:
         """A WebSocket works: end the poll that waits."""
@@ -123,16 +132,18 @@ class Polling:
 
         Raises:
             ProtocolError: another one is waiting; the session is closed.
+            SessionEnded: there is nothing left, and the client is to come back.
         """
         if self._poll is not None:
             self.connection.fail(1002, "two polls at a time")
             raise ProtocolError("two polls at a time")
-        if not self._backlog and self._last_word is None:
+        if not self._backlog and not self._finished:
             await self._wait()
         packets = self._backlog.take(ANSWER_CHARS)
-        if not self._backlog and self._last_word is not None:
-            packets.append(self._last_word)
+        if self._finished and not self._backlog:
             self.connection.lost()
+            if not packets and not self._final:
+                raise SessionEnded
         return engineio.encode_payload(packets or (engineio.NOOP,))
 
     async def post(self, request: Request) -> None:
@@ -140,6 +151,7 @@ class Polling:
 
         Raises:
             ProtocolError: another one is being taken in, or this one is no payload; the session is closed.
+            SessionEnded: it was closed, for another reason.
             PayloadTooLarge: it was not read to its end; the session is closed.
         """
         if self._posting:
@@ -154,7 +166,7 @@ class Polling:
     def left(self) -> None:
         """The client hung up while its poll was waiting."""
         self.connection.lost()
-        self._finish(engineio.CLOSE)
+        self._finish()
 
     async def _wait(self) -> None:
         self._poll = asyncio.get_running_loop().create_future()
@@ -195,17 +207,17 @@ class Polling:
         except ProtocolError as error:
             self.connection.fail(1002, str(error))
             raise
-        if self._last_word == engineio.CLOSE:
-            raise ProtocolError("the session has ended")
+        if self._finished and not self._final:
+            raise SessionEnded
 
     def _add(self, packets: Iterable[str], size: int) -> None:
-        if self._last_word is None and not self._backlog.add(packets, size):
+        if not self._finished and not self._backlog.add(packets, size):
             self.connection.too_slow()
         self._wake()
 
-    def _finish(self, last_word: str) -> None:
-        if self._last_word is None:
-            self._last_word = last_word
+    def _finish(self, *, final: bool = False) -> None:
+        if not self._finished:
+            self._finished, self._final = True, final
         self._readable.set()
         self._wake()
         if self.probe is not None:
@@ -259,6 +271,8 @@ async def _poll(polling: Polling, receive: Receive) -> Response | None:
         return None
     except ProtocolError:
         return BAD_REQUEST.response()
+    except SessionEnded:
+        return UNKNOWN_SESSION.response()
     finally:
         answer.cancel()
         gone.cancel()
@@ -271,6 +285,8 @@ async def _post(polling: Polling, request: Request) -> Response:
         return TOO_LARGE.response()
     except ProtocolError:
         return BAD_REQUEST.response()
+    except SessionEnded:
+        return UNKNOWN_SESSION.response()
     return _text("ok")
 
 

@@ -273,6 +273,10 @@ async def _poll(polling: Polling, receive: Receive) -> Response | None:
         return BAD_REQUEST.response()
     except SessionEnded:
         return UNKNOWN_SESSION.response()
+    except asyncio.CancelledError:
+        # A server that shuts down does not wait for ever. Nobody is served by a traceback of ours in its log.
+        polling.left()
+        return UNKNOWN_SESSION.response()
     finally:
         answer.cancel()
         gone.cancel()

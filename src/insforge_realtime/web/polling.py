@@ -1,7 +1,7 @@
 """HTTP long-polling: the carrier of clients that cannot use a WebSocket, or not yet.
 
     GET  without sid   a handshake: a new session, and its open packet
-    GET  with sid      waits until there are packets, and answers with all of them
+    GET  with sid      waits until there are packets, and answers with some or all of them
     POST with sid      brings packets
 
 One GET and one POST at a time for each session: a second one closes it, because nobody could tell the order of the packets.
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
+ANSWER_PACKETS = 16
+"""With how many packets at most: python-engineio hangs up at more."""
 NOOP_SECONDS = 0.1
 """How long a poll waits for packets while a WebSocket is being probed. Not 0: a client would poll without a pause."""
 TEXT = "text/plain; charset=UTF-8"
@@ -139,7 +141,7 @@ class Polling:
             raise ProtocolError("two polls at a time")
         if not self._backlog and not self._finished:
             await self._wait()
-        packets = self._backlog.take(ANSWER_CHARS)
+        packets = self._backlog.take(ANSWER_CHARS, ANSWER_PACKETS)
         if self._finished and not self._backlog:
             self.connection.lost()
             if not packets and not self._final:

@@ -136,7 +136,8 @@ class Scenario:
         """
         try:
             async with numbers(self._database):
-                await self._for_each(self._first_part)
+                await self._for_each(self._take_numbers)
+            await self._for_each(self._ask_and_publish)
             await cut()
             await self._for_each(self._come_back)
             async with connected(self._database) as sql:
@@ -161,7 +162,7 @@ class Scenario:
             for name in self._clients:
                 group.create_task(named(name))
 
-    async def _first_part(self, client: Client, outcome: Outcome) -> None:
+    async def _take_numbers(self, client: Client, outcome: Outcome) -> None:
         seen, inbox = outcome.seen, client.inbox
         await client.connect()
         seen["subscribe to the numbers"] = await client.subscribe("orders")
@@ -170,6 +171,9 @@ class Scenario:
         taken = (await inbox.wait_for("number", NUMBERS))[:NUMBERS]
         outcome.transports = dict(Counter(str(event.transport) for event in taken))
         seen["numbers"] = len(taken)
+
+    async def _ask_and_publish(self, client: Client, outcome: Outcome) -> None:
+        seen, inbox = outcome.seen, client.inbox
         seen["publish without subscribing"] = await client.publish(ROOM_CHANNEL, "said", {"text": "too early"})
         seen["subscribe to somebody else's order"] = await client.subscribe(f"order:{ALICES_ORDER}")
         seen["subscribe to the room"] = await client.subscribe(ROOM_CHANNEL)
@@ -207,19 +211,22 @@ async def connected(database: str) -> AsyncIterator[asyncpg.Connection[asyncpg.R
 
 @contextlib.asynccontextmanager
 async def numbers(database: str) -> AsyncIterator[None]:
-    """Events `number` in the channel `orders`, 1, 2, 3 …, a few in each transaction, for the length of a block."""
+    """Events `number` in the channel `orders`, 1, 2, 3 …, for the length of a block: a few in each transaction, and now and
+    then many."""
     done = asyncio.Event()
 
     async def write() -> None:
         async with connected(database) as sql:
             statement = await sql.prepare(
                 """SELECT realtime.publish('orders', 'number', jsonb_build_object('n', n))
-                   FROM generate_series($1::int, $1::int + 4) n"""
+                   FROM generate_series($1::int, $1::int + $2::int - 1) n"""
             )
             number = 1
-            while not done.is_set():
-                await statement.fetch(number)
-                number += 5
+            for size in itertools.cycle([5] * 19 + [50]):
+                if done.is_set():
+                    return
+                await statement.fetch(number, size)
+                number += size
                 await asyncio.sleep(PAUSE_SECONDS)
 
     writer = asyncio.create_task(write())
@@ -387,8 +394,16 @@ VARIANTS: dict[str, list[str] | None] = {
 
 
 @contextlib.asynccontextmanager
-async def clients(url: str, *names: str, trusted: Path | None = None) -> AsyncIterator[dict[str, Client]]:
-    """Clients by their names, `socket.io-client, polling only` say; the late ones upgrade amid the stream."""
+async def clients(
+    url: str, *names: str, trusted: Path | None = None, **options: object
+) -> AsyncIterator[dict[str, Client]]:
+    """Clients by their names, `socket.io-client, polling only` say; the late ones upgrade amid the stream.
+
+    Args:
+        url, trusted: as for the clients.
+        names: which.
+        options: of socket.io-client, for those that are.
+    """
     async with Puppet("scenario.mjs", trusted=trusted) as puppet, Sdk(trusted=trusted) as sdk:
 
         def make(name: str) -> Client:
@@ -398,9 +413,9 @@ async def clients(url: str, *names: str, trusted: Path | None = None) -> AsyncIt
             if kind == "python-socketio":
                 return PythonSocketIo(url, VARIANTS[variant], trusted=trusted)
             if variant == "late upgrade":
-                return SocketIo(puppet, url, late=True)
+                return SocketIo(puppet, url, late=True, **options)
             transports = VARIANTS[variant]
-            return SocketIo(puppet, url, **({} if transports is None else {"transports": transports}))
+            return SocketIo(puppet, url, **options, **({} if transports is None else {"transports": transports}))
 
         yield {name: make(name) for name in names}
 

@@ -46,7 +46,21 @@ KINDS = {
         -signal.SIGTERM,
     ),
     "hypercorn": Kind(("-m", "hypercorn", f"{FACTORY}()", "--bind", "127.0.0.1:{port}"), 0),
-    "granian": Kind(("-m", "granian", "--interface", "asgi", "--factory", FACTORY, "--port", "{port}", "--workers-kill-timeout", "2"), 0),
+    "granian": Kind(
+        (
+            "-m",
+            "granian",
+            "--interface",
+            "asgi",
+            "--factory",
+            FACTORY,
+            "--port",
+            "{port}",
+            "--workers-kill-timeout",
+            "2",
+        ),
+        0,
+    ),
 }
 CLIENTS = (
     "socket.io-client, by itself",

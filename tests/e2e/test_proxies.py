@@ -25,7 +25,7 @@ LOGGING = {
 """That of an application that has one of its own, in which our lines turn up."""
 
 CHAIN = "203.0.113.9, 198.51.100.7, 10.1.2.3"
-"""Somebody at 198.51.100.7 claims to be 203.0.113.9; the proxy 10.1.2.3 wrote down who it was, and ours who that proxy is."""
+"""Somebody at 198.51.100.7 claims to be 203.0.113.9; the proxy 10.1.2.3 wrote down who it was, and ours who that is."""
 BELIEVED = "198.51.100.7"
 ITSELF = "127.0.0.1"
 

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from insforge_realtime.auth import mint
@@ -134,14 +135,23 @@ class AsgiServer(Server):
     """Our application behind somebody else's server.
 
     Args:
-        command: what starts it, after `python`; `{port}` stands for the port.
+        command: what starts it, after `python`; `{port}` stands for the port, here and in the environment.
         database_url: its database.
+        environment: further variables.
         settings: as for `Server`.
     """
 
-    def __init__(self, command: Sequence[str], database_url: str, **settings: object) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        database_url: str,
+        *,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        **settings: object,
+    ) -> None:
         super().__init__(database_url, port=free_port(), **settings)
         self._arguments = command
+        self._environment |= {name: value.format(port=self.port) for name, value in environment.items()}
 
     def _command(self) -> list[str]:
         return [sys.executable, *(argument.format(port=self.port) for argument in self._arguments)]

@@ -8,7 +8,7 @@ A *carrier* is what brings packets to and fro: a WebSocket of the fast door (web
 the end. What does not: bytes, frames, HTTP.
 
 Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
-message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has no codes: there the next request is refused.)
+message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has none: there the next poll is refused.)
 """
 
 from __future__ import annotations

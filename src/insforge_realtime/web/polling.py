@@ -60,7 +60,8 @@ class Polling:
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_final", "_finished", "_poll", "_posting", "_readable", "connection", "handed_over", "probe",
+        "_backlog", "_doorway", "_final", "_finished", "_poll", "_posting", "_readable", "connection", "handed_over",
+        "probe",
     )  # fmt: skip
 
     def __init__(self, doorway: Doorway, address: str) -> None:

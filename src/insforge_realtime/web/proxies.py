@@ -1,6 +1,7 @@
 """When a proxy stands in between: who the client is, and which path the proxy leaves on the requests.
 
-`X-Forwarded-*` counts from those proxies only that the operator trusts. A request that comes from anywhere else keeps the address that its socket has, whatever its headers say.
+`X-Forwarded-*` counts from those proxies only that the operator trusts. A request that comes from anywhere else keeps the
+address that its socket has, whatever its headers say.
 """
 
 from __future__ import annotations

@@ -144,8 +144,10 @@ class Connection:
             self._session.receive(packet, asyncio.get_running_loop().time())
         except ProtocolError as error:
             self.fail(1002, str(error))
-        else:
-            self._after_session()
+            return
+        self._after_session()
+        if self._session is not None:
+            self._arm(self._session.deadline)  # where ping_timeout is longer than ping_interval, a pong brings it forward
 
     def fail(self, code: int, reason: str) -> None:
         """The client broke a protocol: say so in the log, and close."""

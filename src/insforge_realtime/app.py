@@ -34,6 +34,7 @@ from insforge_realtime.errors import ConfigError, Unavailable
 from insforge_realtime.hub import Hub
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
+from insforge_realtime.pg.pool import Coalescer
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore, SystemPublisher
@@ -61,9 +62,10 @@ class Application:
 
     Args:
         config: complete, as `Config.ready_to_serve` checks.
+        publishes: whether messages come from Python code, too.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, publishes: bool = False) -> None:
         assert config.database_url is not None
         dsn, pooled = config.database_url, config.listen_url is not None
         links, limit = config.db_connections, config.policy_timeout
@@ -74,6 +76,10 @@ class Application:
         self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled)
         self.store = MessageStore(dsn, links=links, limit=limit, pooled=pooled)
         self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
+        self.publisher = SystemPublisher(dsn, pooled=pooled, largest=config.max_buffered_bytes)
+        self._links: list[Coalescer[Any, Any]] = [self.authorizer.coalescer, self.store.coalescer]
+        if publishes:
+            self._links.append(self.publisher.coalescer)
         congestion = Congestion()
         self.feed = Feed(
             config.listen_url or dsn,
@@ -113,8 +119,7 @@ class Application:
             asyncio.create_task(work, name=name)
             for name, work in (
                 ("feed", self.feed.run()),
-                ("authorizer", self.authorizer.coalescer.run()),
-                ("publisher", self.store.coalescer.run()),
+                *((link.name, link.run()) for link in self._links),
                 ("counters", self.counters.run()),
                 ("webhooks", self.webhooks.run()),
                 ("wheel", self.wheel.run()),
@@ -136,7 +141,7 @@ class Application:
         try:
             async with asyncio.timeout(FIRST_CONTACT_SECONDS):
                 await self.feed.ready.wait()
-                while not (self.authorizer.coalescer.live and self.store.coalescer.live):
+                while not all(link.live for link in self._links):
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("serving without the database; it is being tried again", reason=self.feed.health.reason)
@@ -164,18 +169,28 @@ class Realtime:
         app.mount("/", realtime.asgi)                       # after your own routes
 
     Args:
-        config: complete; None reads the environment.
-        settings: fields of `Config`, which win over the environment.
+        database_url, jwt_secret: the settings that everybody needs; left out, they are read from the environment.
+        config: complete, in place of all settings.
+        settings: any others, by the names of the fields of `Config`. They win over the environment.
 
     Raises:
-        ConfigError: a setting is missing or wrong.
+        ConfigError: a setting is missing or wrong, or there is none of this name.
     """
 
-    def __init__(self, config: Config | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        database_url: str | None = None,
+        jwt_secret: str | None = None,
+        **settings: object,
+    ) -> None:
+        settings |= {"database_url": database_url, "jwt_secret": jwt_secret}
+        if config is not None and any(value is not None for value in settings.values()):
+            raise ConfigError("Realtime takes a complete Config or settings, not both")
         self._config = (config or configuration.load(**settings)).ready_to_serve()
         self._running: Application | None = None
-        self._publisher: SystemPublisher | None = None
-        self.websocket_class = websocket_class(lambda: self._application.doorway)
+        self.websocket_class = websocket_class(lambda: self._running.doorway if self._running else None)
         """The fast door: `uvicorn.run(app, ws=realtime.websocket_class)`. Other WebSockets of the application still work."""
 
     @contextlib.asynccontextmanager
@@ -184,16 +199,12 @@ class Realtime:
         if self._running is not None:
             raise RuntimeError("this Realtime is running already")
         logs.use_logging_of_the_application()
-        application, publisher = Application(self._config), SystemPublisher(self._config.database_url or "")
-        publishing = asyncio.create_task(publisher.coalescer.run(), name="system publisher")
+        self._running = Application(self._config, publishes=True)
         try:
-            async with application.running():
-                self._running, self._publisher = application, publisher
+            async with self._running.running():
                 yield
         finally:
-            self._running = self._publisher = None
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
+            self._running = None
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application to mount: `/socket.io/` and `/api/health`."""
@@ -208,14 +219,18 @@ class Realtime:
         Args:
             channel: its name; there must be an enabled channel for it.
             event: its name.
-            payload: whatever JSON can say.
+            payload: whatever JSON can say, and what it says of dates, UUIDs, enumerations and dataclasses. NaN and
+                infinities become null, as in JavaScript.
 
         Returns:
             the id; None where no enabled channel matches, so that a disabled channel breaks nothing.
 
         Raises:
-            InvalidRequest: an empty or reserved event name, or a payload that is not JSON.
+            InvalidRequest: an empty or reserved event name, or a payload that is not JSON (bytes, keys that are no strings).
+            PayloadTooLarge: more than REALTIME_MAX_BUFFERED_BYTES: whoever got it would be cut off as a slow reader.
             Unavailable: the database cannot be reached; if it broke away meanwhile, the message may have been committed.
+            InternalError: a trigger on realtime.messages raised; the log has what.
+            ConfigError: the lifespan does not run.
         """
         return (await self.publish_many([(channel, event, payload)]))[0]
 
@@ -229,11 +244,10 @@ class Realtime:
             the ids, in the same order.
 
         Raises:
-            InvalidRequest, Unavailable: as `publish` does; then none is published.
+            the same as `publish` does; then none is published.
         """
         application = self._application
-        assert self._publisher is not None
-        ids = await self._publisher.publish(messages)
+        ids = await application.publisher.publish(messages)
         application.feed.nudge()
         return ids
 

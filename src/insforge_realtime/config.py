@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import re
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -303,6 +304,10 @@ def load(**overrides: object) -> Config:
     Raises:
         ConfigError: one line that names the first wrong variable and what it may be.
     """
+    for name in overrides:
+        if name not in Config.model_fields:
+            similar = get_close_matches(name, Config.model_fields, 1)
+            raise ConfigError(f"there is no setting {name!r}" + (f"; {similar[0]!r} is one" if similar else ""))
     try:
         return Config(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

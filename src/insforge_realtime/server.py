@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -103,14 +104,32 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
         if config.ssl_keyfile is not None:
             raise ConfigError("REALTIME_SSL_KEYFILE: is set, but REALTIME_SSL_CERTFILE is not")
         return None
+    _check_pem("REALTIME_SSL_CERTFILE", config.ssl_certfile, "CERTIFICATE")
+    if config.ssl_keyfile is None:
+        _check_pem("REALTIME_SSL_CERTFILE", config.ssl_certfile, "PRIVATE KEY")
+    else:
+        _check_pem("REALTIME_SSL_KEYFILE", config.ssl_keyfile, "PRIVATE KEY")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # The password is for OpenSSL, which would otherwise ask the terminal for that of an encrypted key.
+        # The password is for OpenSSL, which would otherwise ask the terminal for one.
         context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password="")
-    except OSError as error:  # ssl.SSLError is one, too
-        files = " and ".join(str(file) for file in (config.ssl_certfile, config.ssl_keyfile) if file is not None)
-        raise ConfigError(f"the certificate cannot be used ({files}): {error.strerror or error}") from error
+    except ssl.SSLError as error:
+        mismatch = error.reason == "KEY_VALUES_MISMATCH"
+        reason = "the key does not belong to the certificate" if mismatch else f"cannot be used: {error}"
+        raise ConfigError(f"REALTIME_SSL_CERTFILE: {config.ssl_certfile}: {reason}") from error
     return context
+
+
+def _check_pem(variable: str, file: Path, what: str) -> None:
+    """OpenSSL says of most of this no more than that something is wrong somewhere."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{variable}: {file}: {error.strerror}") from error
+    if f"{what}-----".encode() not in text:
+        raise ConfigError(f"{variable}: {file}: has no {what} in it (PEM)")
+    if what == "PRIVATE KEY" and b"ENCRYPTED" in text:
+        raise ConfigError(f"{variable}: {file}: the key is encrypted, and nobody is there to type its password")
 
 
 def _listen(config: Config) -> socket.socket:

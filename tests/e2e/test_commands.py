@@ -402,3 +402,10 @@ async def test_sigterm_sends_clients_away_to_come_back_and_ends_with_status_0(de
         assert await database.fetchval("SELECT sum(ws_audience_count) FROM realtime.messages") == 1
     with pytest.raises(OSError):
         health(server)
+
+
+async def test_pings_come_every_interval_even_where_the_timeout_is_longer(demo: str, start: Start) -> None:
+    server = start(demo, ping_interval=0.3, ping_timeout=10)
+    async with client(server) as alice, asyncio.timeout(10):
+        while alice.packets.count("2") < 3:
+            await asyncio.sleep(0.01)

@@ -70,7 +70,7 @@ class Browser(Sdk):
 
     async def page(self, url: str) -> Page:
         """A new page, once `url` has loaded in it."""
-        client = self._add()
+        client = SdkClient(self)
         await client.call("create", url)
         return Page(client)
 

@@ -1,11 +1,13 @@
-"""Processes that run the scripts in `tests/e2e`, and an SDK, whichever of them, as something that Python can hold."""
+"""Node processes that run the scripts in `tests/e2e/js`, and the official SDK as something that Python can hold."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -29,16 +31,18 @@ class Script:
     Args:
         name: of the file: one of Node's in `js`, or one of Python's beside it.
         arguments: for the script.
+        trusted: a file with the certificates of authorities that it believes.
     """
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, *arguments: str, trusted: Path | None = None) -> None:
         program = ("node", str(FOLDER / name)) if name.endswith(".mjs") else (sys.executable, str(FOLDER.parent / name))
         self._command = (*program, *arguments)
+        self._environment = os.environ | ({} if trusted is None else {"NODE_EXTRA_CA_CERTS": str(trusted)})
         self.process: Process = None  # type: ignore[assignment]
 
     async def __aenter__(self) -> Self:
         self.process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, cwd=FOLDER, limit=2**24
+            *self._command, stdin=PIPE, stdout=PIPE, cwd=FOLDER, limit=2**24, env=self._environment
         )
         return self
 
@@ -73,19 +77,14 @@ class Script:
         return lines
 
 
-class Sdk(Script):
-    """A process in which clients live: of the official SDK, or, with another script that obeys the same commands, of ours.
+class Puppet(Script):
+    """A script that does what it is told, line by line, for several clients. Arguments: as `Script`."""
 
-    Args:
-        script: `sdk.mjs`, `ours.mjs` or `python_puppet.py`.
-        arguments: for the script.
-    """
-
-    def __init__(self, script: str = "sdk.mjs", *arguments: str) -> None:
-        super().__init__(script, *arguments)
+    def __init__(self, name: str, *arguments: str, trusted: Path | None = None) -> None:
+        super().__init__(name, *arguments, trusted=trusted)
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._clients: dict[str, SdkClient] = {}
+        self._hears: dict[str, Callable[[dict[str, Any]], None]] = {}
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -98,24 +97,18 @@ class Sdk(Script):
         await super().__aexit__(kind, error, trace)
         await self._reader
 
-    async def client(
-        self, url: str, token: str | None = None, *events: str, anon_key: str | None = None, **options: Any
-    ) -> SdkClient:
-        """A new client, not connected yet, that listens to `events`. `options` are further ones of `createClient`."""
-        client = self._add()
-        config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key, **options}
-        await client.call("create", {key: value for key, value in config.items() if value is not None})
-        for event in events:
-            await client.call("on", event)
-        return client
+    def name(self, hear: Callable[[dict[str, Any]], None]) -> str:
+        """The name of a new client, whose events go to `hear`."""
+        name = f"client {len(self._hears) + 1}"
+        self._hears[name] = hear
+        return name
 
-    def _add(self) -> SdkClient:
-        client = SdkClient(self, f"client {len(self._clients) + 1}")
-        self._clients[client.name] = client
-        return client
+    async def ask(self, client: str, call: str, args: tuple[Any, ...], seconds: float = 30.0) -> Any:
+        """Send one command, and return its answer.
 
-    async def ask(self, client: str, call: str, args: tuple[Any, ...], seconds: float) -> Any:
-        """Send one command, and return its answer."""
+        Raises:
+            Failed: it threw.
+        """
         number = next(self._ids)
         future = self._answers[number] = asyncio.get_running_loop().create_future()
         assert self.process.stdin is not None
@@ -134,19 +127,42 @@ class Sdk(Script):
 
     def _take(self, said: dict[str, Any]) -> None:
         if "event" in said:
-            self._clients[said["client"]].events.append((said["event"], said.get("data")))
+            self._hears[said["client"]](said)
         elif "error" in said:
             self._answers.pop(said["id"]).set_exception(Failed(said["error"]))
         else:
             self._answers.pop(said["id"]).set_result(said["result"])
 
 
+class Sdk(Puppet):
+    """A process in which clients live: of the official SDK, or, with another script that obeys the same commands, of ours.
+
+    Args:
+        script: `sdk.mjs`, `ours.mjs` or `python_puppet.py`.
+        arguments, trusted: as for `Script`.
+    """
+
+    def __init__(self, script: str = "sdk.mjs", *arguments: str, trusted: Path | None = None) -> None:
+        super().__init__(script, *arguments, trusted=trusted)
+
+    async def client(
+        self, url: str, token: str | None = None, *events: str, anon_key: str | None = None, **options: Any
+    ) -> SdkClient:
+        """A new client, not connected yet, that listens to `events`. `options` are further ones of `createClient`."""
+        client = SdkClient(self)
+        config = {"baseUrl": url, "accessToken": token, "anonKey": anon_key, **options}
+        await client.call("create", {key: value for key, value in config.items() if value is not None})
+        for event in events:
+            await client.call("on", event)
+        return client
+
+
 class SdkClient:
     """One `createClient(…).realtime`."""
 
-    def __init__(self, sdk: Sdk, name: str) -> None:
+    def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
-        self.name = name
+        self.name = sdk.name(lambda said: self.events.append((said["event"], said.get("data"))))
         self.events: list[tuple[str, Any]] = []
         """The events that arrived, of those that it listens to, in order."""
 

@@ -10,10 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from insforge_realtime.auth import mint
+from support.databases import free_port
 
 SECRET = "a secret for tests that is long enough for HS256"
 ANON_KEY = "anon_test"
@@ -61,9 +64,9 @@ class Server:
     def start(self, seconds: float = 20.0) -> Server:
         """Start it, and return once it serves. A second start takes the port of the first."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "insforge_realtime", "serve", "--port", str(self.port)],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            self._command(),
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
             text=True,
             env=self._environment,
             cwd="/",
@@ -71,9 +74,15 @@ class Server:
         before = len(self.lines)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
+        self._wait_until_it_serves(seconds, before)
+        return self
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "insforge_realtime", "serve", "--port", str(self.port)]
+
+    def _wait_until_it_serves(self, seconds: float, before: int) -> None:
         line = self.wait_for_log("serving", seconds, start=before)
         self.port = int(line["address"].rsplit(":", 1)[1])
-        return self
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15.0) -> int:
         """End it, and return its exit status."""
@@ -86,8 +95,8 @@ class Server:
             self.process.wait()
             raise
         self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         return status
 
     def wait_for_log(self, event: str, seconds: float = 20.0, *, start: int = 0) -> dict[str, Any]:
@@ -102,18 +111,65 @@ class Server:
             time.sleep(0.005)
         raise AssertionError(f"no log line {event!r}; the log was:\n" + "\n".join(self.raw[-40:]))
 
+    def feed(self) -> dict[str, Any]:
+        """What its health says of the feed and of connections."""
+        with urllib.request.urlopen(f"{self.url}/api/health", timeout=10) as answer:
+            feed: dict[str, Any] = json.load(answer)["feed"]
+        return feed
+
     def errors(self) -> list[dict[str, Any]]:
         """The lines of level error, and whatever was no log line at all (a traceback, say)."""
         return [line for line in self.lines if line.get("level") in ("error", "critical", None)]
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        for text in process.stderr:
+        assert process.stdout is not None
+        for text in process.stdout:
             self.raw.append(text.rstrip())
             try:
                 self.lines.append(json.loads(text))
             except json.JSONDecodeError:
                 self.lines.append({"text": text})
+
+
+class AsgiServer(Server):
+    """Our application behind somebody else's server.
+
+    Args:
+        command: what starts it, after `python`; `{port}` stands for the port, here and in the environment.
+        database_url: its database.
+        environment: further variables.
+        settings: as for `Server`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        database_url: str,
+        *,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        **settings: object,
+    ) -> None:
+        super().__init__(database_url, port=free_port(), **settings)
+        self._arguments = command
+        self._environment |= {name: value.format(port=self.port) for name, value in environment.items()}
+
+    def _command(self) -> list[str]:
+        return [sys.executable, *(argument.format(port=self.port) for argument in self._arguments)]
+
+    def _wait_until_it_serves(self, seconds: float, before: int) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._is_healthy():
+            said = "\n".join(self.raw[-40:])
+            assert self.process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+
+    def _is_healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
 
 @contextlib.contextmanager

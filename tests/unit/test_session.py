@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from socketio.packet import Packet as OtherPacket  # type: ignore[import-untyped]
+from socketio.packet import Packet as OtherPacket
 
 from insforge_realtime.errors import ProtocolError
 from insforge_realtime.protocol import engineio

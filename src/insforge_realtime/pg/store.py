@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import structlog
 
-from insforge_realtime.errors import InvalidRequest, RequestError, Unauthorized
+from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError, Unauthorized
 from insforge_realtime.model import Publication
 from insforge_realtime.pg.pool import Coalescer
 from insforge_realtime.pg.queries import query
@@ -19,6 +20,8 @@ from insforge_realtime.pg.rls import raised
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
+
+log = structlog.get_logger("insforge_realtime.pg")
 
 
 class MessageStore:
@@ -80,31 +83,50 @@ class SystemPublisher:
 
     Args:
         dsn: the database.
+        pooled: as for `Authorizer`.
+        largest: of payloads, in bytes of JSON; 0 for no limit.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, pooled: bool = False, largest: int = 0) -> None:
         self.coalescer: Coalescer[list[Item], list[str | None]] = Coalescer(
-            "system publisher", dsn, _publish_lists, links=1, limit=SYSTEM_LIMIT_SECONDS
+            "system publisher", dsn, _publish_lists, links=1, limit=SYSTEM_LIMIT_SECONDS, pooled=pooled
         )
+        self._largest = largest
 
     async def publish(self, messages: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str | None]:
         """Insert messages, all or none, and return their ids once they are committed; None where no channel matches.
 
         Raises:
             InvalidRequest: one of them cannot be a message.
+            PayloadTooLarge: one of them is too large for anybody.
             Unavailable: the database cannot be reached.
             InternalError: a trigger raised, or it took too long.
         """
-        items = [_item(*message) for message in messages]
-        return await self.coalescer.submit(items) if items else []
+        items = [self._item(*message) for message in messages]
+        ids = await self.coalescer.submit(items) if items else []
+        for channel in {channel for (channel, _, _), made in zip(items, ids, strict=True) if made is None}:
+            log.warning("published to no enabled channel", channel=channel)
+        return ids
+
+    def _item(self, channel: object, event: object, payload: object) -> Item:
+        if not isinstance(payload, Mapping):
+            raise InvalidRequest("The payload must be a mapping, which becomes a JSON object")
+        try:
+            text = orjson.dumps(dict(payload))
+        except orjson.JSONEncodeError as error:
+            raise InvalidRequest(f"The payload cannot be written as JSON: {error}") from error
+        if self._largest and len(text) > self._largest:
+            raise PayloadTooLarge(f"The payload is larger than {self._largest} bytes, which no client may leave unread")
+        return _name(channel, "channel"), _name(event, "event"), text.decode()
 
 
-def _item(channel: str, event: str, payload: Mapping[str, Any]) -> Item:
-    try:
-        text = orjson.dumps(dict(payload)).decode()
-    except (TypeError, ValueError) as error:  # orjson's error is a TypeError
-        raise InvalidRequest(f"The payload cannot be written as a JSON object: {error}") from error
-    return channel, event, text
+def _name(value: object, what: str) -> str:
+    """A string that PostgreSQL can hold: one that it cannot would cost other callers their connection."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"The {what} must be a string")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidRequest(f"The {what} contains a NUL character or half a surrogate pair")
+    return value
 
 
 async def _publish_lists(connection: Connection, lists: Sequence[list[Item]]) -> list[list[str | None] | RequestError]:

@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from insforge_realtime.web.asgi import WebSocketEndpoint
 from insforge_realtime.web.doorway import PATH, Doorway
 from insforge_realtime.web.polling import PollingEndpoint
-from insforge_realtime.web.proxies import ForwardedHeaders
+from insforge_realtime.web.proxies import ForwardedHeaders, RootPath
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,14 +37,7 @@ def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
         doorway: what all connections share.
     """
     config = doorway.config
-    api = FastAPI(
-        title="InsForge Realtime",
-        version=version,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        root_path=config.root_path,
-    )
+    api = FastAPI(title="InsForge Realtime", version=version, docs_url=None, redoc_url=None, openapi_url=None)
 
     @api.get("/api/health")
     async def get_health() -> JSONResponse:
@@ -63,4 +56,4 @@ def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
     cors = CORSMiddleware(
         api, **origins, allow_methods=["GET", "POST"], allow_headers=["*"], allow_credentials=True, max_age=86400
     )
-    return ForwardedHeaders(cors, doorway.trusted)
+    return RootPath(ForwardedHeaders(cors, doorway.trusted), config.root_path)

@@ -7,6 +7,7 @@ there: a full sink asks for a moment to drain, and one that is over the limit is
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class Backlog:
         limit = self._doorway.config.max_buffered_bytes
         return not limit or self._size <= limit
 
-    def take(self, size: float) -> list[str]:
-        """Take out the first ones, up to this many characters, but at least one if there is one."""
+    def take(self, size: float, number: float = inf) -> list[str]:
+        """Take out the first ones, up to this many characters and this many packets, but at least one if there is one."""
         taken: list[str] = []
-        while self._packets and (not taken or len(self._packets[0]) <= size):
+        while self._packets and (not taken or (len(self._packets[0]) <= size and len(taken) < number)):
             packet = self._packets.popleft()
             size -= len(packet)
             self._size -= len(packet)

@@ -8,7 +8,7 @@ A *carrier* is what brings packets to and fro: a WebSocket of the fast door (web
 the end. What does not: bytes, frames, HTTP.
 
 Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
-message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has no codes: there it is a close packet.)
+message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has none: there the next poll is refused.)
 """
 
 from __future__ import annotations
@@ -145,8 +145,12 @@ class Connection:
             self._session.receive(packet, asyncio.get_running_loop().time())
         except ProtocolError as error:
             self.fail(1002, str(error))
-        else:
-            self._after_session()
+            return
+        self._after_session()
+        if self._session is not None:
+            self._arm(
+                self._session.deadline
+            )  # where ping_timeout is longer than ping_interval, a pong brings it forward
 
     def fail(self, code: int, reason: str) -> None:
         """The client broke a protocol: say so in the log, and close."""

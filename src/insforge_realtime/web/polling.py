@@ -1,7 +1,7 @@
 """HTTP long-polling: the carrier of clients that cannot use a WebSocket, or not yet.
 
     GET  without sid   a handshake: a new session, and its open packet
-    GET  with sid      waits until there are packets, and answers with all of them
+    GET  with sid      waits until there are packets, and answers with some or all of them
     POST with sid      brings packets
 
 One GET and one POST at a time for each session: a second one closes it, because nobody could tell the order of the packets.
@@ -10,6 +10,10 @@ WebSocket leaves unread.
 
 The upgrade. Once a WebSocket has been probed, polls that find nothing are answered with a noop, so that the client
 comes to rest; what it has sent and got until then went over HTTP. On the client's `5` the rest goes to the WebSocket.
+
+The end. A client that is to come back is refused, once it has got what was left for it, as one whose session is unknown. A
+close packet would say it more politely, but some take it for final: python-socketio does not come back from one. So that is
+for who broke the protocol; and who closed the session itself gets a noop.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
 from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
-from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, Asked
+from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,11 +41,19 @@ if TYPE_CHECKING:
 
 ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
+ANSWER_PACKETS = 16
+"""With how many packets at most: python-engineio hangs up at more."""
 NOOP_SECONDS = 0.1
 """How long a poll waits for packets while a WebSocket is being probed. Not 0: a client would poll without a pause."""
 PACKETS_AT_A_TIME = 100
 """After how many packets of one body others get a turn: half a million fit into a megabyte."""
 TEXT = "text/plain; charset=UTF-8"
+
+_LAST_WORDS = {CLOSED_BY_CLIENT: engineio.NOOP, **dict.fromkeys(BROKEN_PROTOCOL, engineio.CLOSE)}
+
+
+class SessionEnded(Exception):
+    """The client's session is over, and it may begin another."""
 
 
 class Polling:
@@ -53,7 +65,8 @@ class Polling:
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_last_word", "_poll", "_posting", "_readable", "_reading", "connection", "handed_over",
+        "_backlog", "_doorway", "_finished", "_last_word", "_poll", "_posting", "_readable", "_reading", "connection",
+        "handed_over",
         "probe",
     )  # fmt: skip
 
@@ -66,8 +79,10 @@ class Polling:
         """Runs while a body is on its way. Nobody waits for one of a session that has ended."""
         self._readable = asyncio.Event()
         self._readable.set()
+        self._finished = False
+        """Whether the session has ended, except for what is left in the backlog."""
         self._last_word: str | None = None
-        """The packet that ends the session, once it has ended."""
+        """The packet that ends its last poll; where there is none, the client is refused, and comes back."""
         self.handed_over = False
         self.probe: Probe | None = None
         self.connection = Connection(doorway, self, address)
@@ -88,19 +103,19 @@ class Polling:
             self._readable.set()
 
     def close(self, code: int, reason: str) -> None:
-        """The poll that waits, or the next one, gets what is left and a close packet.
+        """The poll that waits, or the next one, gets what is left, and the one after it a refusal.
 
         Who broke the protocol, and does not wait, is owed nothing: its next request finds no session any more.
         """
+        self._finish(_LAST_WORDS.get(code))
         if code in BROKEN_PROTOCOL and self._poll is None:
             self.cut()
             return
-        self._finish(engineio.NOOP if code == CLOSED_BY_CLIENT else engineio.CLOSE)
         self._doorway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
 
     def cut(self) -> None:
         self._backlog.clear()
-        self._finish(engineio.CLOSE)
+        self._finish()
         self.connection.lost()
 
     def tick(self, now: float) -> float | None:
@@ -113,7 +128,7 @@ class Polling:
     @property
     def may_upgrade(self) -> bool:
         """Whether a WebSocket may try to take over."""
-        return self.probe is None and not self.handed_over and self._last_word is None
+        return self.probe is None and not self.handed_over and not self._finished
 
     def release(self) -> None:
         """A WebSocket works: end the poll that waits."""
@@ -135,16 +150,20 @@ class Polling:
 
         Raises:
             ProtocolError: another one is waiting; the session is closed.
+            SessionEnded: there is nothing left, and the client is to come back.
         """
         if self._poll is not None:
             self.connection.fail(1002, "two polls at a time")
             raise ProtocolError("two polls at a time")
-        if not self._backlog and self._last_word is None and not self.handed_over:
+        if not self._backlog and not self._finished and not self.handed_over:
             await self._wait()
-        packets = self._backlog.take(ANSWER_CHARS)
-        if not self._backlog and self._last_word is not None:
-            packets.append(self._last_word)
+        packets = self._backlog.take(ANSWER_CHARS, ANSWER_PACKETS)
+        if self._finished and not self._backlog:
             self.connection.lost()
+            if self._last_word is not None:
+                packets.append(self._last_word)
+            elif not packets:
+                raise SessionEnded
         return engineio.encode_payload(packets or (engineio.NOOP,))
 
     async def post(self, request: Request) -> None:
@@ -152,6 +171,7 @@ class Polling:
 
         Raises:
             ProtocolError: another one is being taken in, or this one is no payload; the session is closed.
+            SessionEnded: it was closed, for another reason.
             PayloadTooLarge: it was not read to its end; the session is closed.
         """
         if self._posting:
@@ -219,15 +239,17 @@ class Polling:
             raise
         if self._last_word == engineio.CLOSE:
             raise ProtocolError("the session has ended")
+        if self._finished and self._last_word is None:
+            raise SessionEnded
 
     def _add(self, packets: Iterable[str], size: int) -> None:
-        if self._last_word is None and not self._backlog.add(packets, size):
+        if not self._finished and not self._backlog.add(packets, size):
             self.connection.too_slow()
         self._wake()
 
-    def _finish(self, last_word: str) -> None:
-        if self._last_word is None:
-            self._last_word = last_word
+    def _finish(self, last_word: str | None = None) -> None:
+        if not self._finished:
+            self._finished, self._last_word = True, last_word
         self._readable.set()
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
@@ -283,6 +305,12 @@ async def _poll(polling: Polling, receive: Receive) -> Response | None:
         return None
     except ProtocolError:
         return BAD_REQUEST.response()
+    except SessionEnded:
+        return UNKNOWN_SESSION.response()
+    except asyncio.CancelledError:
+        # A server that shuts down does not wait for ever. Nobody is served by a traceback of ours in its log.
+        polling.left()
+        return UNKNOWN_SESSION.response()
     finally:
         answer.cancel()
         gone.cancel()
@@ -295,6 +323,8 @@ async def _post(polling: Polling, request: Request) -> Response:
         return TOO_LARGE.response()
     except ProtocolError:
         return BAD_REQUEST.response()
+    except SessionEnded:
+        return UNKNOWN_SESSION.response()
     return _text("ok")
 
 

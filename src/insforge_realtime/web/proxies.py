@@ -1,6 +1,7 @@
-"""Who the client is, when a proxy stands in between: `X-Forwarded-*`, from those proxies only that the operator trusts.
+"""When a proxy stands in between: who the client is, and which path the proxy leaves on the requests.
 
-A request that comes from anywhere else keeps the address that its socket has, whatever its headers say.
+`X-Forwarded-*` counts from those proxies only that the operator trusts. A request that comes from anywhere else keeps the
+address that its socket has, whatever its headers say.
 """
 
 from __future__ import annotations
@@ -92,6 +93,24 @@ class ForwardedHeaders:
         if scheme in ("http", "https"):
             forwarded["scheme"] = scheme.replace("http", "ws") if scope["type"] == "websocket" else scheme
         return forwarded
+
+
+class RootPath:
+    """ASGI middleware: tells the application of the path that a proxy leaves on its requests.
+
+    Args:
+        app: what it wraps.
+        root_path: the path. One that the server, or the application that we are mounted in, already knows of wins.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not scope.get("root_path"):
+            scope = {**scope, "root_path": self._root_path}
+        await self._app(scope, receive, send)
 
 
 def header_values(scope: Scope, name: bytes) -> list[str]:

@@ -297,17 +297,28 @@ class Door(asyncio.Protocol):
                 self._receiver.too_slow()
 
 
-def websocket_class(doorway: Callable[[], Doorway]) -> type[asyncio.Protocol]:
+def websocket_class(doorway: Callable[[], Doorway | None]) -> type[asyncio.Protocol]:
     """The class to give to uvicorn as `ws=`.
 
     Args:
-        doorway: asked for at each handshake; raises ConfigError while there is none.
+        doorway: asked for at each handshake; while there is none, the ASGI application answers.
     """
 
     class RealtimeWebSocket(Door):
         __slots__ = ()
 
-        def __init__(self, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]) -> None:
-            super().__init__(doorway(), config, server_state, app_state)
+        def __new__(
+            cls, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
+        ) -> RealtimeWebSocket:
+            open_doorway = doorway()
+            if open_doorway is None:
+                other: Any = WebSocketsSansIOProtocol(config=config, server_state=server_state, app_state=app_state)
+                return cast(RealtimeWebSocket, other)
+            door = super().__new__(cls)
+            Door.__init__(door, open_doorway, config, server_state, app_state)
+            return door
+
+        def __init__(self, *_: object, **__: object) -> None:
+            """Has been made already."""
 
     return RealtimeWebSocket

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 
 from support.databases import Cluster
-from support.polling import PollingClient
+from support.polling import SEPARATOR, PollingClient
 from support.sites import CHANNEL, TOKEN, Site, site
 from support.wire import WireClient
 
@@ -179,8 +179,8 @@ async def test_commands_that_are_still_being_taken_in_at_the_upgrade_are_not_los
     async with PollingClient(plain.server.url, {"token": TOKEN}) as client:
         ws = await client.probe()
         requests = [f'42{n}["realtime:subscribe",{{"channel":"order:{n}"}}]' for n in range(150)]
-        posting = asyncio.create_task(client.post(*requests))
-        await client.http.get("/api/health")  # which is sent after it
+        posting = await client.begin("POST", content=SEPARATOR.join(requests))
+        await client.http.get("/api/health")  # and once this is answered, the server has begun with it
         await client.take_over(ws)
         await client.emit("realtime:subscribe", {"channel": 0})
         await client.wait_for("realtime:error")

@@ -87,7 +87,11 @@ class PollingClient(Conversation):
         return packets
 
     async def begin_poll(self) -> asyncio.Task[httpx.Response]:
-        """A GET that is on its way to the server, before anything that is sent from now on.
+        """A GET that is on its way to the server, before anything that is sent from now on."""
+        return await self.begin("GET")
+
+    async def begin(self, method: str, **options: Any) -> asyncio.Task[httpx.Response]:
+        """A request that has been sent, but perhaps not been answered.
 
         The server reads its connections in the order in which something came; a connection that is yet to be accepted
         would be overtaken, so the pool must have one that is idle.
@@ -98,9 +102,9 @@ class PollingClient(Conversation):
             if event == "http11.receive_response_headers.started":
                 sent.set()
 
-        poll = asyncio.create_task(self.ask("GET", extensions={"trace": trace}))
+        request = asyncio.create_task(self.ask(method, extensions={"trace": trace}, **options))
         await sent.wait()
-        return poll
+        return request
 
     async def post(self, *packets: str) -> httpx.Response:
         """One POST."""

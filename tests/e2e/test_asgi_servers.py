@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def start(demo: str) -> Iterator[Callable[..., AsgiServer]]:
     """`start(kind)`: a process that is stopped at the end."""
     servers: list[AsgiServer] = []
 
-    def start_server(kind: str, **settings: object) -> AsgiServer:
+    def start_server(kind: str, **settings: Any) -> AsgiServer:
         servers.append(AsgiServer(KINDS[kind].command, demo, **settings))
         servers[-1].start()
         return servers[-1]

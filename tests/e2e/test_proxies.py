@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -45,7 +46,7 @@ def start(request: pytest.FixtureRequest, demo: str, tmp_path: Path) -> Iterator
     command = ["-m", "uvicorn", "--factory", "insforge_realtime.app:create_app", "--port", "{port}"]
     command += ["--no-proxy-headers", "--log-config", str(configuration)]
 
-    def start_server(**settings: object) -> Server:
+    def start_server(**settings: Any) -> Server:
         uvicorn = request.param == "uvicorn"
         servers.append(AsgiServer(command, demo, **settings) if uvicorn else Server(demo, **settings))
         return servers[-1].start()

@@ -43,7 +43,7 @@ from support.wire import WireClient
 TOKEN = {"token": token(BOB)}
 
 
-def realtime_for(database: str, **settings: object) -> Realtime:
+def realtime_for(database: str, **settings: Any) -> Realtime:
     return Realtime(database_url=database, jwt_secret=SECRET, **settings)
 
 

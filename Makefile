@@ -19,7 +19,7 @@ help: ## List these targets
 dev: $(VENV)/.run ## Start a database, a demo and the server (PORT=7130, ARGS="--demo-traffic")
 	@$(BIN)/insforge-realtime dev --port $(PORT) $(ARGS)
 
-test: $(VENV)/.dev $(JS) ## Run the whole test suite (ARGS="-k name")
+test: $(VENV)/.dev $(JS) ## Run the whole test suite (ARGS="-k name", SOAK_SECONDS=120)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of imports

@@ -148,9 +148,8 @@ class Connection:
             return
         self._after_session()
         if self._session is not None:
-            self._arm(
-                self._session.deadline
-            )  # where ping_timeout is longer than ping_interval, a pong brings it forward
+            # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
+            self._arm(self._session.deadline)
 
     def fail(self, code: int, reason: str) -> None:
         """The client broke a protocol: say so in the log, and close."""

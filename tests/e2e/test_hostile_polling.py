@@ -192,9 +192,8 @@ async def test_a_body_that_claims_to_be_too_large_is_refused_unread_and_the_next
     async with witnessed(fortress), attacking(fortress) as attacker:
         async with half_a_post(attacker, "Content-Length: 1000001\r\n", b"") as (reader, _):
             assert b" 413 " in await reader.readline()
-        packets = await attacker.poll()
-        assert json.loads(packets[0][2:])[1]["code"] == "PAYLOAD_TOO_LARGE"
-        assert packets[1:] == ["1"]
+        [packet] = await attacker.poll()
+        assert json.loads(packet[2:])[1]["code"] == "PAYLOAD_TOO_LARGE"
         refused(await attacker.ask("GET"), 1)
 
 
@@ -253,7 +252,7 @@ async def test_a_client_that_hangs_up_in_the_middle_of_a_body_is_gone(fortress: 
 
 @pytest.mark.parametrize("packet", ["3", '42["a"]'], ids=["pongs", "commands"])
 async def test_a_body_of_very_many_packets_holds_nobody_up(fortress: Site, packet: str) -> None:
-    number = 450_000 if packet == "3" else 30_000
+    number = 450_000 if packet == "3" else 15_000
     async with witnessed(fortress) as witness, attacking(fortress) as attacker:
         attacker.start()
         posting = asyncio.create_task(attacker.post(*[packet] * number))
@@ -263,11 +262,11 @@ async def test_a_body_of_very_many_packets_holds_nobody_up(fortress: Site, packe
             answers += 1
             await asyncio.sleep(0.01)
         answer = await posting
-        assert answers > 8  # in one go, the body would leave room for two or three
+        assert answers > 4  # in one go, the body would leave room for two or three
         if packet == "3":
             assert (answer.status_code, answer.text) == (200, "ok")
         else:
-            await attacker.wait_for("realtime:error", number)
+            await attacker.wait_for("realtime:error", number, seconds=60)  # 16 a poll
             codes = {data["code"] for data in attacker.named("realtime:error")}
             assert codes == {"INVALID_REQUEST", "RATE_LIMITED"}
 
@@ -597,20 +596,18 @@ async def test_a_token_that_expires_ends_a_polling_session_and_says_so(fortress:
     start = len(fortress.server.lines)
     async with witnessed(fortress), attacking(fortress, {"token": token(ALICE, ttl=1)}) as client:
         await still_polls(client)
-        packets = await client.poll()
-        while packets[-1] != "1":
-            packets += await client.poll()
-        assert json.loads(packets[0][2:])[1]["code"] == "TOKEN_EXPIRED"
-        assert packets[1:] == ["1"]
+        [packet] = await client.poll()
+        assert json.loads(packet[2:])[1]["code"] == "TOKEN_EXPIRED"
         refused(await client.ask("GET"), 1)
     async with attacking(fortress, {"token": token(ALICE, ttl=1)}) as client:  # who does not poll just then
         await wait_until(lambda: fortress.health()["connections"] == 1)
         await asyncio.sleep(1.5)
-        assert (await client.poll())[-1] == "1"
+        assert json.loads((await client.poll())[-1][2:])[1]["code"] == "TOKEN_EXPIRED"
+        refused(await client.ask("GET"), 1)
     assert logged(fortress, "slow consumer closed", start) == []
 
 
-async def test_at_sigterm_polls_are_answered_with_a_close_and_the_server_ends_at_once(
+async def test_at_sigterm_polls_are_refused_as_of_no_session_and_the_server_ends_at_once(
     start: Callable[..., Server], demo: str
 ) -> None:
     server = start(demo)
@@ -622,9 +619,10 @@ async def test_at_sigterm_polls_are_answered_with_a_close_and_the_server_ends_at
         probing = await clients[4].probe()
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert [(await poll).text for poll in polls] == ["1"] * 3
+        for poll in polls:
+            refused(await poll, 1)
         assert (await closes(probing))[0] == []
-        assert await asyncio.to_thread(server.stop) == 0
+        assert await asyncio.to_thread(server.process.wait, 20) == 0
         assert time.monotonic() - began < 3.5  # and not the four seconds after which uvicorn cuts
     assert running.server.errors() == []
 
@@ -636,7 +634,7 @@ async def test_after_a_restart_the_old_session_is_unknown_and_a_new_one_works(
     async with PollingClient(server.url, AUTH) as client:
         poll = await client.begin_poll()
         assert await asyncio.to_thread(server.stop) == 0
-        assert (await poll).text == "1"
+        refused(await poll, 1)
         server.start()
         refused(await client.ask("GET"), 1)
         with pytest.raises(InvalidStatus):

@@ -6,10 +6,15 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from insforge_realtime.pg.embedded.accounts import STATE_DIR
 from support.databases import MAJORS, Cluster, installed, running_cluster
 from support.servers import Server
+
+# Hypothesis' deadline of 200 ms for each example would measure what else the machine is doing.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 _state_was_there = STATE_DIR.exists()
 

@@ -146,7 +146,6 @@ STEPS = st.lists(st.sampled_from([POLL, POST, DOWN, BURST]), max_size=3)
 
 @settings(
     max_examples=25,
-    deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -24,6 +24,8 @@ from support.node import Failed, Sdk, SdkClient
 from support.servers import ANON_KEY, Server, token
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+QUICK = {"reconnectDelay": 50, "reconnectDelayMax": 400}
+"""A back-off for tests; the official SDK has its own, and ignores it."""
 NOT_CONNECTED = {"isConnected": False, "connectionState": "disconnected", "socketId": None, "channels": []}
 CHAT = f"chat:{ROOM}"
 ORDER = f"order:{BOBS_ORDER}"
@@ -142,6 +144,19 @@ async def connect_refused(stage: Stage) -> None:
     await bob.wait_for("connect_error")
     assert bob.events == [("connect_error", caught.value.error)]
     assert await bob.state() == NOT_CONNECTED
+
+
+@case("connect", "with a function that gives a token that is refused throws at once too", ours_only=True)
+async def connect_refused_function(stage: Stage) -> None:
+    tokens = ["nonsense", token(BOB)]
+    bob = await stage.sdk.client(stage.server.url, None, "connect", "connect_error", tokens=tokens, **QUICK)
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")
+    assert caught.value.error["data"]["code"] == "UNAUTHORIZED"
+    assert bob.named("connect_error") == [caught.value.error]
+    assert await bob.state() == NOT_CONNECTED
+    await bob.call("connect")  # asks the function again
+    assert [name for name, _ in bob.events] == ["connect_error", "connect"]
 
 
 @case("connect", "where nobody listens throws, says connect_error, and is disconnected")
@@ -461,6 +476,45 @@ async def reconnection(stage: Stage) -> None:
     assert [order["status"] for order in await bob.wait_for("UPDATE_order")] == ["shipped"]
 
 
+@case(
+    "reconnection",
+    "that is refused says connect_error each time, and goes on until a fixed token is good again",
+    official="after one refusal it tries no more by itself, and says connecting until connect() is called",
+)
+async def reconnection_refused(stage: Stage) -> None:
+    bob = await stage.sdk.client(
+        stage.server.url, token(BOB, ttl=2), "connect", "connect_error", "disconnect", "UPDATE_order", **QUICK
+    )
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("disconnect")
+    refused = await bob.wait_for("connect_error", 1 if stage.official else 4)
+    assert {error["data"]["code"] for error in refused} == {"UNAUTHORIZED"}
+    state = await bob.state()
+    if stage.official:
+        assert state["connectionState"] == "connecting"
+        with pytest.raises(Failed):
+            await bob.call("connect")
+        assert len(bob.named("connect_error")) == 2
+        assert await bob.state() == NOT_CONNECTED
+        return
+    assert (state["isConnected"], state["connectionState"], state["channels"]) == (False, "connecting", [])
+    await bob.call("setAccessToken", token(BOB))
+    await bob.wait_for("connect", 2)
+    await until_subscribed(bob, ORDER)
+    await stage.change_order("shipped")
+    assert [order["status"] for order in await bob.wait_for("UPDATE_order")] == ["shipped"]
+
+
+@case("reconnection", "that is refused asks a function again, until it gives a better token", ours_only=True)
+async def reconnection_refused_function(stage: Stage) -> None:
+    tokens = [token(BOB, ttl=2), *["nonsense"] * 3, token(BOB)]
+    bob = await stage.sdk.client(stage.server.url, None, "connect", "connect_error", tokens=tokens, **QUICK)
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("connect", 2)
+    assert [error["data"]["code"] for error in bob.named("connect_error")] == ["UNAUTHORIZED"] * 3
+    await until_subscribed(bob, ORDER)
+
+
 # ---- presence
 
 
@@ -495,6 +549,19 @@ async def set_access_token(stage: Stage) -> None:
     await until_subscribed(bob, CHAT)
     assert (await bob.state())["channels"] == [CHAT]
     assert [m["presenceId"] for m in await bob.call("getPresenceState", CHAT)] == [ALICE]
+
+
+@case("setAccessToken", "while it waits to try again makes the next attempt at once", ours_only=True)
+async def set_access_token_hurries(stage: Stage) -> None:
+    patience = {"reconnectDelay": 300_000, "reconnectDelayMax": 300_000}
+    bob = await stage.sdk.client(stage.server.url, token(BOB, ttl=2), "connect", "connect_error", **patience)
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("connect_error")
+    assert (await bob.state())["connectionState"] == "connecting"
+    await bob.call("setAccessToken", token(BOB))
+    await bob.wait_for("connect", 2)
+    await until_subscribed(bob, ORDER)
+    assert len(bob.named("connect_error")) == 1
 
 
 async def until_subscribed(client: SdkClient, channel: str) -> None:

@@ -2,7 +2,7 @@
 
 import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
 import { type BackoffOptions, backoff } from './backoff'
-import { type Action, type Failure, IDLE, type LinkEvent, type Phase, step } from './reconnection'
+import { type Action, IDLE, type LinkEvent, type Phase, step } from './reconnection'
 import type { AccessToken, ConnectError, ConnectionState } from './types'
 
 /** What socket.io-client may be told besides what this package decides itself. */
@@ -41,6 +41,7 @@ export interface LinkObserver {
 /** A connection that held for this long, in milliseconds, ends a row of failures. */
 const HELD = 1000
 
+/** Refusals that are no answer: the server could not say, or not now. */
 const LATER = new Set(['UNAVAILABLE', 'RATE_LIMITED'])
 
 interface Waiter {
@@ -78,7 +79,7 @@ export class Link {
 
   get state(): ConnectionState {
     if (this.online) return 'connected'
-    return this.phase === 'idle' || this.phase === 'refused' ? 'disconnected' : 'connecting'
+    return this.phase === 'idle' ? 'disconnected' : 'connecting'
   }
 
   get id(): string | undefined {
@@ -208,16 +209,9 @@ export class Link {
 
   #failed(error: ConnectError): void {
     this.lastError = error
-    this.#dispatch({ type: 'failed', why: this.#why(error) })
+    this.#dispatch({ type: 'failed', later: LATER.has(error.data?.code ?? '') })
     if (this.state === 'disconnected') this.#rejectAll(error)
     this.#observer.failed(error)
-  }
-
-  #why(error: ConnectError): Failure {
-    const code = error.data?.code ?? ''
-    if (LATER.has(code)) return 'later'
-    if (code !== 'UNAUTHORIZED') return 'network'
-    return typeof this.#options.accessToken === 'function' ? 'later' : 'refused'
   }
 
   #lost(reason: string): void {
@@ -278,9 +272,9 @@ export class Link {
   /** In a browser: when the network is back, or the page is looked at again, a pause is over. */
   #watchTheNetwork(before: Phase): void {
     if (typeof window === 'undefined' || !window.addEventListener) return
-    const on = (phase: Phase) => phase !== 'idle' && phase !== 'refused'
-    if (on(before) === on(this.phase)) return
-    const change = on(this.phase) ? 'addEventListener' : 'removeEventListener'
+    const isOff = this.phase === 'idle'
+    if (isOff === (before === 'idle')) return
+    const change = isOff ? 'removeEventListener' : 'addEventListener'
     window[change]('online', this.#wake)
     globalThis.document?.[change]('visibilitychange', this.#looked)
   }

@@ -64,7 +64,8 @@ export class Realtime<Events extends EventMap = object> {
   /**
    * Connect. From then on the connection is kept up until `disconnect()`.
    *
-   * @throws ConnectError - when the first attempt fails, or none succeeded within the timeout. Nothing goes on then.
+   * @throws ConnectError - when the first attempt fails, or none succeeded within the timeout. Nothing goes on then; a
+   * client that is reconnecting goes on.
    */
   connect(): Promise<void> {
     return this.#link.connect(this.#channels.held)
@@ -185,7 +186,7 @@ export class Realtime<Events extends EventMap = object> {
    * Use another token, or another function that gives one.
    *
    * A connection that stands is made anew, so that the policies judge the new user; give `reconnect: false` for a
-   * fresh token of the same user, which is then used at the next handshake. A client that was refused connects again.
+   * fresh token of the same user, which is then used at the next handshake. A client that is reconnecting tries at once.
    */
   setAccessToken(accessToken: AccessToken, { reconnect = true } = {}): void {
     if (reconnect) this.#channels.tokenChanged()

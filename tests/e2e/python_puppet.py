@@ -113,6 +113,10 @@ async def publish(name: str, *args: Any) -> Any:
     return await clients[name].publish(*args[:3], **options)
 
 
+def set_access_token(name: str, token: str, options: dict[str, Any] | None = None) -> None:
+    clients[name].set_access_token(token, **(options or {}))
+
+
 verbs: dict[str, Callable[..., Any]] = {
     "create": create,
     "on": listen,
@@ -121,6 +125,7 @@ verbs: dict[str, Callable[..., Any]] = {
     "state": state,
     "connectWatched": connect_watched,
     "publish": publish,
+    "setAccessToken": set_access_token,
 }
 
 

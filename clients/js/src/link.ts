@@ -2,6 +2,7 @@
 
 import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
 import { type BackoffOptions, backoff } from './backoff'
+import { asConnectError, codeOf, failure } from './errors'
 import { type Action, IDLE, type LinkEvent, type Phase, step } from './reconnection'
 import type { AccessToken, ConnectError, ConnectionState } from './types'
 
@@ -113,7 +114,7 @@ export class Link {
     const wasOnline = this.online
     this.lastError = null
     this.#dispatch({ type: 'disconnect' })
-    this.#rejectAll(new Error('Disconnected'))
+    this.#rejectAll(failure('DISCONNECTED', 'Disconnected'))
     if (wasOnline) this.#observer.offline('io client disconnect')
   }
 
@@ -158,7 +159,7 @@ export class Link {
   async #open(): Promise<void> {
     const turn = this.#turn
     const current = () => turn === this.#turn
-    const failed = (error: unknown) => current() && this.#failed(asError(error))
+    const failed = (error: unknown) => current() && this.#failed(asConnectError(error))
     this.#timer = setTimeout(failed, this.#options.timeout, this.#lateness())
     try {
       const [{ io }, auth] = await Promise.all([import('socket.io-client'), this.#credentials()])
@@ -209,7 +210,7 @@ export class Link {
 
   #failed(error: ConnectError): void {
     this.lastError = error
-    this.#dispatch({ type: 'failed', later: LATER.has(error.data?.code ?? '') })
+    this.#dispatch({ type: 'failed', later: LATER.has(error.data.code) })
     if (this.state === 'disconnected') this.#rejectAll(error)
     this.#observer.failed(error)
   }
@@ -255,8 +256,8 @@ export class Link {
     if (this.state === 'disconnected') this.#rejectAll(error)
   }
 
-  #lateness(): Error {
-    return new Error(`Connection timeout after ${this.#options.timeout}ms`)
+  #lateness(): ConnectError {
+    return failure('CONNECTION_FAILED', `Connection timeout after ${this.#options.timeout}ms`)
   }
 
   #rejectAll(error: Error): void {
@@ -282,13 +283,4 @@ export class Link {
   readonly #looked = (): void => {
     if (document.visibilityState === 'visible') this.#wake()
   }
-}
-
-const asError = (error: unknown): ConnectError =>
-  error instanceof Error ? error : new Error(String(error))
-
-/** The `code` of an error object that came over the wire. */
-export function codeOf(data: unknown): string | undefined {
-  const code = (data as { code?: unknown } | null | undefined)?.code
-  return typeof code === 'string' ? code : undefined
 }

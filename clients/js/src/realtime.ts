@@ -1,6 +1,7 @@
 // The verbs of SPEC.md, and nothing else: each is a line or two on top of the link, the channels and the listeners.
 
 import { Channels } from './channels'
+import { failure } from './errors'
 import { Link, type LinkOptions } from './link'
 import { Listeners } from './listeners'
 import type {
@@ -92,7 +93,8 @@ export class Realtime<Events extends EventMap = object> {
    * @param channel - the channel.
    * @param event - the event's name.
    * @param payload - an object that JSON can say.
-   * @throws when there is no connection (it is not kept for later), or the payload cannot be said in JSON.
+   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later), or, without a code, when
+   * the payload cannot be said in JSON.
    */
   publish(channel: string, event: string, payload: object): Promise<void>
   /**
@@ -120,7 +122,7 @@ export class Realtime<Events extends EventMap = object> {
     options: PublishOptions = {}
   ): Promise<unknown> {
     if (!this.#link.online) {
-      throw new Error('Not connected to the realtime server: call connect() first')
+      throw failure('NOT_CONNECTED', 'Not connected to the realtime server: call connect() first')
     }
     const message = { channel, event, payload }
     if (options.ack) return this.#acknowledged(channel, message)

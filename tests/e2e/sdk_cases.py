@@ -529,9 +529,9 @@ async def reconnection(stage: Stage) -> None:
     official="after one refusal it tries no more by itself, and says connecting until connect() is called",
 )
 async def reconnection_refused(stage: Stage) -> None:
-    bob = await stage.sdk.client(
-        stage.server.url, token(BOB, ttl=2), "connect", "connect_error", "disconnect", "UPDATE_order", **QUICK
-    )
+    events = ("connect", "connect_error", "disconnect", "UPDATE_order")
+    options = {} if stage.official else {**QUICK, "timeout": 3000}
+    bob = await stage.sdk.client(stage.server.url, token(BOB, ttl=2), *events, **options)
     assert (await bob.subscribe(ORDER))["ok"]
     await bob.wait_for("disconnect")
     refused = await bob.wait_for("connect_error", 1 if stage.official else 4)
@@ -545,6 +545,10 @@ async def reconnection_refused(stage: Stage) -> None:
         assert await bob.state() == NOT_CONNECTED
         return
     assert (state["isConnected"], state["connectionState"], state["channels"]) == (False, "connecting", [])
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")  # waits as long as its timeout, and says why
+    assert caught.value.error["data"]["code"] == "UNAUTHORIZED"
+    assert (await bob.state())["connectionState"] == "connecting"
     await bob.call("setAccessToken", token(BOB))
     await bob.wait_for("connect", 2)
     await until_subscribed(bob, ORDER)

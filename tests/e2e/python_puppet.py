@@ -61,8 +61,12 @@ def plain(value: Any) -> Any:
 
 
 def create(name: str, config: dict[str, Any]) -> None:
-    """`tokens`: a list, of which each handshake takes the next, and the last one for ever."""
+    """`tokens`: a list, of which each handshake takes the next, and the last one for ever. Times are milliseconds."""
     options = {snake(key): value for key, value in config.items()}
+    if "timeout" in options:
+        options["timeout"] /= 1000
+    first, limit = options.pop("reconnect_delay", 1000), options.pop("reconnect_delay_max", 20_000)
+    options["backoff"] = (first / 1000, limit / 1000)
     if tokens := options.pop("tokens", None):
         options["access_token"] = lambda: tokens.pop(0) if len(tokens) > 1 else tokens[0]
     clients[name] = create_client(options.pop("base_url"), **options)
@@ -109,6 +113,10 @@ async def publish(name: str, *args: Any) -> Any:
     return await clients[name].publish(*args[:3], **options)
 
 
+def set_access_token(name: str, token: str, options: dict[str, Any] | None = None) -> None:
+    clients[name].set_access_token(token, **(options or {}))
+
+
 verbs: dict[str, Callable[..., Any]] = {
     "create": create,
     "on": listen,
@@ -117,6 +125,7 @@ verbs: dict[str, Callable[..., Any]] = {
     "state": state,
     "connectWatched": connect_watched,
     "publish": publish,
+    "setAccessToken": set_access_token,
 }
 
 

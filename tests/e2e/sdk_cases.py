@@ -10,6 +10,8 @@ no longer differs, the case fails. Cases with `ours_only` are about what the off
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +26,15 @@ from support.node import Failed, Sdk, SdkClient
 from support.servers import ANON_KEY, Server, token
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+QUICK: dict[str, Any] = {"reconnectDelay": 50, "reconnectDelayMax": 400}
+"""A back-off for tests; the official SDK has its own, and ignores it."""
+PATIENT: dict[str, Any] = {"reconnectDelay": 300_000, "reconnectDelayMax": 300_000}
+"""Who does not wait for this one has not waited."""
+UNVERIFIABLE = ".".join(
+    base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+    for part in ({"alg": "ES256", "typ": "JWT", "kid": "k1"}, {"sub": BOB}, "signature")
+)
+"""A token whose key is at an address that does not answer: whether it is good cannot be said."""
 NOT_CONNECTED = {"isConnected": False, "connectionState": "disconnected", "socketId": None, "channels": []}
 CHAT = f"chat:{ROOM}"
 ORDER = f"order:{BOBS_ORDER}"
@@ -144,12 +155,30 @@ async def connect_refused(stage: Stage) -> None:
     assert await bob.state() == NOT_CONNECTED
 
 
-@case("connect", "where nobody listens throws, says connect_error, and is disconnected")
+@case("connect", "with a function that gives a token that is refused throws at once too", ours_only=True)
+async def connect_refused_function(stage: Stage) -> None:
+    tokens = ["nonsense", token(BOB)]
+    bob = await stage.sdk.client(stage.server.url, None, "connect", "connect_error", tokens=tokens, **QUICK)
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")
+    assert caught.value.error["data"]["code"] == "UNAUTHORIZED"
+    assert bob.named("connect_error") == [caught.value.error]
+    assert await bob.state() == NOT_CONNECTED
+    await bob.call("connect")  # asks the function again
+    assert [name for name, _ in bob.events] == ["connect_error", "connect"]
+
+
+@case(
+    "connect",
+    "where nobody listens throws, says connect_error, and is disconnected",
+    official="its error has no code, CONNECTION_FAILED",
+)
 async def connect_nowhere(stage: Stage) -> None:
     bob = await stage.sdk.client("http://127.0.0.1:1", token(BOB), "connect", "connect_error")
     with pytest.raises(Failed) as caught:
         await bob.call("connect")
     assert caught.value.error["message"]
+    assert caught.value.error.get("data") == (None if stage.official else {"code": "CONNECTION_FAILED"})
     assert len(await bob.wait_for("connect_error")) == 1
     assert await bob.state() == NOT_CONNECTED
 
@@ -164,6 +193,37 @@ async def connect_anonymous(stage: Stage) -> None:
     assert (await guest.subscribe("orders"))["ok"]
     [member] = await guest.call("getPresenceState", "orders")
     assert (member["type"], member["presenceId"]) == ("anonymous", (await guest.state())["socketId"])
+
+
+@case(
+    "connect",
+    "that is told UNAVAILABLE is tried again, within its timeout, and takes a better token at once",
+    official="it takes it for a refusal",
+)
+async def connect_unavailable(stage: Stage) -> None:
+    bob = await stage.sdk.client(
+        stage.server.url,
+        UNVERIFIABLE,
+        "connect",
+        "connect_error",
+        **({} if stage.official else {"timeout": 2000} | QUICK),
+    )
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")
+    assert caught.value.error["data"]["code"] == "UNAVAILABLE"
+    assert await bob.state() == NOT_CONNECTED
+    refused = bob.named("connect_error")
+    assert {error["data"]["code"] for error in refused} == {"UNAVAILABLE"}
+    if stage.official:
+        assert len(refused) == 1
+        return
+    assert len(refused) > 2
+    patient = await stage.sdk.client(stage.server.url, UNVERIFIABLE, "connect", "connect_error", **QUICK)
+    connecting = asyncio.create_task(patient.call("connect"))
+    await patient.wait_for("connect_error", 2)
+    await patient.call("setAccessToken", token(BOB))
+    await connecting
+    assert len(patient.named("connect")) == 1
 
 
 # ---- subscribe(channel)
@@ -298,12 +358,13 @@ async def publish_order(stage: Stage) -> None:
     assert [message["n"] for message in await bob.wait_for("said", 50)] == list(range(50))
 
 
-@case("publish", "while not connected throws")
+@case("publish", "while not connected throws", official="its error has no code, NOT_CONNECTED")
 async def publish_unconnected(stage: Stage) -> None:
     bob = await stage.bob()
     with pytest.raises(Failed) as caught:
         await bob.call("publish", CHAT, "said", {})
     assert "Not connected" in caught.value.error["message"]
+    assert caught.value.error.get("data") == (None if stage.official else {"code": "NOT_CONNECTED"})
 
 
 @case("publish", "to a channel that one is not subscribed to is the event error, NOT_SUBSCRIBED")
@@ -454,11 +515,55 @@ async def reconnection(stage: Stage) -> None:
     assert reason == "transport close"
     state = await bob.state()
     assert (state["isConnected"], state["connectionState"], state["channels"]) == (False, "connecting", [])
+    assert [m["presenceId"] for m in await bob.call("getPresenceState", ORDER)] == [BOB]  # who was there last
     stage.server.start()
     await bob.wait_for("connect", 2)
     await until_subscribed(bob, ORDER)
     await stage.change_order("shipped")
     assert [order["status"] for order in await bob.wait_for("UPDATE_order")] == ["shipped"]
+
+
+@case(
+    "reconnection",
+    "that is refused says connect_error each time, and goes on until a fixed token is good again",
+    official="after one refusal it tries no more by itself, and says connecting until connect() is called",
+)
+async def reconnection_refused(stage: Stage) -> None:
+    events = ("connect", "connect_error", "disconnect", "UPDATE_order")
+    options = {} if stage.official else {**QUICK, "timeout": 3000}
+    bob = await stage.sdk.client(stage.server.url, token(BOB, ttl=2), *events, **options)
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("disconnect")
+    refused = await bob.wait_for("connect_error", 1 if stage.official else 4)
+    assert {error["data"]["code"] for error in refused} == {"UNAUTHORIZED"}
+    state = await bob.state()
+    if stage.official:
+        assert state["connectionState"] == "connecting"
+        with pytest.raises(Failed):
+            await bob.call("connect")
+        assert len(bob.named("connect_error")) == 2
+        assert await bob.state() == NOT_CONNECTED
+        return
+    assert (state["isConnected"], state["connectionState"], state["channels"]) == (False, "connecting", [])
+    with pytest.raises(Failed) as caught:
+        await bob.call("connect")  # waits as long as its timeout, and says why
+    assert caught.value.error["data"]["code"] == "UNAUTHORIZED"
+    assert (await bob.state())["connectionState"] == "connecting"
+    await bob.call("setAccessToken", token(BOB))
+    await bob.wait_for("connect", 2)
+    await until_subscribed(bob, ORDER)
+    await stage.change_order("shipped")
+    assert [order["status"] for order in await bob.wait_for("UPDATE_order")] == ["shipped"]
+
+
+@case("reconnection", "that is refused asks a function again, until it gives a better token", ours_only=True)
+async def reconnection_refused_function(stage: Stage) -> None:
+    tokens = [token(BOB, ttl=2), *["nonsense"] * 3, token(BOB)]
+    bob = await stage.sdk.client(stage.server.url, None, "connect", "connect_error", tokens=tokens, **QUICK)
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("connect", 2)
+    assert [error["data"]["code"] for error in bob.named("connect_error")] == ["UNAUTHORIZED"] * 3
+    await until_subscribed(bob, ORDER)
 
 
 # ---- presence
@@ -485,16 +590,59 @@ async def presence(stage: Stage) -> None:
 
 @case("setAccessToken", "makes one somebody else: every subscription is judged anew", ours_only=True)
 async def set_access_token(stage: Stage) -> None:
-    bob = await stage.bob("connect", "error")
+    bob = await stage.bob("connect", "disconnect", "error")
     for channel in (ORDER, CHAT):
         assert (await bob.subscribe(channel))["ok"]
     await bob.call("setAccessToken", token(ALICE))
     await bob.wait_for("connect", 2)
+    assert bob.named("disconnect") == ["io client disconnect"]
     [error] = await bob.wait_for("error")
     assert (error["code"], error["channel"]) == ("UNAUTHORIZED", ORDER)
     await until_subscribed(bob, CHAT)
     assert (await bob.state())["channels"] == [CHAT]
     assert [m["presenceId"] for m in await bob.call("getPresenceState", CHAT)] == [ALICE]
+
+
+@case("setAccessToken", "as soon as it is connected makes the next attempt at once too", ours_only=True)
+async def set_access_token_early(stage: Stage) -> None:
+    bob = await stage.bob("connect", "connect_error", **PATIENT)
+    await bob.call("connect")
+    for number in range(2, 5):
+        await bob.call("setAccessToken", token(ALICE))
+        await bob.wait_for("connect", number)
+    assert (await bob.subscribe(CHAT))["ok"]
+    assert [m["presenceId"] for m in await bob.call("getPresenceState", CHAT)] == [ALICE]
+
+
+@case("setAccessToken", "during the first handshake begins it anew", ours_only=True)
+async def set_access_token_during_connect(stage: Stage) -> None:
+    bob = await stage.sdk.client(stage.server.url, "nonsense", "connect", "connect_error")
+    await asyncio.gather(bob.call("connect"), bob.call("setAccessToken", token(BOB)))
+    assert bob.events == [("connect", None)]
+
+
+@case("setAccessToken", "without a reconnect leaves the connection, and is used at the next handshake", ours_only=True)
+async def set_access_token_later(stage: Stage) -> None:
+    bob = await stage.bob("connect", "disconnect", "error")
+    assert (await bob.subscribe(CHAT))["ok"]
+    before = await bob.state()
+    await bob.call("setAccessToken", token(ALICE), {"reconnect": False})
+    await flushed(stage, bob)
+    assert await bob.state() == before
+    await bob.call("disconnect")
+    assert [m["presenceId"] for m in (await bob.subscribe(CHAT))["presence"]["members"]] == [ALICE]
+
+
+@case("setAccessToken", "while it waits to try again makes the next attempt at once", ours_only=True)
+async def set_access_token_hurries(stage: Stage) -> None:
+    bob = await stage.sdk.client(stage.server.url, token(BOB, ttl=2), "connect", "connect_error", **PATIENT)
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("connect_error")
+    assert (await bob.state())["connectionState"] == "connecting"
+    await bob.call("setAccessToken", token(BOB))
+    await bob.wait_for("connect", 2)
+    await until_subscribed(bob, ORDER)
+    assert len(bob.named("connect_error")) == 1
 
 
 async def until_subscribed(client: SdkClient, channel: str) -> None:

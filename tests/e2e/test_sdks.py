@@ -26,8 +26,8 @@ def database(newest: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(database: str) -> Iterator[Server]:
-    """One server for the whole table: a case ends with its clients gone."""
-    with serving(database) as one:
+    """One server for the whole table, whose public keys cannot be had: a case ends with its clients gone."""
+    with serving(database, jwks_url="http://127.0.0.1:1/") as one:
         yield one
 
 

@@ -5,6 +5,7 @@
 //   wanted     there is a connection                            asking      `realtime:subscribe` is sent
 //   asking     ok                                               confirmed   presence is replaced by the new snapshot
 //   asking     UNAVAILABLE, RATE_LIMITED, no answer in time     wanted      asked again after a back-off: it was no no
+//   asking     TOKEN_EXPIRED                                    wanted      the same: the server ends that connection
 //   asking     any other refusal                                gone        told to who waits; else reported as `error`
 //   asking,    the connection is lost                           wanted      asked again on the next one
 //   confirmed
@@ -63,7 +64,7 @@ interface Options {
   report(error: RealtimeErrorPayload): void
 }
 
-const AGAIN = new Set(['UNAVAILABLE', 'RATE_LIMITED', 'SUBSCRIBE_TIMEOUT'])
+const AGAIN = new Set(['UNAVAILABLE', 'RATE_LIMITED', 'TOKEN_EXPIRED', 'SUBSCRIBE_TIMEOUT'])
 const UNKNOWN: ChannelView = { status: 'connecting', error: null, members: [] }
 
 /** The channels of one client. */
@@ -306,7 +307,7 @@ export class Channels {
 
   #connectFailure(): RealtimeErrorDetail | null {
     const error = this.#wire.lastError
-    return error && { code: error.data?.code ?? 'CONNECTION_FAILED', message: error.message }
+    return error && { code: error.data.code, message: error.message }
   }
 }
 

@@ -2,7 +2,8 @@
 
 import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
 import { type BackoffOptions, backoff } from './backoff'
-import { type Action, type Failure, IDLE, type LinkEvent, type Phase, step } from './reconnection'
+import { asConnectError, codeOf, failure } from './errors'
+import { type Action, IDLE, type LinkEvent, type Phase, step } from './reconnection'
 import type { AccessToken, ConnectError, ConnectionState } from './types'
 
 /** What socket.io-client may be told besides what this package decides itself. */
@@ -41,6 +42,7 @@ export interface LinkObserver {
 /** A connection that held for this long, in milliseconds, ends a row of failures. */
 const HELD = 1000
 
+/** Refusals that are no answer: the server could not say, or not now. */
 const LATER = new Set(['UNAVAILABLE', 'RATE_LIMITED'])
 
 interface Waiter {
@@ -78,7 +80,7 @@ export class Link {
 
   get state(): ConnectionState {
     if (this.online) return 'connected'
-    return this.phase === 'idle' || this.phase === 'refused' ? 'disconnected' : 'connecting'
+    return this.phase === 'idle' ? 'disconnected' : 'connecting'
   }
 
   get id(): string | undefined {
@@ -112,7 +114,7 @@ export class Link {
     const wasOnline = this.online
     this.lastError = null
     this.#dispatch({ type: 'disconnect' })
-    this.#rejectAll(new Error('Disconnected'))
+    this.#rejectAll(failure('DISCONNECTED', 'Disconnected'))
     if (wasOnline) this.#observer.offline('io client disconnect')
   }
 
@@ -157,7 +159,7 @@ export class Link {
   async #open(): Promise<void> {
     const turn = this.#turn
     const current = () => turn === this.#turn
-    const failed = (error: unknown) => current() && this.#failed(asError(error))
+    const failed = (error: unknown) => current() && this.#failed(asConnectError(error))
     this.#timer = setTimeout(failed, this.#options.timeout, this.#lateness())
     try {
       const [{ io }, auth] = await Promise.all([import('socket.io-client'), this.#credentials()])
@@ -208,16 +210,9 @@ export class Link {
 
   #failed(error: ConnectError): void {
     this.lastError = error
-    this.#dispatch({ type: 'failed', why: this.#why(error) })
+    this.#dispatch({ type: 'failed', later: LATER.has(error.data.code) })
     if (this.state === 'disconnected') this.#rejectAll(error)
     this.#observer.failed(error)
-  }
-
-  #why(error: ConnectError): Failure {
-    const code = error.data?.code ?? ''
-    if (LATER.has(code)) return 'later'
-    if (code !== 'UNAUTHORIZED') return 'network'
-    return typeof this.#options.accessToken === 'function' ? 'later' : 'refused'
   }
 
   #lost(reason: string): void {
@@ -261,8 +256,8 @@ export class Link {
     if (this.state === 'disconnected') this.#rejectAll(error)
   }
 
-  #lateness(): Error {
-    return new Error(`Connection timeout after ${this.#options.timeout}ms`)
+  #lateness(): ConnectError {
+    return failure('CONNECTION_FAILED', `Connection timeout after ${this.#options.timeout}ms`)
   }
 
   #rejectAll(error: Error): void {
@@ -278,9 +273,9 @@ export class Link {
   /** In a browser: when the network is back, or the page is looked at again, a pause is over. */
   #watchTheNetwork(before: Phase): void {
     if (typeof window === 'undefined' || !window.addEventListener) return
-    const on = (phase: Phase) => phase !== 'idle' && phase !== 'refused'
-    if (on(before) === on(this.phase)) return
-    const change = on(this.phase) ? 'addEventListener' : 'removeEventListener'
+    const isOff = this.phase === 'idle'
+    if (isOff === (before === 'idle')) return
+    const change = isOff ? 'removeEventListener' : 'addEventListener'
     window[change]('online', this.#wake)
     globalThis.document?.[change]('visibilitychange', this.#looked)
   }
@@ -288,13 +283,4 @@ export class Link {
   readonly #looked = (): void => {
     if (document.visibilityState === 'visible') this.#wake()
   }
-}
-
-const asError = (error: unknown): ConnectError =>
-  error instanceof Error ? error : new Error(String(error))
-
-/** The `code` of an error object that came over the wire. */
-export function codeOf(data: unknown): string | undefined {
-  const code = (data as { code?: unknown } | null | undefined)?.code
-  return typeof code === 'string' ? code : undefined
 }

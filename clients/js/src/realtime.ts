@@ -1,6 +1,7 @@
 // The verbs of SPEC.md, and nothing else: each is a line or two on top of the link, the channels and the listeners.
 
 import { Channels } from './channels'
+import { failure } from './errors'
 import { Link, type LinkOptions } from './link'
 import { Listeners } from './listeners'
 import type {
@@ -64,7 +65,8 @@ export class Realtime<Events extends EventMap = object> {
   /**
    * Connect. From then on the connection is kept up until `disconnect()`.
    *
-   * @throws ConnectError - when the first attempt fails, or none succeeded within the timeout. Nothing goes on then.
+   * @throws ConnectError - when the first attempt fails, or none succeeded within the timeout. Nothing goes on then; a
+   * client that is reconnecting goes on.
    */
   connect(): Promise<void> {
     return this.#link.connect(this.#channels.held)
@@ -91,7 +93,8 @@ export class Realtime<Events extends EventMap = object> {
    * @param channel - the channel.
    * @param event - the event's name.
    * @param payload - an object that JSON can say.
-   * @throws when there is no connection (it is not kept for later), or the payload cannot be said in JSON.
+   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later), or, without a code, when
+   * the payload cannot be said in JSON.
    */
   publish(channel: string, event: string, payload: object): Promise<void>
   /**
@@ -119,7 +122,7 @@ export class Realtime<Events extends EventMap = object> {
     options: PublishOptions = {}
   ): Promise<unknown> {
     if (!this.#link.online) {
-      throw new Error('Not connected to the realtime server: call connect() first')
+      throw failure('NOT_CONNECTED', 'Not connected to the realtime server: call connect() first')
     }
     const message = { channel, event, payload }
     if (options.ack) return this.#acknowledged(channel, message)
@@ -185,7 +188,7 @@ export class Realtime<Events extends EventMap = object> {
    * Use another token, or another function that gives one.
    *
    * A connection that stands is made anew, so that the policies judge the new user; give `reconnect: false` for a
-   * fresh token of the same user, which is then used at the next handshake. A client that was refused connects again.
+   * fresh token of the same user, which is then used at the next handshake. A client that is reconnecting tries at once.
    */
   setAccessToken(accessToken: AccessToken, { reconnect = true } = {}): void {
     if (reconnect) this.#channels.tokenChanged()

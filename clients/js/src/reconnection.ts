@@ -4,13 +4,10 @@
 //   phase      event                          → phase      what is done
 //   ─────────  ─────────────────────────────  ───────────  ──────────────────────────────────────────────────────────
 //   idle       connect                          handshake  ask for a token, open a socket
-//   refused    connect, token                   handshake  the same
 //   handshake  accepted                         online     ask again for every subscription; `connect`; connect() resolves
-//   handshake  failed: later                    pause      `connect_error`; back-off
-//   handshake  failed: network, not lasting     idle       `connect_error`; connect() rejects
-//   handshake  failed: network, lasting         pause      `connect_error`; back-off
-//   handshake  failed: refused, not lasting     idle       `connect_error`; connect() rejects
-//   handshake  failed: refused, lasting         refused    `connect_error`; connect() rejects; subscriptions are remembered
+//   handshake  failed, not lasting              idle       `connect_error`; connect() rejects
+//   handshake  failed, lasting                  pause      `connect_error`; back-off
+//   handshake  failed: later                    pause      the same, lasting or not
 //   handshake  token                            handshake  begin again, with the new token
 //   online     lost                             pause      `disconnect`; back-off
 //   online     lost after TOKEN_EXPIRED         handshake  `disconnect`; at once, unless that connection had just begun
@@ -21,20 +18,16 @@
 //   any        disconnect                       idle       `disconnect` if it was online; connect() rejects; all is forgotten
 //   else                                        unchanged
 //
-// *Lasting* is a link that has been accepted once, or that a mounted component waits for: it goes on without end. One that is
-// not is the first connect() of a program, which wants to hear that the address is wrong.
-// A failure is
-//   refused   UNAUTHORIZED, and the token is a string: it would be refused again
-//   later     UNAUTHORIZED, and a function can be asked for another; UNAVAILABLE, RATE_LIMITED: never taken for a no
-//   network   anything else: no answer, a reset, a timeout, a function that throws
+// *Lasting* is a link that has been accepted once, or that a mounted component waits for: it goes on without end, whatever
+// the failure. UNAUTHORIZED is no exception: a function may have a better token next time, a server that cannot tell good
+// from bad for a while may have its keys back, and setAccessToken is always possible. A link that is not lasting is the first
+// connect() of a program, which wants to hear that the address or the token is wrong.
+// A failure is *later* when the server could not say, or not now: UNAVAILABLE, RATE_LIMITED. It is never taken for a no.
 // The count of failures begins anew when a connection has held for a while: a server that accepts and drops at once is not
 // asked faster for it.
 
 /** Where the link stands. */
-export type Phase = 'idle' | 'handshake' | 'online' | 'pause' | 'refused'
-
-/** Why a handshake failed. */
-export type Failure = 'refused' | 'later' | 'network'
+export type Phase = 'idle' | 'handshake' | 'online' | 'pause'
 
 /** All that the decisions depend on. */
 export interface LinkState {
@@ -50,7 +43,7 @@ export interface LinkState {
 export type LinkEvent =
   | { type: 'connect'; lasting: boolean }
   | { type: 'accepted' }
-  | { type: 'failed'; why: Failure }
+  | { type: 'failed'; later: boolean }
   | { type: 'lost'; held: boolean }
   | { type: 'expired' | 'due' | 'wake' | 'token' | 'giveUp' | 'disconnect' }
 
@@ -74,8 +67,6 @@ export function step(state: LinkState, event: LinkEvent): Step {
       return online(state, event)
     case 'pause':
       return inPause(state, event)
-    case 'refused':
-      return event.type === 'token' ? open(state) : unchanged(state)
     default:
       return unchanged(state)
   }
@@ -83,22 +74,16 @@ export function step(state: LinkState, event: LinkEvent): Step {
 
 function connect(state: LinkState, lasting: boolean): Step {
   const next = { ...state, lasting: state.lasting || lasting }
-  return state.phase === 'idle' || state.phase === 'refused' ? open(next) : unchanged(next)
+  return state.phase === 'idle' ? open(next) : unchanged(next)
 }
 
 function inHandshake(state: LinkState, event: LinkEvent): Step {
   if (event.type === 'accepted') {
     return [{ ...state, phase: 'online', lasting: true, expired: false }, null]
   }
-  if (event.type === 'failed') return failed(state, event.why)
+  if (event.type === 'failed') return event.later || state.lasting ? pause(state) : stop()
   if (event.type === 'token') return open(state)
   return event.type === 'giveUp' ? giveUp(state) : unchanged(state)
-}
-
-function failed(state: LinkState, why: Failure): Step {
-  if (why === 'later' || (why === 'network' && state.lasting)) return pause(state)
-  if (!state.lasting) return stop()
-  return [{ ...state, phase: 'refused', failures: 0 }, { do: 'stop' }]
 }
 
 function online(state: LinkState, event: LinkEvent): Step {

@@ -14,7 +14,8 @@ export type AccessToken =
  *
  * From the server: `UNAUTHORIZED` (a policy, or the check of the token, said no), `NOT_SUBSCRIBED`, `INVALID_REQUEST`,
  * `PAYLOAD_TOO_LARGE`, `RATE_LIMITED`, `TOKEN_EXPIRED`, `UNAVAILABLE` (try again), `INTERNAL_ERROR`.
- * From this client: `CONNECTION_FAILED`, `DISCONNECTED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED`, `PUBLISH_TIMEOUT`.
+ * From this client: `CONNECTION_FAILED`, `NOT_CONNECTED`, `DISCONNECTED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED`,
+ * `PUBLISH_TIMEOUT`.
  */
 export type ErrorCode =
   | 'UNAUTHORIZED'
@@ -26,6 +27,7 @@ export type ErrorCode =
   | 'TOKEN_EXPIRED'
   | 'UNAVAILABLE'
   | 'CONNECTION_FAILED'
+  | 'NOT_CONNECTED'
   | 'DISCONNECTED'
   | 'SUBSCRIBE_TIMEOUT'
   | 'SUBSCRIPTION_CANCELLED'
@@ -48,8 +50,8 @@ export interface RealtimeErrorPayload extends RealtimeErrorDetail {
 
 /** What listeners of `connect_error` get, and what `connect()` rejects with. */
 export interface ConnectError extends Error {
-  /** Present when the server itself refused: `UNAUTHORIZED`, or `UNAVAILABLE`. */
-  data?: { code?: ErrorCode }
+  /** The server's code if it refused (`UNAUTHORIZED`, `UNAVAILABLE`, …), else `CONNECTION_FAILED`; its `cause` is behind that. */
+  data: { code: ErrorCode }
 }
 
 /** Somebody who is subscribed to a channel. One user with many connections is one member. */

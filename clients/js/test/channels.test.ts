@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { failure } from '../src/errors'
 import { FakeWire } from './fake-wire'
 
 let wire: FakeWire
@@ -33,7 +34,7 @@ test('subscribes to one channel share one question and one answer', async () => 
 describe('answers', () => {
   beforeEach(() => wire.open())
 
-  test.each(['UNAVAILABLE', 'RATE_LIMITED'])(
+  test.each(['UNAVAILABLE', 'RATE_LIMITED', 'TOKEN_EXPIRED'])(
     '%s is no refusal: it is asked again',
     async (code) => {
       const answer = wire.channels.subscribe('a')
@@ -134,7 +135,7 @@ describe('after a reconnect', () => {
 
   test('a subscribe that does not get a yes in time does not take away what was there', async () => {
     const answer = wire.channels.subscribe('a')
-    wire.fail(new Error('nobody there'))
+    wire.fail(failure('CONNECTION_FAILED', 'nobody there'))
     expect(await answer).toMatchObject({ ok: false, error: { code: 'CONNECTION_FAILED' } })
     wire.open()
     wire.yes()

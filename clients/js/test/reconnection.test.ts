@@ -8,22 +8,19 @@ const at = (phase: LinkState['phase'], more: Partial<LinkState> = {}): LinkState
 })
 const lasting = { lasting: true }
 const expired = { lasting: true, expired: true }
-const failed = (why: 'refused' | 'later' | 'network'): LinkEvent => ({ type: 'failed', why })
+const failed: LinkEvent = { type: 'failed', later: false }
+const later: LinkEvent = { type: 'failed', later: true }
 const lost = (held: boolean): LinkEvent => ({ type: 'lost', held })
 const connect: LinkEvent = { type: 'connect', lasting: false }
 
 describe('every row of the table', () => {
   test.each<[LinkState, LinkEvent, LinkState['phase'], string | null]>([
     [at('idle'), connect, 'handshake', 'open'],
-    [at('refused', lasting), connect, 'handshake', 'open'],
-    [at('refused', lasting), { type: 'token' }, 'handshake', 'open'],
     [at('handshake'), { type: 'accepted' }, 'online', null],
-    [at('handshake'), failed('later'), 'pause', 'wait'],
-    [at('handshake', lasting), failed('later'), 'pause', 'wait'],
-    [at('handshake'), failed('network'), 'idle', 'stop'],
-    [at('handshake', lasting), failed('network'), 'pause', 'wait'],
-    [at('handshake'), failed('refused'), 'idle', 'stop'],
-    [at('handshake', lasting), failed('refused'), 'refused', 'stop'],
+    [at('handshake'), later, 'pause', 'wait'],
+    [at('handshake', lasting), later, 'pause', 'wait'],
+    [at('handshake'), failed, 'idle', 'stop'],
+    [at('handshake', lasting), failed, 'pause', 'wait'],
     [at('handshake'), { type: 'token' }, 'handshake', 'open'],
     [at('online', lasting), lost(true), 'pause', 'wait'],
     [at('online', lasting), lost(false), 'pause', 'wait'],
@@ -42,15 +39,12 @@ describe('every row of the table', () => {
     expect([next.phase, todo?.do ?? null]).toEqual([phase, action])
   })
 
-  test.each(['idle', 'handshake', 'online', 'pause', 'refused'] as const)(
-    '%s, disconnect',
-    (phase) => {
-      expect(step(at(phase, { ...expired, failures: 7 }), { type: 'disconnect' })).toEqual([
-        IDLE,
-        { do: 'stop' }
-      ])
-    }
-  )
+  test.each(['idle', 'handshake', 'online', 'pause'] as const)('%s, disconnect', (phase) => {
+    expect(step(at(phase, { ...expired, failures: 7 }), { type: 'disconnect' })).toEqual([
+      IDLE,
+      { do: 'stop' }
+    ])
+  })
 
   test('what the table does not name changes nothing', () => {
     const nothing: [LinkState['phase'], LinkEvent[]][] = [
@@ -58,8 +52,7 @@ describe('every row of the table', () => {
         'idle',
         [{ type: 'token' }, { type: 'wake' }, { type: 'due' }, { type: 'giveUp' }, lost(true)]
       ],
-      ['refused', [{ type: 'wake' }, { type: 'due' }, { type: 'giveUp' }, failed('network')]],
-      ['online', [connect, { type: 'wake' }, { type: 'giveUp' }, failed('network')]],
+      ['online', [connect, { type: 'wake' }, { type: 'giveUp' }, failed]],
       ['handshake', [connect, { type: 'wake' }, { type: 'due' }]],
       ['pause', [connect, { type: 'accepted' }]]
     ]
@@ -77,12 +70,7 @@ test('failures are counted, so that each wait is longer, until a connection hold
     if (action?.do === 'wait') waits.push(action.failures)
     state = after
   }
-  for (const event of [
-    failed('network'),
-    { type: 'due' },
-    failed('later'),
-    { type: 'due' }
-  ] as const) {
+  for (const event of [failed, { type: 'due' }, later, { type: 'due' }] as const) {
     next(event)
   }
   for (const event of [{ type: 'accepted' }, lost(false), { type: 'due' }] as const) next(event)

@@ -6,28 +6,31 @@ The connection is in one of three states. A channel's states are in subscription
     connect(), subscribe()  → CONNECTING          waits for the same connection         done
     the server says yes     -                     → CONNECTED; every channel is asked   -
                                                   for, then event `connect`
-    an attempt fails        -                     event `connect_error`. The first:     -
-                                                  → DISCONNECTED, connect() raises.
-                                                  A later one: again after back-off,
-                                                  without end
-    it fails UNAVAILABLE    -                     the same, but the first too is tried  -
-      or RATE_LIMITED                             again, until connect() times out
+    an attempt fails, and   -                     event `connect_error`                 -
+      there was none before                       → DISCONNECTED; connect() raises
+      it is a later one                           again after back-off, without end
+      it is UNAVAILABLE                           the same; where there was none before,
+      or RATE_LIMITED                             only until connect() times out
     the connection ends     -                     -                                     → CONNECTING; event `disconnect`,
                                                                                         an attempt after back-off
     TOKEN_EXPIRED           -                     -                                     → CONNECTING; the same, at once
-    set_access_token()      used next             used in the next attempt, at once     → CONNECTING; the same, at once
+                                                                                        unless it had just begun
+    set_access_token()      used next             an attempt with it, at once           → CONNECTING; the same, at once
     disconnect()            -                     → DISCONNECTED                        → DISCONNECTED; event `disconnect`
 
-Every attempt is a handshake of its own with a token asked for anew. "At once" holds for a connection that lasted
-STEADY_SECONDS; a shorter one counts as a failure, so that a server which lets in and throws out is not hammered. A dead
-connection that has not closed is found by the heartbeat: python-engineio ends it when nothing came for the server's
-`pingInterval` + `pingTimeout`.
+Every attempt is a handshake of its own with a token asked for anew. UNAUTHORIZED ends only the first connect(), like any
+other failure: a program wants to hear that its address or token is wrong. Later on a function may have a better token next
+time, a server that cannot tell good from bad for a while may have its keys back, and set_access_token is always possible.
+The waits begin anew after a connection that lasted STEADY_SECONDS; a shorter one counts as a failure, so that a server which
+lets in and throws out is not hammered. A dead connection that has not closed is found by the heartbeat: python-engineio
+ends it when nothing came for the server's `pingInterval` + `pingTimeout`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -52,13 +55,15 @@ class Hooks:
     Args:
         opened: there is a connection.
         ended: there is none any more, and the reason.
-        failed: an attempt failed, and whether there will be no further one.
+        failed: an attempt failed.
+        given_up: there will be no further one, and why; before `failed` of the last.
         received: an event came: its name and its data.
     """
 
     opened: Callable[[Link], None]
     ended: Callable[[str], None]
-    failed: Callable[[ConnectError, bool], None]
+    failed: Callable[[ConnectError], None]
+    given_up: Callable[[ConnectError], None]
     received: Callable[[str, Any], None]
 
 
@@ -92,6 +97,8 @@ class Connection:
         self._settled: asyncio.Future[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._was_open = False
+        self._opened_at = 0.0
+        self._last_error: ConnectError | None = None
 
     async def open(self) -> None:
         """Wait until it is connected; see `RealtimeClient.connect`."""
@@ -103,13 +110,21 @@ class Connection:
             async with asyncio.timeout(self._seconds if self._was_open else None):
                 await asyncio.shield(settled)
         except TimeoutError:
-            raise ConnectError("CONNECTION_FAILED", f"Not connected again within {self._seconds:g} s") from None
+            raise self._late() from None
+
+    def _late(self) -> ConnectError:
+        """Why there is no connection again: what the last attempt said."""
+        message = f"Not connected again within {self._seconds:g} s"
+        if self._last_error is None:
+            return ConnectError("CONNECTION_FAILED", message)
+        return ConnectError(self._last_error.code, f"{message}: {self._last_error.message}")
 
     def start(self) -> asyncio.Future[None]:
         """Begin to connect, unless that has begun. What it returns is done with the connection, or has its error."""
         if self._runner is None:
             self.state = "connecting"
             self._was_open = False
+            self._last_error = None
             self._hurry = asyncio.Event()
             self._settled = _future()
             self._runner = asyncio.create_task(self._run(), name="insforge-realtime")
@@ -135,61 +150,98 @@ class Connection:
                 await link.close()
 
     def renew(self) -> None:
-        """Connect anew, at once: the credentials have changed, or have expired."""
+        """Connect anew, at once: the credentials have changed."""
         if self._hurry is not None:
             self._hurry.set()
         if self.link is not None:
-            self.link.drop()
+            self.link.drop("io client disconnect")
+
+    def expired(self) -> None:
+        """Connect anew: the server says that the credentials have ended."""
+        if self.link is None:
+            return
+        if self._hurry is not None and self._is_steady():
+            self._hurry.set()
+        self.link.drop()
 
     async def _run(self) -> None:
-        give_up_at = time.monotonic() + self._seconds
         self._backoff.reset()
-        while True:
-            try:
-                link = await self._attempt()
-            except ConnectError as error:
-                if not self._was_open and (error.code not in NOT_A_NO or time.monotonic() > give_up_at):
-                    self._give_up(error)
-                    return
-                self._hooks.failed(error, False)
-                await self._pause(hurry=True)
-                continue
-            steady = await self._keep(link)
-            if steady:
-                self._backoff.reset()
-            await self._pause(hurry=steady)
+        link = await self._first()
+        while link is not None:
+            await self._keep(link)
+            link = await self._again()
 
-    async def _attempt(self) -> Link:
-        """One handshake."""
+    async def _first(self) -> Link | None:
+        """A connection within the time that connect() has, or none: it is given up."""
+        give_up_at = time.monotonic() + self._seconds
+        refusal: ConnectError | None = None
+        while refusal is None or time.monotonic() < give_up_at:
+            try:
+                return await self._attempt(give_up_at - time.monotonic())
+            except ConnectError as error:
+                if refusal is not None and time.monotonic() >= give_up_at:
+                    break  # cut short: the answer is what was said before
+                if error.code not in NOT_A_NO:
+                    self._give_up(error)
+                    self._hooks.failed(error)
+                    return None
+                refusal = error
+            self._hooks.failed(refusal)
+            await self._pause(give_up_at - time.monotonic())
+        self._give_up(refusal)
+        return None
+
+    async def _again(self) -> Link:
+        """Another connection, however long it takes."""
+        while True:
+            await self._pause()
+            try:
+                return await self._attempt(self._seconds)
+            except ConnectError as error:
+                self._last_error = error
+                self._hooks.failed(error)
+
+    async def _attempt(self, seconds: float) -> Link:
+        """One handshake; what it brings is void if the token was changed meanwhile."""
         assert self._hurry is not None
         while True:
             self._hurry.clear()
             link = Link(self._endpoint, self._received)
-            await link.open(self._credentials, self._seconds)
+            try:
+                await link.open(self._credentials, seconds)
+            except ConnectError:
+                if not self._hurry.is_set():
+                    raise
+                continue
             if not self._hurry.is_set():
                 return link
-            await link.close()  # the token was changed meanwhile
+            await link.close()
 
-    async def _keep(self, link: Link) -> bool:
-        """Be connected until it ends. Whether it was a good one."""
-        began = time.monotonic()
+    async def _keep(self, link: Link) -> None:
+        """Be connected until it ends."""
+        self._opened_at = time.monotonic()
+        self._last_error = None
         self.link = link
         self.state = "connected"
         self._was_open = True
         self._hooks.opened(link)
         self._settle()
         reason = await link.ended()
+        if self._is_steady():
+            self._backoff.reset()
         self.link = None
         self.state = "connecting"
         self._settled = _future()
         self._hooks.ended(reason)
-        return time.monotonic() - began >= STEADY_SECONDS
+
+    def _is_steady(self) -> bool:
+        return time.monotonic() - self._opened_at >= STEADY_SECONDS
 
     def _give_up(self, error: ConnectError) -> None:
         self.state = "disconnected"
         self._runner = None
         self._settle(error)
-        self._hooks.failed(error, True)
+        self._hooks.given_up(error)
 
     def _settle(self, error: ConnectError | None = None) -> None:
         assert self._settled is not None
@@ -200,15 +252,13 @@ class Connection:
         else:
             self._settled.set_exception(error)
 
-    async def _pause(self, *, hurry: bool) -> None:
-        """Wait a little; with `hurry`, only until there is a reason to try at once."""
+    async def _pause(self, at_most: float = math.inf) -> None:
+        """Wait a little, until there is a reason to try at once."""
         assert self._hurry is not None
-        seconds = self._backoff.next()
-        if not hurry:
-            await asyncio.sleep(seconds)
+        if self._hurry.is_set():
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(self._backoff.next(), at_most)):
                 await self._hurry.wait()
 
     def _received(self, link: Link, name: str, data: Any) -> None:

@@ -1,7 +1,7 @@
 """One connection to the server, from its handshake to its end. The only file that knows python-socketio.
 
 A new `Link` is made for every attempt, so nothing of a connection that has gone can reach the next one. The library's own
-reconnecting is off: who reconnects, and when, is decided in realtime.py.
+reconnecting is off: who reconnects, and when, is decided in connection.py.
 """
 
 from __future__ import annotations
@@ -245,8 +245,9 @@ class Link:
         self._reason = _REASONS.get(reason, TRANSPORT_CLOSE)
         self.drop()
 
-    def drop(self) -> None:
-        """Let it end now; `ended` returns."""
+    def drop(self, reason: str | None = None) -> None:
+        """Let it end now; `ended` returns, with the reason if one is given."""
+        self._reason = reason or self._reason
         self.is_open = False
         self._dropped.set()
 

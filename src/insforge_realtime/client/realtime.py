@@ -61,9 +61,9 @@ class RealtimeClient:
         self._timeout = timeout
         self._listeners = listeners or Listeners()
         endpoint = Endpoint.parse(base_url, transports, ssl)
-        hooks = Hooks(self._opened, self._ended, self._failed, self._received)
+        hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
         self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
-        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), self._refused, self._connection.renew)
+        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), self._refused, self._connection.expired)
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,8 +95,9 @@ class RealtimeClient:
         """Connect, and stay connected until `disconnect`. Harmless while connected.
 
         Raises:
-            ConnectError: the first attempt failed (there is no further one), or, while the client is reconnecting by
-                itself, there is no connection yet after `timeout` (it goes on trying).
+            ConnectError: the first attempt failed (there is no further one; after UNAVAILABLE and RATE_LIMITED there is,
+                within `timeout`), or, while the client is reconnecting by itself, there is no connection yet after
+                `timeout` (it goes on trying).
         """
         await self._connection.open()
 
@@ -105,10 +106,17 @@ class RealtimeClient:
         self._channels.clear("DISCONNECTED", "Disconnected")
         await self._connection.close()
 
-    def set_access_token(self, access_token: AccessToken | None) -> None:
-        """Be somebody else from now on: connects anew with this token, and renews every subscription with it."""
+    def set_access_token(self, access_token: AccessToken | None, *, reconnect: bool = True) -> None:
+        """Use another token from now on, or another function that gives one. Who is reconnecting tries at once.
+
+        Args:
+            access_token: the token, or the function.
+            reconnect: make a connection that stands anew, so that the policies judge the new user and every subscription
+                is renewed. False is for a fresh token of the same user: it is used at the next handshake.
+        """
         self._access_token = access_token
-        self._connection.renew()
+        if reconnect or not self.is_connected:
+            self._connection.renew()
 
     # Channels.
 
@@ -278,10 +286,11 @@ class RealtimeClient:
         self._channels.connection_ended()
         self._listeners.emit("disconnect", reason)
 
-    def _failed(self, error: ConnectError, final: bool) -> None:
-        if final:
-            self._channels.clear("CONNECTION_FAILED", error.message, error)
+    def _failed(self, error: ConnectError) -> None:
         self._listeners.emit("connect_error", error)
+
+    def _given_up(self, error: ConnectError) -> None:
+        self._channels.clear("CONNECTION_FAILED", error.message, error)
 
     def _received(self, name: str, data: Any) -> None:
         if name == "realtime:error":
@@ -293,7 +302,7 @@ class RealtimeClient:
         info = ErrorInfo(str(data.get("code")), str(data.get("message")), data.get("channel"))
         self._listeners.emit("error", info)
         if info.code == "TOKEN_EXPIRED":
-            self._connection.renew()
+            self._connection.expired()
 
     def _refused(self, info: ErrorInfo) -> None:
         self._listeners.emit("error", info)

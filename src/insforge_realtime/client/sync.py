@@ -123,9 +123,9 @@ class RealtimeClient:
         """End the connection and every subscription. Listeners stay."""
         self._wait(self._client.disconnect())
 
-    def set_access_token(self, access_token: AccessToken | None) -> None:
-        """Be somebody else from now on."""
-        self._wait(_call(self._client.set_access_token, access_token))
+    def set_access_token(self, access_token: AccessToken | None, *, reconnect: bool = True) -> None:
+        """Use another token from now on."""
+        self._wait(_call(self._client.set_access_token, access_token, reconnect=reconnect))
 
     # Channels.
 
@@ -260,6 +260,6 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-async def _call(function: Callable[..., T], *arguments: Any) -> T:
+async def _call(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Something that is not to be awaited, in the client's thread."""
-    return function(*arguments)
+    return function(*arguments, **options)

@@ -363,6 +363,8 @@ async def test_a_crash_that_gives_transaction_ids_out_again_hides_nothing() -> N
             async with listening(cluster.dsn, fallback=0.1) as [listener]:
                 await connection.execute(PUBLISH, "room:1", 0, 1, time.time())
                 await wait_until(lambda: listener.messages)
+                # On its way to sleep the feed commits a transaction of its own, which would flush what is not to be flushed.
+                await wait_until(lambda: listener.feed.asleep)
                 await connection.execute("SET synchronous_commit = off")
                 for _ in range(500):
                     burnt = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")

@@ -1,4 +1,4 @@
-"""Our Python client as a puppet, with the protocol of js/sdk.mjs: one command a line in, one JSON object a line out.
+"""Our Python client as a puppet, with the protocol of js/puppet.mjs: one command a line in, one JSON object a line out.
 
     in   {id, client, call, args}          a method of the client, by its name in SPEC.md, or one of the verbs below
     out  {id, result} | {id, error}        its answer

@@ -169,8 +169,8 @@ async def test_a_poll_that_the_client_cancels_closes_the_session(plain: Site) ->
         poll = await client.begin_poll()
         poll.cancel()
         await asyncio.gather(poll, return_exceptions=True)
-        # Connections overtake each other. If the next poll is heard of before the first has ended, it is the second at a time;
-        # and if it is heard of before the first itself, then it is the one that waits and is told so.
+        # Connections overtake each other. If the next poll is heard of before the first has ended, it is the second at a
+        # time; and if it is heard of before the first itself, then it is the one that waits and is told so.
         answer = await client.ask("GET")
         assert answer.status_code == 400 or answer.text == "1"
         refused(await client.ask("GET"), 1)

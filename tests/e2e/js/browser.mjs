@@ -1,4 +1,4 @@
-// Chromium as a puppet: one command a line on standard input, one JSON object a line on standard output, like sdk.mjs.
+// Chromium as a puppet: one command a line on standard input, one JSON object a line on standard output, like puppet.mjs.
 //   in   {id, client, call, args}     `client` is a page of its own (own cookies, own storage), `call` one of the verbs below
 //   out  {id, result} | {id, error}
 //   out  {client, event, data}        `problem`: the page threw, or wrote an error to its console

@@ -266,7 +266,7 @@ async def test_a_body_of_very_many_packets_holds_nobody_up(fortress: Site, packe
         if packet == "3":
             assert (answer.status_code, answer.text) == (200, "ok")
         else:
-            await attacker.wait_for("realtime:error", number, seconds=60)  # 16 a poll
+            await attacker.wait_for("realtime:error", number, seconds=60)  # 15 a poll
             codes = {data["code"] for data in attacker.named("realtime:error")}
             assert codes == {"INVALID_REQUEST", "RATE_LIMITED"}
 

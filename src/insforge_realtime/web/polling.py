@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
-ANSWER_PACKETS = 16
-"""With how many packets at most: python-engineio hangs up at more."""
+ANSWER_PACKETS = 15
+"""With how many packets at most, beside the last word: python-engineio hangs up at more than 16."""
 NOOP_SECONDS = 0.1
 """How long a poll waits for packets while a WebSocket is being probed. Not 0: a client would poll without a pause."""
 PACKETS_AT_A_TIME = 100
@@ -66,8 +66,7 @@ class Polling:
 
     __slots__ = (
         "_backlog", "_doorway", "_finished", "_last_word", "_poll", "_posting", "_readable", "_reading", "connection",
-        "handed_over",
-        "probe",
+        "handed_over", "probe",
     )  # fmt: skip
 
     def __init__(self, doorway: Doorway, address: str) -> None:

@@ -1,6 +1,6 @@
 """Realtime in a FastAPI application of your own: clients at /socket.io/, and messages from your Python code.
 
-    pip install . && insforge-realtime migrate                         # with DATABASE_URL set
+    pip install '.[server]' && insforge-realtime migrate                      # with DATABASE_URL set
     DATABASE_URL=postgresql://… REALTIME_JWT_SECRET=… python examples/fastapi_app.py
 
 Then tell everybody who is subscribed to `order:123` about it:

@@ -1,6 +1,6 @@
 """A worker that is told of every change of an order: SQL publishes, a policy decides who hears it, this program acts.
 
-    pip install 'insforge-realtime[client]'
+    pip install '.[client]'                            # in a checkout
     REALTIME_URL=http://127.0.0.1:7130 REALTIME_TOKEN=… python python_worker.py order:0de40000-0000-4000-8000-000000000001
 
 It works until SIGINT or SIGTERM, through restarts of the server. There is no replay: what must not be missed is read from

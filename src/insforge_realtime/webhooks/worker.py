@@ -67,11 +67,6 @@ class Webhooks:
         self._stopping = False
         self._now = asyncio.get_running_loop().time
 
-    @property
-    def in_flight(self) -> int:
-        """How many requests are under way."""
-        return len(self._flying)
-
     def wake(self) -> None:
         """There may be something to send: look now."""
         self._alarm.set()

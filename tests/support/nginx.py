@@ -6,10 +6,12 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -70,8 +72,25 @@ def binary() -> str:
     return found
 
 
+@dataclass(frozen=True)
+class Nginx:
+    """An nginx that runs."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """It does nothing for the length of a block: who connects waits in the kernel's queue."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
 @contextlib.contextmanager
-def running(folder: Path, certificate: Certificate, *configurations: str) -> Iterator[str]:
+def running(folder: Path, certificate: Certificate, *configurations: str) -> Iterator[Nginx]:
     """nginx for the length of a block.
 
     Args:
@@ -80,7 +99,7 @@ def running(folder: Path, certificate: Certificate, *configurations: str) -> Ite
         configurations: what goes into `http`; the last one has the server.
 
     Yields:
-        its URL.
+        what runs.
     """
     port = free_port()
     (folder / "nginx.conf").write_text(MAIN)
@@ -88,7 +107,7 @@ def running(folder: Path, certificate: Certificate, *configurations: str) -> Ite
     process = subprocess.Popen([binary(), "-p", str(folder), "-c", "nginx.conf"], stderr=subprocess.PIPE, text=True)
     try:
         _wait_until_it_listens(process, port)
-        yield f"https://127.0.0.1:{port}"
+        yield Nginx(f"https://127.0.0.1:{port}", process)
     finally:
         process.terminate()
         print(process.communicate(timeout=10)[1])

@@ -24,8 +24,8 @@ little comes. A feed changes between them by what it sees, in this order:
     DROWSY   a barrier, a transaction id of our own: look at each ring, and now and then, until a snapshot's xmin is greater
       │        now every writer whose trigger ran before the ticket has ended, and was seen
     ASLEEP   look at each ring, each nudge, and at the fallback's time
-      │ rings come thick (25 in 0.1 s), or it was 64 of them (perhaps they come slowly only because writers must ring: see
-      │ what they do when they need not), or somebody called
+      │ rings come thick (25 in 0.1 s), or there were 64 to 512 of them (perhaps they come slowly only because writers
+      │ must ring: see what they do when they need not), or somebody called
     CALL     NOTIFY 'awake k', k being the highest ring heard; then, in a transaction of its own, `rung` is set to k: AWAKE
 
 (A snapshot's xmax is no barrier: transactions at and above it can be in progress.) `rung` stops writers from ringing for all
@@ -63,8 +63,8 @@ DROWSY_SECONDS, DROWSIEST_SECONDS = 0.003, 0.1
 """How often to look while waiting at the barrier: less and less often, since one old transaction may close it for hours."""
 THICK_RINGS, THICK_SECONDS = 25, 0.1
 """Where so many rings come in so long, looking is cheaper."""
-RINGS_ASLEEP = 64
-"""After so many rings, have a look at what writers do when they need not ring."""
+RINGS_ASLEEP, MOST_RINGS_ASLEEP = 64, 512
+"""After so many rings, have a look at what writers do when they need not ring; twice as many after each look in vain."""
 PAGE_ROWS = 4000
 PAGE_BYTES = 1_000_000
 CALL = "awake "
@@ -137,6 +137,7 @@ class Feed:
         self._ring = 0
         self._rings: deque[float] = deque(maxlen=THICK_RINGS)
         self._rings_before = 0
+        self._patience = RINGS_ASLEEP
         self._called = 0
         self._now = asyncio.get_running_loop().time
 
@@ -223,7 +224,9 @@ class Feed:
                 # Also after a find: rows that come one at a time are read a few at a time, at a fraction of the cost.
                 await self._wait(LOOK_SECONDS if found < BUSY_ROWS else BUSY_SECONDS)
             if looks > finds * LOOKS_A_FIND:
+                self._patience = min(self._patience * 2, MOST_RINGS_ASLEEP)
                 return
+            self._patience = RINGS_ASLEEP
 
     async def _take_ticket(self, connection: Connection) -> int:
         self._called = 0  # whoever calls a ticket that is not taken yet has made it up
@@ -266,7 +269,7 @@ class Feed:
             self._ring = 0  # all who heard that ring have been called
             return True
         thick = len(self._rings) == THICK_RINGS and self._now() - self._rings[0] < THICK_SECONDS
-        return thick or self.health.rings - self._rings_before >= RINGS_ASLEEP
+        return thick or self.health.rings - self._rings_before >= self._patience
 
     async def _wait(self, seconds: float | None) -> None:
         """Until the alarm, or for this long."""

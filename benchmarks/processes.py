@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -235,28 +234,3 @@ async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Se
                 raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
             await asyncio.sleep(0.02)
         yield Server(running.pid, int(said[1]))
-
-
-def install_peer() -> None:
-    """`npm ci`, once."""
-    if not (FOLDER / "node" / "node_modules" / "socket.io").exists():
-        subprocess.run(
-            ["npm", "ci", "--silent", "--omit=optional", "--no-audit", "--no-fund"],
-            cwd=FOLDER / "node",
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-
-
-def socketio_peer(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
-    """Socket.IO on Node; see node/peer.mjs."""
-    install_peer()
-    environment = {**os.environ, "NODE_ENV": "production"}
-    return child(["node", str(FOLDER / "node" / "peer.mjs")], folder / "node.log", environment=environment)
-
-
-def write_loop(folder: Path, count: int) -> contextlib.AbstractAsyncContextManager[Child]:
-    """The C loop; see c/write_loop.c."""
-    binary = folder / "write_loop"
-    subprocess.run(["cc", "-O2", "-o", str(binary), str(FOLDER / "c" / "write_loop.c")], check=True)
-    return child([str(binary), str(count)], folder / "write_loop.log")

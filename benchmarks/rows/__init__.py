@@ -1,0 +1,19 @@
+"""The measurements: each row yields one object per measurement, and its summary at the end. README.md defines them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from benchmarks.measuring import Options, Result
+from benchmarks.rows import doorbell, fan_out, ingest, webhooks
+
+ROWS: dict[str, Callable[[Options, Path], AsyncIterator[Result]]] = {
+    "P1": fan_out.p1,
+    "P2": fan_out.p2,
+    "P3": ingest.p3,
+    "P4": ingest.p4,
+    "P10": doorbell.p10,
+    "W1": webhooks.w1,
+    "W2": webhooks.w2,
+}

@@ -7,9 +7,10 @@ was anything lost, doubled, out of order?
 Commands are lines of JSON on stdin, each answered by one line on stdout:
 
     {"do": "connect", "group": g, "kind": "realtime" | "socketio" | "plain", "port": n, "count": n, "record": n,
-     "token": t, "channel": c}
+     "token": t, "channel": c}                           "own": true: each socket is another user (identities.py)
     {"do": "mark", "group": g}                           forget what was counted so far
-    {"do": "wait", "group": g, "frames": n, "seconds": s}   until all sockets together have had so many frames
+    {"do": "wait", "group": g, "frames": n, "seconds": s}   until all sockets together have had so many frames; with
+                                                         "quiet": s, or until none has come for so long
     {"do": "close", "group": g}
 """
 
@@ -24,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import uvloop
+
+from benchmarks.identities import as_user
 
 AT_ONCE = 50
 """How many connections are made at the same time."""
@@ -141,14 +144,18 @@ class Group:
             if subscriber.chunks is not None:
                 subscriber.chunks = []
 
-    async def wait(self, frames: int, seconds: float) -> None:
+    async def wait(self, frames: int, seconds: float, quiet: float | None = None) -> None:
+        """Until so many frames have come, at most so many seconds, or until nothing has come for `quiet` seconds."""
         self.target = frames
-        if self.frames < frames:
+        deadline = time.monotonic() + seconds
+        while self.frames < frames and (left := deadline - time.monotonic()) > 0:
+            before = self.frames
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(min(left, quiet or left)):
                     await self.reached.wait()
             except TimeoutError:
-                pass
+                if self.frames == before:
+                    break
         await asyncio.sleep(0.1)  # for what should not come
 
     def report(self) -> dict[str, Any]:
@@ -215,7 +222,7 @@ class Crowd:
                 return {}
             case "wait":
                 group = self._groups[name]
-                await group.wait(command["frames"], command["seconds"])
+                await group.wait(command["frames"], command["seconds"], command.get("quiet"))
                 return group.report()
             case "close":
                 for subscriber in self._groups.pop(name).sockets:
@@ -228,8 +235,9 @@ class Crowd:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> Subscriber:
+            told = as_user(command, number) if command.get("own") else command
             async with gate, asyncio.timeout(60):
-                return await connect(group, command, record=number < command["record"])
+                return await connect(group, told, record=number < command["record"])
 
         group.sockets = list(await asyncio.gather(*(one(number) for number in range(command["count"]))))
         return {"connected": len(group.sockets)}

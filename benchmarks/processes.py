@@ -24,6 +24,7 @@ import asyncpg
 
 from insforge_realtime.auth import mint
 from insforge_realtime.pg.embedded import EmbeddedPostgres, find_binaries
+from insforge_realtime.pg.embedded.binaries import Binaries
 from insforge_realtime.pg.embedded.processes import death_watch
 from insforge_realtime.pg.migrate import migrate
 
@@ -119,12 +120,13 @@ async def child(
 class Database:
     """A migrated database on a PostgreSQL of its own, with one channel that the crowd may subscribe to."""
 
-    def __init__(self, postgres: EmbeddedPostgres, bin_dir: Path, version: str, folder: Path) -> None:
-        self.url = postgres.dsn
-        self.version = version
+    def __init__(self, postgres: EmbeddedPostgres, found: Binaries, folder: Path, name: str = "") -> None:
+        self.url = postgres.url(name) if name else postgres.dsn
+        self.version = found.version
         assert postgres.pid is not None
         self.pid = postgres.pid
-        self._bin_dir = bin_dir
+        self.postgres = postgres
+        self.binaries = found
         self._script = folder / "publish.sql"
         self._script.write_text(
             "\\set n :n + 1\n"
@@ -139,6 +141,12 @@ class Database:
         finally:
             await connection.close()
 
+    async def open_to_the_crowd(self) -> None:
+        await self.execute("INSERT INTO realtime.channels (pattern) VALUES ('bench-%')")
+        await self.execute(
+            "CREATE POLICY benchmark ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'bench-%')"
+        )
+
     async def tidy(self) -> None:
         """Begin a measurement with an empty table, and without the last one's dirty pages."""
         await self.execute("TRUNCATE realtime.messages CASCADE")
@@ -151,7 +159,13 @@ class Database:
     async def pgbench(self, clients: int, seconds: float) -> tuple[float, int]:
         """Publish one row per transaction, as fast as the commits go: transactions per second, and in all."""
         process = await asyncio.create_subprocess_exec(
-            *(str(self._bin_dir / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2"),
+            *(
+                str(self.binaries.bin_dir / "pgbench"),
+                "--no-vacuum",
+                "--protocol=prepared",
+                f"--client={clients}",
+                "--jobs=2",
+            ),
             *(f"--time={max(1, round(seconds))}", "--define=n=0", f"--file={self._script}", self.url),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -179,9 +193,8 @@ async def database(folder: Path, major: int) -> AsyncIterator[Database]:
     found = find_binaries(major)
     with EmbeddedPostgres(folder / "pg", binaries=found, settings=PRODUCTION) as postgres:
         await migrate(postgres.dsn)
-        prepared = Database(postgres, found.bin_dir, found.version, folder)
-        await prepared.execute("INSERT INTO realtime.channels (pattern) VALUES ('bench-%')")
-        await prepared.execute("CREATE POLICY benchmark ON realtime.channels FOR SELECT TO authenticated USING (true)")
+        prepared = Database(postgres, found, folder)
+        await prepared.open_to_the_crowd()
         yield prepared
 
 

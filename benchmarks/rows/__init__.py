@@ -14,6 +14,8 @@ ROWS: dict[str, Callable[[Options, Path], AsyncIterator[Result]]] = {
     "P3": ingest.p3,
     "P4": ingest.p4,
     "P10": doorbell.p10,
+    "P11": ingest.p11,
     "W1": webhooks.w1,
     "W2": webhooks.w2,
+    "S1": fan_out.s1,
 }

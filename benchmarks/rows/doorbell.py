@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import asyncpg
 
-from benchmarks.machine import spread
-from benchmarks.measuring import Options, Result, undisturbed
+from benchmarks.machine import Load
+from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
 from benchmarks.processes import Database, database, server
 
 
 async def p10(options: Options, folder: Path) -> AsyncIterator[Result]:
     """What the doorbell costs 8 and 32 writers while the feed is awake."""
-    rates: dict[tuple[int, bool], list[float]] = {}
-    ratios: dict[int, list[float]] = {8: [], 32: []}
+    series = Series()
     # A short fallback, so that the feed is awake soon where nobody rings.
     async with database(folder, options.postgres) as there, server(folder, there.url, feed_fallback_seconds=0.05):
         listener = await asyncpg.connect(there.url)
         await there.pgbench(8, 1)  # warm
-        for turn in range(options.repeat):
-            for writers in (8, 32):
-                pair: dict[bool, float] = {}
-                for bell in (False, True)[:: 1 if turn % 2 == 0 else -1]:
-                    result = await undisturbed(options, partial(commit_rate, there, listener, writers, bell, options))
-                    pair[bell] = result["per_second"]
-                    rates.setdefault((writers, bell), []).append(result["per_second"])
-                    yield {"row": "P10", "turn": turn, "writers": writers, "doorbell": bell, **result}
-                ratios[writers].append(pair[True] / pair[False])
-        await listener.close()
-    yield {
-        "row": "P10",
-        "summary": "commits per second with the doorbell and without it, feed awake",
-        **{
-            f"{writers} writers": {
-                "with": spread(rates[writers, True], 0),
-                "without": spread(rates[writers, False], 0),
-                "ratio": spread(ratios[writers]),
+        for writers in (8, 32):
+            variants = {
+                named(writers, bell): partial(commit_rate, there, listener, writers, bell, options)
+                for bell in (False, True)
             }
-            for writers in ratios
-        },
-        "bar": ">= 0.95 each",
-        "met": all(statistics.median(values) >= 0.95 for values in ratios.values()),
-    }
+            async for result in alternate("P10", options, variants, series):
+                yield result
+        await listener.close()
+    ratios = {writers: series.ratio(named(writers, True), named(writers, False), "per_second") for writers in (8, 32)}
+    yield summary(
+        "P10",
+        "commits per second with the doorbell and without it, feed awake",
+        series.figures("per_second", 0),
+        [bar(ratio, 0.95, f" × without it, {writers} writers", least=True) for writers, ratio in ratios.items()],
+    )
+
+
+def named(writers: int, bell: bool) -> str:
+    return f"{writers} writers, {'with' if bell else 'without'}"
 
 
 async def commit_rate(
@@ -61,6 +54,8 @@ async def commit_rate(
     await there.tidy()
     await listener.add_listener("realtime", heard)
     await asyncio.sleep(0.5)
-    rate, number = await there.pgbench(writers, options.seconds(6))
+    load = Load()
+    rate, number = await there.pgbench(writers, options.seconds(4))
+    saturation = load.report()
     await listener.remove_listener("realtime", heard)
-    return {"per_second": round(rate), "transactions": number, "rings": len(rings)}
+    return {"per_second": round(rate), "transactions": number, "rings": len(rings), **saturation}

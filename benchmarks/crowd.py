@@ -171,20 +171,29 @@ class Group:
         }
 
 
-def read(stream: bytes) -> dict[str, int]:
-    """What a stream of frames says: each is an event `42["tick",{"w":writer,"n":number,…}]`."""
-    last: dict[int, int] = {}
-    seen: set[tuple[int, int]] = set()
-    events = disordered = doubled = 0
-    at = 0
-    while at < len(stream):
+def read_packets(stream: bytes) -> tuple[list[bytes], bytes]:
+    """The payloads of a server's frames, and what is left of a frame that has not come as a whole."""
+    packets = []
+    at, end = 0, len(stream)
+    while end - at >= 2:
         size, head = stream[at + 1], 2
         if size == 126:
             size, head = int.from_bytes(stream[at + 2 : at + 4], "big"), 4
         elif size == 127:
             size, head = int.from_bytes(stream[at + 2 : at + 10], "big"), 10
-        text = stream[at + head : at + head + size]
+        if at + head + size > end:
+            break
+        packets.append(stream[at + head : at + head + size])
         at += head + size
+    return packets, stream[at:]
+
+
+def read(stream: bytes) -> dict[str, int]:
+    """What a stream of frames says: each is an event `42["tick",{"w":writer,"n":number,…}]`."""
+    last: dict[int, int] = {}
+    seen: set[tuple[int, int]] = set()
+    events = disordered = doubled = 0
+    for text in read_packets(stream)[0]:
         if not text.startswith(b'42["tick"'):
             continue
         data = json.loads(text[2:])[1]

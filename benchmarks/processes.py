@@ -203,6 +203,11 @@ def crowd(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
     return child([sys.executable, "-m", "benchmarks.crowd"], folder / "crowd.log")
 
 
+def callers(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Clients that ask and take the time; see callers.py."""
+    return child([sys.executable, "-m", "benchmarks.callers"], folder / "callers.log")
+
+
 def receiver(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
     """Receives webhooks; see receiver.py."""
     return child([sys.executable, "-m", "benchmarks.receiver"], folder / "receiver.log")

@@ -39,7 +39,7 @@ async def run(rows: list[str], options: Options, output: TextIO) -> list[str]:
         except Exception as error:
             # The other rows are worth having all the same.
             traceback.print_exc()
-            say(output, {"row": row, "failed": f"{type(error).__name__}: {error}"})
+            say(output, {"row": row, "failed": f"{type(error).__name__}: {error}".splitlines()[0]})
             failed.append(row)
     return failed
 

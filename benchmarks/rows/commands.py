@@ -107,7 +107,7 @@ async def p6(options: Options, folder: Path) -> AsyncIterator[Result]:
         series.figures("per_second", 0),
         [bar(series.ratio(alone, f"{INCUMBENT}, window 1", "per_second"), 10, f" × {INCUMBENT}", least=True)],
         intact=series.intact(alone) and series.intact(wide),
-        ratios={"window 16": round(series.ratio(wide, f"{INCUMBENT}, window 16", "per_second"), 2)},
+        ratios={f"{INCUMBENT}, window 16": round(series.ratio(wide, f"{INCUMBENT}, window 16", "per_second"), 2)},
         server_us=series.figures("server_us", 1),
         postgres_us=series.figures("postgres_us", 1),
         disordered={name: sum(series.values(name, "disordered")) for name in series.results},

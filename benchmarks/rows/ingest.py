@@ -57,7 +57,7 @@ async def p3(options: Options, folder: Path) -> AsyncIterator[Result]:
         series.figures("per_second", 0),
         [bar(series.ratio(OURS, ALONE, "per_second"), 0.85, f" × {ALONE}", least=True)],
         intact=series.intact(OURS),
-        ratios={"incumbent over without us": round(series.ratio(INCUMBENT, ALONE, "per_second"), 3)},
+        ratios={INCUMBENT: round(series.ratio(OURS, INCUMBENT, "per_second"), 2)},
         incumbent={
             key: sum(series.values(INCUMBENT, key)) for key in ("transactions", "lost", "doubled", "disordered")
         },

@@ -16,6 +16,7 @@ from benchmarks.rows.ingest import INCUMBENT, OURS
 
 CONNECTIONS = 8
 """To the database. A commit whose turn has come need not wait for the one before it."""
+SHARES = ("p50", "p90", "p99", "max")
 RATES = (10, 100, 500, 1000, 2000)
 LISTENERS_OF_THE_SWEEP = 10
 """With 50, the clients would need more of a CPU than there is: 2 000 messages a second are 100 000 receipts."""
@@ -61,12 +62,16 @@ async def p7(options: Options, folder: Path) -> AsyncIterator[Result]:
             yield result
     yield summary(
         "P7",
-        "ms from the commit to the receipt (median), 100 messages a second to 50 subscribers",
-        series.figures("p50_ms"),
+        "ms from the commit to the receipt, 100 messages a second to 50 subscribers",
+        {
+            f"{name}, {share}": series.figures(f"{key}_ms")[name]
+            for name in (OURS, INCUMBENT)
+            for share, key in (*((key, key) for key in SHARES), ("p99 from when it was due", "due_p99"))
+        },
         [bar(series.median(OURS, "p50_ms"), 2, " ms (p50)"), bar(series.median(OURS, "p99_ms"), 8, " ms (p99)")],
         intact=series.intact(OURS),
-        percentiles={key: series.figures(f"{key}_ms") for key in ("p50", "p90", "p99", "max")},
-        percentiles_from_due={key: series.figures(f"due_{key}_ms") for key in ("p50", "p90", "p99", "max")},
+        ratios={f"{INCUMBENT}, {key}": round(series.ratio(OURS, INCUMBENT, f"{key}_ms"), 2) for key in ("p50", "p99")},
+        percentiles_from_due={key: series.figures(f"due_{key}_ms") for key in SHARES},
     )
 
 

@@ -9,6 +9,7 @@ Each line on stdin is a JSON array of payloads, emitted to ROOM one after the ot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -51,11 +52,19 @@ async def emit_lines(server: Any, room: str) -> None:
             await server.emit("tick", payload, room=room)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn, without its signal handlers: SIGTERM ends a peer at once, whoever is still connected."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
 async def main(room: str, secret: str) -> None:
     many_files()
     server = make_server(secret)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    serving = uvicorn.Server(
+    serving = _Server(
         uvicorn.Config(
             socketio.ASGIApp(server),
             http="httptools",

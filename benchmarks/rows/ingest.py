@@ -80,7 +80,7 @@ async def p3(options: Options, folder: Path) -> AsyncIterator[Result]:
         [bar(series.ratio(OURS, ALONE, "per_second"), 0.85, f" × {ALONE}", least=True)],
         intact=series.intact(OURS),
         ratios={INCUMBENT: round(series.ratio(OURS, INCUMBENT, "per_second"), 2)},
-        incumbent={
+        incumbent_in_all={
             key: sum(series.values(INCUMBENT, key)) for key in ("transactions", "lost", "doubled", "disordered")
         },
     )

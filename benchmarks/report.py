@@ -99,6 +99,8 @@ def _cells(row: Row) -> list[str]:
     ratios = [f"{_safe(name)}: {number(value)}" for name, value in summary.get("ratios", {}).items()]
     bars = [f"{one['bar']}: **{number(one['value'])}**" for one in summary["bars"]]
     met = ["yes" if one["met"] else "**no**" for one in summary["bars"]]
+    if not bars and not summary.get("curves"):
+        bars, met = ["none lost, none twice"], ["yes" if summary["intact"] else "**no**"]
     wrong = "" if summary["intact"] else "**not intact: lost, doubled or out of order**"
     return [
         _safe(summary["summary"]),

@@ -8,7 +8,8 @@ ARGS ?=
 # Workers for the tests: they wait more than they compute.
 WORKERS ?= 3
 # What the tests need of Node.
-JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist
+JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist \
+	benchmarks/node/node_modules
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test check format clean

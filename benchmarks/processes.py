@@ -260,3 +260,8 @@ def write_loop(folder: Path, count: int) -> contextlib.AbstractAsyncContextManag
     binary = folder / "write_loop"
     subprocess.run(["cc", "-O2", "-o", str(binary), str(FOLDER / "c" / "write_loop.c")], check=True)
     return child([str(binary), str(count)], folder / "write_loop.log")
+
+
+def residents(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Connections that stay; see growth/residents.py."""
+    return child([sys.executable, "-m", "benchmarks.growth.residents"], folder / "residents.log")

@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 
 from benchmarks import webhooks
+from benchmarks.growth import GROWTH
 from benchmarks.machine import cpu_seconds, spread
 from benchmarks.measuring import Options, Result, undisturbed
 from benchmarks.processes import (
@@ -410,4 +411,5 @@ ROWS: dict[str, Callable[[Options, Path], AsyncIterator[Result]]] = {
     "P10": p10,
     "W1": webhooks.w1,
     "W2": webhooks.w2,
+    **GROWTH,
 }

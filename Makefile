@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 7130
 ARGS ?=
+MINUTES ?= 10
 # Workers for the tests: they wait more than they compute.
 WORKERS ?= 3
 # What the tests need of Node.
@@ -12,7 +13,7 @@ JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_module
 	benchmarks/node/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check format clean
+.PHONY: help dev test soak check format clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,6 +23,9 @@ dev: $(VENV)/.run ## Start a database, a demo and the server (PORT=7130, ARGS="-
 
 test: $(VENV)/.dev $(JS) ## Run the whole test suite (ARGS="-k name", SOAK_SECONDS=120)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+soak: $(VENV)/.dev ## Mixed traffic of 2 000 clients: is memory flat, is latency? (MINUTES=10)
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of imports
 	@$(BIN)/ruff check .

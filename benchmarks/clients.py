@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Self, cast
 
-Events = Callable[[bytes], None]
+Events = Callable[[bytes], object]
 """Called with each event as it came: `["name",{…}]`."""
 HEAD = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"

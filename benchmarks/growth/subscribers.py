@@ -46,7 +46,13 @@ async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
             "subscribers",
             sizes,
             points,
-            {"server_us_per_delivery": ("server CPU per delivery, µs", sizes[-1] if options.quick else 100)},
+            {
+                "server_us_per_delivery": ("server CPU per delivery, µs", sizes[-1] if options.quick else 100),
+                "longest_echo_ms": (
+                    "the longest wait for another request's answer, ms",
+                    sizes[-1] if options.quick else 1000,
+                ),
+            },
         ),
         "intact": all(point["lost"] == 0 for point in points),
     }
@@ -112,7 +118,7 @@ async def held_up(room: Room) -> dict[str, float]:
 
     asking = asyncio.create_task(ask())
     try:
-        await room.publish(5)
+        await room.publish(10)
     finally:
         asking.cancel()
     publishing = asyncio.create_task(room.publish(5))

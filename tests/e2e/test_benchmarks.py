@@ -67,3 +67,22 @@ def test_the_short_benchmark_measures_every_target_and_finds_everything_intact(r
     assert ours["transactions"] > 0
     assert (ours["lost"], ours["doubled"], ours["disordered"]) == (0, 0, 0)
     assert summary["intact"]
+
+
+def test_a_short_soak_finds_everything_intact() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.1", "--clients", "80"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
+    *samples, summary = [json.loads(line) for line in done.stdout.splitlines()][1:]
+    assert all(sample["soak"] == "sample" for sample in samples)
+    assert samples
+    assert summary["intact"]
+    assert summary["messages"] > 0
+    assert summary["deliveries"] > summary["messages"] // 2
+    assert (summary["lost"], summary["doubled"], summary["disordered"], summary["closed"]) == (0, 0, 0, {})

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.growth.curve import measure, summarise
-from benchmarks.machine import cpu_seconds
+from benchmarks.growth.curve import measure, point, summarise
+from benchmarks.machine import cpu_seconds, pss_bytes
 from benchmarks.measuring import Options, Result
-from benchmarks.memory import pss_bytes
 from benchmarks.processes import Child, Database, Server, database, residents, server, token
 
 SOCKETS = 100
@@ -37,26 +36,23 @@ async def g2(options: Options, folder: Path) -> AsyncIterator[Result]:
         await people.ask(do="connect", port=ours.port, count=SOCKETS, token=token())
         for before, size in zip((0, *sizes), sizes, strict=False):
             cost = await subscribe(there, ours, people, before, size)
-            point = await measure(options, partial(publish, there, ours, people, connection, size, options))
-            points.append({"row": "G2", "channels": size, **(cost if size >= 1000 else {}), **point})
+            figures = await measure(options, partial(publish, there, ours, people, connection, size, options))
+            points.append(point("G2", "channels", size, {**(cost if size >= 1000 else {}), **figures}))
             yield points[-1]
         await connection.close()
-    yield {
-        **summarise(
-            "G2",
-            "channels",
-            sizes,
-            points,
-            {
-                "server_us_per_message": ("server CPU per message, µs", 1),
-                "postgres_us_per_message": ("database CPU per message, µs", 1),
-                "server_us_per_subscribe": ("server CPU per subscribe, µs", 1000),
-                "postgres_us_per_subscribe": ("database CPU per subscribe, µs", 1000),
-                "bytes_per_subscription": ("memory per subscription, bytes", 1000),
-            },
-        ),
-        "intact": all(point["lost"] == 0 for point in points),
-    }
+    yield summarise(
+        "G2",
+        "channels",
+        points,
+        {
+            "server_us_per_message": ("server CPU per message, µs", 1),
+            "postgres_us_per_message": ("database CPU per message, µs", 1),
+            "server_us_per_subscribe": ("server CPU per subscribe, µs", 1000),
+            "postgres_us_per_subscribe": ("database CPU per subscribe, µs", 1000),
+            "bytes_per_subscription": ("memory per subscription, bytes", 1000),
+        },
+        intact=all(one["lost"] == 0 for one in points),
+    )
 
 
 async def subscribe(there: Database, ours: Server, people: Child, before: int, size: int) -> dict[str, float]:

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.growth.curve import measure, summarise
+from benchmarks.growth.curve import measure, point, summarise
 from benchmarks.growth.probe import Probe, describe, probe
-from benchmarks.machine import cpu_seconds
+from benchmarks.machine import cpu_seconds, pss_bytes
 from benchmarks.measuring import Options, Result
-from benchmarks.memory import pss_bytes
 from benchmarks.processes import Child, database, residents, server, token
 
 PING_INTERVAL = 25
@@ -33,29 +32,28 @@ async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
         await people.line()
         for before, size in zip((0, *sizes), sizes, strict=False):
             await join(people, ours.port, before, size)
-            point = await measure(options, partial(publish, quiet, ours.pid, options))
+            figures = await measure(options, partial(publish, quiet, ours.pid, options))
             idle = await idle_cost(ours.pid, 2.0 if options.quick else PING_INTERVAL)
             memory = pss_bytes(ours.pid)
             closed = (await people.ask(do="mark"))["closed"]
-            points.append({"row": "G5", "connections": size, **point, **idle, "server_bytes": memory, "closed": closed})
+            points.append(
+                point("G5", "idle connections", size, {**figures, **idle, "server_bytes": memory, "closed": closed})
+            )
             if size >= 1000:
                 points[-1] |= heartbeat_cost(points)
             yield points[-1]
-    yield {
-        **summarise(
-            "G5",
-            "idle connections",
-            sizes,
-            points,
-            {
-                "server_us_per_message": ("server CPU per message to one subscriber, µs", 0),
-                "latency_p50_ms": ("latency from commit to receipt, p50, ms", 0),
-                "latency_p99_ms": ("the same, p99, ms", 0),
-                **({} if options.quick else {"server_us_per_heartbeat": ("server CPU per heartbeat, µs", 1000)}),
-            },
-        ),
-        "intact": all(point["closed"] == 0 for point in points),
-    }
+    yield summarise(
+        "G5",
+        "idle connections",
+        points,
+        {
+            "server_us_per_message": ("server CPU per message to one subscriber, µs", 0),
+            "latency_p50_ms": ("latency from commit to receipt, p50, ms", 0),
+            "latency_p99_ms": ("the same, p99, ms", 0),
+            **({} if options.quick else {"server_us_per_heartbeat": ("server CPU per heartbeat, µs", 1000)}),
+        },
+        intact=all(one["closed"] == 0 for one in points),
+    )
 
 
 async def join(people: Child, port: int, before: int, size: int) -> None:
@@ -81,6 +79,6 @@ async def idle_cost(pid: int, seconds: float) -> dict[str, float]:
 
 def heartbeat_cost(points: list[Result]) -> dict[str, float]:
     """What of the idle cost is heartbeats."""
-    empty, point = points[0], points[-1]
-    per_second = (point["idle_cpu_ms_per_second"] - empty["idle_cpu_ms_per_second"]) * 1000
-    return {"server_us_per_heartbeat": round(per_second * PING_INTERVAL / point["connections"], 1)}
+    empty, full = points[0], points[-1]
+    per_second = (full["idle_cpu_ms_per_second"] - empty["idle_cpu_ms_per_second"]) * 1000
+    return {"server_us_per_heartbeat": round(per_second * PING_INTERVAL / full["size"], 1)}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from benchmarks.machine import Others, calm
-from benchmarks.measuring import Options, Result
+from benchmarks.measuring import Options, Result, bar, summary
 
 FLAT = 1.5
 """A figure that is at most so many times what it was at the first point counts as flat."""
@@ -22,41 +22,35 @@ async def measure(options: Options, once: Callable[[], Awaitable[Mapping[str, fl
     return {**figures, "others_cpus": round(others.cpus(), 2)}
 
 
+def point(row: str, of: str, size: int, figures: Mapping[str, float]) -> Result:
+    """One point as an object of the output, where it counts as a measurement of its own."""
+    return {"row": row, "turn": 0, "target": f"{size} {of}", "size": size, **figures}
+
+
 def summarise(
-    row: str, of: str, sizes: Sequence[int], points: Sequence[Result], figures: Mapping[str, tuple[str, int]]
+    row: str, of: str, points: Sequence[Result], figures: Mapping[str, tuple[str, int]], *, intact: bool = True
 ) -> Result:
     """The last object of a row.
 
     Args:
         row: its name.
         of: what there is more and more of.
-        sizes, points: how many there were, and what was measured then.
+        points: what was measured at each size.
         figures: name → what it is, in words; and from which size on it should be flat.
+        intact: whether everything came that should have come.
     """
-    curves: dict[str, Result] = {}
+    curves: dict[str, list[list[float]]] = {}
+    bars: list[Result] = []
+    says: list[str] = []
     for name, (meaning, start) in figures.items():
-        curve = {
-            size: point[name] for size, point in zip(sizes, points, strict=True) if size >= start and name in point
-        }
-        first, last = next(iter(curve)), max(curve)
-        ratio = curve[last] / curve[first] if curve[first] > 0 else float("inf")
-        flat = ratio <= FLAT
-        curves[name] = {
-            "points": curve,
-            "ratio": round(ratio, 2) if curve[first] > 0 else None,
-            "flat": flat,
-            "says": f"{meaning}: {curve[first]:g} at {first} {of}, {curve[last]:g} at {last}: "
-            + (f"{'flat' if flat else 'not flat'}, x {ratio:.2f}" if curve[first] > 0 else "cannot be told"),
-        }
-    return {
-        "row": row,
-        "summary": f"cost against {of}",
-        "curves": curves,
-        "met": all(c["flat"] for c in curves.values()),
-    }
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many percent are not greater than."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+        curve = [[at["size"], at[name]] for at in points if at["size"] >= start and name in at]
+        (first, before), (last, after) = curve[0], curve[-1]
+        curves[meaning] = curve
+        # A figure below what the kernel's clock can tell, as in a quick run, is no measure for another.
+        flat = bar(after / before if before else 0.0, FLAT, f" × {meaning} at {first} {of}")
+        bars.append(flat)
+        says.append(
+            f"{meaning}: {before:g} at {first} {of}, {after:g} at {last}: {'flat' if flat['met'] else 'not flat'}, "
+            f"× {flat['value']:.2f}"
+        )
+    return summary(row, f"cost against {of}", {}, bars, intact=intact, curves=curves, says=says)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from benchmarks.clients import WebSocketClient
-from benchmarks.growth.curve import percentile
+from benchmarks.latencies import percentile
 from benchmarks.processes import Database, Server, token
 
 CHANNEL = "bench-quiet"
@@ -75,7 +75,5 @@ async def probe(there: Database, ours: Server) -> AsyncIterator[Probe]:
 
 
 def describe(latencies: list[float]) -> dict[str, float]:
-    return {
-        "latency_p50_ms": percentile(latencies, 50),
-        "latency_p99_ms": percentile(latencies, 99),
-    }
+    ordered = sorted(latencies)
+    return {"latency_p50_ms": percentile(ordered, 0.5), "latency_p99_ms": percentile(ordered, 0.99)}

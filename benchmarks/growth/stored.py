@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from benchmarks.growth.curve import measure, summarise
+from benchmarks.growth.curve import measure, point, summarise
 from benchmarks.growth.probe import Probe, describe, probe
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
@@ -41,19 +41,22 @@ async def g3(options: Options, folder: Path) -> AsyncIterator[Result]:
         await there.tidy()
         for before, size in zip((0, *sizes), sizes, strict=False):
             filled = await fill(there, connection, size - before)
-            point = await measure(options, partial(cost, there, connection, options))
+            # A server that stopped while it slept is rung for by every publish until one comes back.
+            await there.doorbell(on=False)
+            alone = await measure(options, partial(cost, there, connection, options))
+            await there.doorbell(on=True)
             async with server(folder, there.url) as ours, probe(there, ours) as quiet:
                 served = await measure(options, partial(serve, there, quiet, options))
-            points.append({"row": "G3", "rows": size, "filled_s": filled, **served, **point})
+            points.append(point("G3", "rows", size, {"filled_s": filled, **served, **alone}))
             yield points[-1]
         await connection.close()
     yield summarise(
         "G3",
         "rows",
-        sizes,
         points,
         {
             "postgres_us_per_publish": ("database CPU per publish, µs", 0),
+            "wal_bytes_per_publish": ("write-ahead log per publish, right after a checkpoint, bytes", 0),
             "postgres_us_per_empty_look": ("database CPU per look that finds nothing, µs", 0),
             "postgres_us_per_look": ("database CPU per look that finds 100 rows, µs", 0),
             "postgres_us_per_message": ("database CPU per message, from insert to counters, µs", 0),
@@ -87,9 +90,10 @@ async def cost(there: Database, connection: Connection, options: Options) -> dic
     """Without a server: publishes, looks, the deletion of the oldest."""
     looks = 200 if options.quick else 1000
     async with feed_session(there.url) as feed:
-        spent = cpu_seconds(there.pid)
+        spent, wal = cpu_seconds(there.pid), await wal_position(connection)
         _, published = await there.pgbench(4, options.seconds(2))
         per_publish = (cpu_seconds(there.pid) - spent) / published
+        wal_per_publish = (await wal_position(connection) - wal) / published
         empty = await look_cost(there, feed, await feed.fetchval(query("now_snapshot")), looks, 0)
         since = await feed.fetchval(query("now_snapshot"))
         await connection.execute(
@@ -98,12 +102,20 @@ async def cost(there: Database, connection: Connection, options: Options) -> dic
         )
         full = await look_cost(there, feed, since, looks // 4, 100)
     await connection.execute("VACUUM realtime.messages")
+    await connection.execute("CHECKPOINT")
     return {
         "postgres_us_per_publish": per_publish * 1e6,
+        "wal_bytes_per_publish": wal_per_publish,
         "postgres_us_per_empty_look": empty * 1e6,
         "postgres_us_per_look": full * 1e6,
         "postgres_us_per_deleted_row": await deletion_cost(there, connection) * 1e6,
     }
+
+
+async def wal_position(connection: Connection) -> int:
+    """How many bytes of write-ahead log there have been."""
+    position: int = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+    return position
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.growth.curve import measure, summarise
+from benchmarks.growth.curve import measure, point, summarise
 from benchmarks.growth.probe import Probe, probe
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
@@ -36,26 +36,23 @@ async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
         room = Room(people, quiet, connection)
         for size in sizes:
             await room.grow(ours.port, size)
-            point = await measure(options, partial(once, room, ours.pid))
-            points.append({"row": "G1", "subscribers": size, **point, **await held_up(room)})
+            figures = await measure(options, partial(once, room, ours.pid))
+            points.append(point("G1", "subscribers", size, {**figures, **await held_up(room)}))
             yield points[-1]
         await connection.close()
-    yield {
-        **summarise(
-            "G1",
-            "subscribers",
-            sizes,
-            points,
-            {
-                "server_us_per_delivery": ("server CPU per delivery, µs", sizes[-1] if options.quick else 100),
-                "longest_echo_ms": (
-                    "the longest wait for another request's answer, ms",
-                    sizes[-1] if options.quick else 1000,
-                ),
-            },
-        ),
-        "intact": all(point["lost"] == 0 for point in points),
-    }
+    yield summarise(
+        "G1",
+        "subscribers",
+        points,
+        {
+            "server_us_per_delivery": ("server CPU per delivery, µs", sizes[-1] if options.quick else 100),
+            "longest_echo_ms": (
+                "the longest wait for another request's answer, ms",
+                sizes[-1] if options.quick else 1000,
+            ),
+        },
+        intact=all(one["lost"] == 0 for one in points),
+    )
 
 
 class Room:

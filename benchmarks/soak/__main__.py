@@ -18,8 +18,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import cpu_seconds, describe
-from benchmarks.memory import pss_bytes
+from benchmarks.machine import cpu_seconds, describe, many_files, pss_bytes
 from benchmarks.processes import Child, Database, Server, child, database, server, temporary_folder
 from benchmarks.soak.summary import flatness, latency
 from benchmarks.soak.traffic import Traffic
@@ -176,6 +175,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--postgres", type=int, default=18, help="which major version (default: 18)")
     arguments = parser.parse_args()
+    many_files()
     try:
         intact = asyncio.run(run(arguments.minutes, arguments.clients, arguments.postgres))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import linear_regression
 from typing import Any
 
-from benchmarks.growth.curve import percentile
+from benchmarks.latencies import percentile
 
 FLAT_MB_PER_MINUTE = 0.5
 FLAT_TIMES, FLAT_MS = 1.5, 1.0
@@ -23,12 +23,12 @@ def memory_slope(samples: Sequence[dict[str, Any]]) -> float:
 
 def latency(latencies: Sequence[tuple[float, float]], begin: float, end: float) -> dict[str, float]:
     """Of what was received between two moments."""
-    values = [ms for at, ms in latencies if begin <= at < end]
+    values = sorted(ms for at, ms in latencies if begin <= at < end)
     if not values:
         return {"p50_ms": 0.0, "p99_ms": 0.0, "number": 0}
     return {
-        "p50_ms": round(percentile(values, 50), 2),
-        "p99_ms": round(percentile(values, 99), 2),
+        "p50_ms": round(percentile(values, 0.5), 2),
+        "p99_ms": round(percentile(values, 0.99), 2),
         "number": len(values),
     }
 

@@ -132,11 +132,15 @@ def _points(summary: Result) -> list[str]:
 
 
 def _of_peers(summary: Result) -> str:
-    """What the incumbent lost or put out of order, which its speed is to be seen with."""
+    """What peers lost or put out of order, which their speed is to be seen with."""
     found = summary.get("incumbent_in_all", {})
     wrong = [f"{found[key]} {key}" for key in ("lost", "doubled", "disordered") if found.get(key)]
     messages = found.get("transactions", found.get("rows"))
-    return f"incumbent: {', '.join(wrong)} of {messages}" if wrong else ""
+    said = [f"incumbent: {', '.join(wrong)} of {messages}"] if wrong else []
+    for kind in ("lost", "disordered"):
+        peers = {name: many for name, many in summary.get(f"{kind}_by_peers", {}).items() if many}
+        said += [f"{name}: {many} {kind}" for name, many in peers.items()]
+    return "; ".join(said)
 
 
 def number(value: float) -> str:

@@ -110,7 +110,9 @@ async def p6(options: Options, folder: Path) -> AsyncIterator[Result]:
         ratios={f"{INCUMBENT}, window 16": round(series.ratio(wide, f"{INCUMBENT}, window 16", "per_second"), 2)},
         server_us=series.figures("server_us", 1),
         postgres_us=series.figures("postgres_us", 1),
-        disordered={name: sum(series.values(name, "disordered")) for name in series.results},
+        disordered_by_peers={
+            name: sum(series.values(name, "disordered")) for name in series.results if name.startswith(INCUMBENT)
+        },
     )
 
 

@@ -158,7 +158,10 @@ async def fan_out(
         ratios={
             name: round(mine / series.median(name, "us_per_delivery"), 3) for name in series.results if name != OURS
         },
-        lost_by_peers={name: sum(series.values(name, "lost")) for name in series.results if name != OURS},
+        **{
+            f"{kind}_by_peers": {name: sum(series.values(name, kind)) for name in series.results if name != OURS}
+            for kind in ("lost", "disordered")
+        },
     )
 
 

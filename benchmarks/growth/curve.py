@@ -46,8 +46,10 @@ def summarise(
         curve = [[at["size"], at[name]] for at in points if at["size"] >= start and name in at]
         (first, before), (last, after) = curve[0], curve[-1]
         curves[meaning] = curve
-        # A figure below what the kernel's clock can tell, as in a quick run, is no measure for another.
-        flat = bar(after / before if before else 0.0, FLAT, f" × {meaning} at {first} {of}")
+        if before <= 0:  # below what the kernel's clock can tell, as in a quick run: no measure for the others
+            says.append(f"{meaning}: {before:g} at {first} {of}, {after:g} at {last}: cannot be told")
+            continue
+        flat = bar(after / before, FLAT, f" × {meaning} at {first} {of}")
         bars.append(flat)
         says.append(
             f"{meaning}: {before:g} at {first} {of}, {after:g} at {last}: {'flat' if flat['met'] else 'not flat'}, "

@@ -52,19 +52,21 @@ def of(results: list[dict[str, Any]], row: str) -> tuple[list[dict[str, Any]], d
 def test_the_short_benchmark_measures_every_target_and_finds_everything_intact(results: list[dict[str, Any]]) -> None:
     measurements, summary = of(results, "P1")
     found = {measurement["target"]: measurement for measurement in measurements}
-    assert {"insforge-realtime", "socket.io", "c loop"} <= set(found)
+    assert set(found) == {"insforge-realtime", "socket.io", "python-socketio", "c loop", "incumbent"}
     for target, measurement in found.items():
-        assert measurement["intact"], target
-        assert measurement["messages"] >= 100, target
+        # The incumbent's pipeline may lose messages and put them out of order: that is what is measured of it.
+        assert measurement["intact"] or target == "incumbent", target
+        assert measurement["messages"] >= 20, target
         assert measurement["subscribers"] >= 100, target
+    ours = found["insforge-realtime"]
+    assert (ours["messages"], ours["lost"], ours["disordered"]) == (100, 0, 0)
     assert summary["intact"]
 
     measurements, summary = of(results, "P3")
     found = {measurement["target"]: measurement for measurement in measurements}
-    assert {"with us", "without us"} <= set(found)
-    assert found["without us"]["transactions"] > 0
-    ours = found["with us"]
-    assert ours["transactions"] > 0
+    assert set(found) == {"insforge-realtime", "without us", "incumbent"}
+    assert all(measurement["transactions"] > 0 for measurement in measurements)
+    ours = found["insforge-realtime"]
     assert (ours["lost"], ours["doubled"], ours["disordered"]) == (0, 0, 0)
     assert summary["intact"]
 

@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 7130
 ARGS ?=
+MINUTES ?= 10
 # Workers for the tests: they wait more than they compute.
 WORKERS ?= 3
 # What the tests need of Node.
-JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist
+JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist \
+	benchmarks/node/node_modules
 
 # What `make bench` measures: all rows, or ROW="P1 P3"; how often each.
 ROW ?= all
@@ -18,7 +20,7 @@ RESULTS := benchmarks/results
 MEASURED := $(RESULTS)/$(if $(filter all,$(ROW)),latest,some).jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench format clean
+.PHONY: help dev test check bench soak format clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,10 +38,13 @@ check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of im
 	@$(BIN)/lint-imports
 	@cd clients/js && npm run --silent check
 
-bench: $(VENV)/.bench benchmarks/node/node_modules ## Measure ours and the peers, half an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
+bench: $(VENV)/.bench benchmarks/node/node_modules ## Measure ours and the peers, three quarters of an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
 	@mkdir -p $(RESULTS)
 	@$(BIN)/python -m benchmarks.run $(ROW) --repeat $(REPEAT) --output $(MEASURED) $(ARGS); status=$$?; \
 	$(BIN)/python -m benchmarks.report $(MEASURED) $(if $(filter all,$(ROW)),--folder $(RESULTS)) && exit $$status
+
+soak: $(VENV)/.dev ## Mixed traffic of 2 000 clients: is memory flat, is latency? (MINUTES=10)
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 format: $(VENV)/.dev clients/js/node_modules ## Put the code into its format
 	@$(BIN)/ruff check --fix .

@@ -38,15 +38,20 @@ def cpu_seconds(root: int) -> float:
     return ticks * _TICK
 
 
-def pss_bytes(root: int) -> int:
-    """The memory of a process and its descendants; what several processes share counts in parts."""
+def pss_bytes(root: int, kind: str = "Pss") -> int:
+    """The memory of a process and its descendants; what several processes share counts in parts.
+
+    Args:
+        root: the process.
+        kind: all of it, or `Pss_Anon`, what is only their own, or `Pss_Shmem`, what is shared as PostgreSQL's buffers are.
+    """
     found = 0
     for pid in tree(root):
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:
             continue
-        if pss := re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE):
+        if pss := re.search(rf"^{kind}:\s+(\d+) kB", text, re.MULTILINE):
             found += int(pss[1]) * 1024
     return found
 

@@ -252,3 +252,8 @@ async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Se
                 raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
             await asyncio.sleep(0.02)
         yield Server(running.pid, int(said[1]))
+
+
+def residents(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Connections that stay; see growth/residents.py."""
+    return child([sys.executable, "-m", "benchmarks.growth.residents"], folder / "residents.log")

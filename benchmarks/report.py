@@ -124,8 +124,8 @@ def _figures(figures: dict[str, dict[str, float]]) -> list[str]:
 
 
 def _points(summary: Result) -> list[str]:
-    """Of a sweep, which has no bars: each curve in one line."""
-    if summary["bars"] or not summary.get("curves"):
+    """Of a sweep, which has no bars, or nothing but curves: each in one line."""
+    if (summary["bars"] and summary["figures"]) or not summary.get("curves"):
         return []
     return [
         f"{_safe(name)}: " + ", ".join(f"{number(at)} → {number(value)}" for at, value in points)

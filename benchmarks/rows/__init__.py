@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from benchmarks.growth import GROWTH
 from benchmarks.measuring import Options, Result
 from benchmarks.rows import commands, connections, doorbell, fan_out, ingest, latency, startup, webhooks
 
@@ -23,6 +24,7 @@ ROWS: dict[str, Callable[[Options, Path], AsyncIterator[Result]]] = {
     "P12": startup.p12,
     "W1": webhooks.w1,
     "W2": webhooks.w2,
+    **GROWTH,
     "S1": fan_out.s1,
     "S2": latency.s2,
 }

@@ -1,0 +1,79 @@
+"""Somebody in a quiet room, in the process that publishes to it: both ends of a latency are read from one clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from benchmarks.clients import WebSocketClient
+from benchmarks.latencies import percentile
+from benchmarks.processes import Database, Server, token
+
+CHANNEL = "bench-quiet"
+PUBLISH = "SELECT realtime.publish($1, 'tick', jsonb_build_object('n', $2::int, 'text', repeat('x', 40)))"
+
+
+class Probe:
+    """One subscriber, and a connection to publish with."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self.client: WebSocketClient = None  # type: ignore[assignment]
+        self.connection = connection
+        self._committed: dict[int, float] = {}
+        self._received: dict[int, float] = {}
+        self._next = 0
+
+    async def latencies(self, number: int, pause: float) -> list[float]:
+        """Publish to the quiet room at a fixed rate: milliseconds from each commit to its receipt.
+
+        Raises:
+            TimeoutError: something did not come.
+        """
+        self._committed.clear()
+        self._received.clear()
+        due = time.monotonic()
+        for _ in range(number):
+            self._next += 1
+            await self.connection.execute(PUBLISH, CHANNEL, self._next)
+            self._committed[self._next] = time.monotonic()
+            due += pause
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        async with asyncio.timeout(30):
+            while len(self._received) < number:
+                await asyncio.sleep(0.005)
+        # The message may overtake the answer to its COMMIT.
+        return [max(0.0, self._received[n] - committed) * 1000 for n, committed in self._committed.items()]
+
+    async def echo(self) -> float:
+        """Milliseconds that the server needs for the simplest request: a subscribe to where one is already."""
+        begun = time.monotonic()
+        await self.client.subscribe(CHANNEL)
+        return (time.monotonic() - begun) * 1000
+
+    def on_event(self, event: bytes) -> None:
+        if event.startswith(b'["tick"'):
+            self._received[json.loads(event)[1]["n"]] = time.monotonic()
+
+
+@contextlib.asynccontextmanager
+async def probe(there: Database, ours: Server) -> AsyncIterator[Probe]:
+    """A probe that is subscribed, for the length of a block."""
+    connection = await asyncpg.connect(there.url)
+    try:
+        found = Probe(connection)
+        found.client = await WebSocketClient.connect(ours.port, token(), found.on_event)
+        await found.client.subscribe(CHANNEL)
+        yield found
+        found.client.abort()
+    finally:
+        await connection.close()
+
+
+def describe(latencies: list[float]) -> dict[str, float]:
+    ordered = sorted(latencies)
+    return {"latency_p50_ms": percentile(ordered, 0.5), "latency_p99_ms": percentile(ordered, 0.99)}

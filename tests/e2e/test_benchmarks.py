@@ -1,0 +1,90 @@
+"""The benchmarks themselves: the two rows that matter most, in a short form, say that everything they measure works.
+
+Counts and order only: what a short run on a busy machine says about time is nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from insforge_realtime.pg.embedded import find_binaries
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def results() -> list[dict[str, Any]]:
+    """What the command printed, an object a line. Skipped where a program is missing, never in continuous integration."""
+    missing = [program for program in ("node", "npm", "cc") if shutil.which(program) is None]
+    if not (find_binaries().bin_dir / "pgbench").exists():
+        missing.append("pgbench")
+    if missing:
+        assert not os.environ.get("CI"), f"not installed: {missing}"
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", "P1", "P3", "--quick"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def of(results: list[dict[str, Any]], row: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A row's measurements, and its summary."""
+    *measurements, summary = [result for result in results if result.get("row") == row]
+    assert "summary" in summary
+    assert all("turn" in measurement for measurement in measurements)
+    return measurements, summary
+
+
+def test_the_short_benchmark_measures_every_target_and_finds_everything_intact(results: list[dict[str, Any]]) -> None:
+    measurements, summary = of(results, "P1")
+    found = {measurement["target"]: measurement for measurement in measurements}
+    assert set(found) == {"insforge-realtime", "socket.io", "python-socketio", "c loop", "incumbent"}
+    for target, measurement in found.items():
+        # The incumbent's pipeline may lose messages and put them out of order: that is what is measured of it.
+        assert measurement["intact"] or target == "incumbent", target
+        assert measurement["messages"] >= 20, target
+        assert measurement["subscribers"] >= 100, target
+    ours = found["insforge-realtime"]
+    assert (ours["messages"], ours["lost"], ours["disordered"]) == (100, 0, 0)
+    assert summary["intact"]
+
+    measurements, summary = of(results, "P3")
+    found = {measurement["target"]: measurement for measurement in measurements}
+    assert set(found) == {"insforge-realtime", "without us", "incumbent"}
+    assert all(measurement["transactions"] > 0 for measurement in measurements)
+    ours = found["insforge-realtime"]
+    assert (ours["lost"], ours["doubled"], ours["disordered"]) == (0, 0, 0)
+    assert summary["intact"]
+
+
+def test_a_short_soak_finds_everything_intact() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.1", "--clients", "80"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
+    *samples, summary = [json.loads(line) for line in done.stdout.splitlines()][1:]
+    assert all(sample["soak"] == "sample" for sample in samples)
+    assert samples
+    assert summary["intact"]
+    assert summary["messages"] > 0
+    assert summary["deliveries"] > summary["messages"] // 2
+    assert (summary["lost"], summary["doubled"], summary["disordered"], summary["closed"]) == (0, 0, 0, {})

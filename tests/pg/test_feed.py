@@ -202,6 +202,20 @@ async def test_after_many_rings_a_feed_sees_what_writers_do_when_they_need_not_r
         await assert_exactly_once(channels, [listener])
 
 
+async def test_who_stops_is_rung_for_no_more_and_those_who_sleep_on_are(channels: str) -> None:
+    """A writer that rings for nobody pays for nothing, and a feed that goes must not silence the bell for the others."""
+    async with listening(channels) as [other], connection_to(channels) as connection:
+        async with listening(channels) as [listener]:
+            await wait_until(lambda: asleep(listener) and asleep(other))
+        await wait_until(lambda: asleep(other))
+        await connection.execute(PUBLISH, "room:1", 0, 1, time.time())
+        await wait_until(lambda: len(other.messages) == 1)
+    async with connection_to(channels) as connection:
+        tickets = "SELECT (SELECT last_value FROM realtime.asleep), (SELECT last_value FROM realtime.rung)"
+        taken, rung = await connection.fetchrow(tickets)  # type: ignore[misc]
+        assert taken == rung
+
+
 async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_row(
     channels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from insforge_realtime.model import Message
-from insforge_realtime.pg.pool import connected, keep
+from insforge_realtime.pg.pool import LINK_ERRORS, connected, keep
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
@@ -152,8 +152,22 @@ class Feed:
         self._alarm.set()
 
     async def run(self) -> None:
-        """Stay connected and deliver until cancelled."""
-        await keep("feed", self._session)
+        """Stay connected and deliver until cancelled; then see to it that nobody rings for us."""
+        try:
+            await keep("feed", self._session)
+        finally:
+            if self._ticket:
+                await self._last_call()
+
+    async def _last_call(self) -> None:
+        """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement. Without it,
+        writers would go on ringing, at the price of a NOTIFY for each commit, until another feed hears them."""
+        self._ring = self._ticket
+        try:
+            async with asyncio.timeout(3), connected(self._dsn, name="feed") as last:
+                await self._call(last)
+        except LINK_ERRORS:
+            pass
 
     async def _session(self) -> None:
         try:
@@ -234,8 +248,9 @@ class Feed:
         while True:
             taken = await connection.fetchrow(query("take_ticket"), timeout=STATEMENT_SECONDS)
             assert taken is not None
-            if taken["ticket"] > taken["rung"]:
-                return int(taken["ticket"])
+            self._ticket = int(taken["ticket"])
+            if self._ticket > taken["rung"]:
+                return self._ticket
 
     async def _drowse(self, connection: Connection, ticket: int) -> bool:
         """Wait at the barrier. False when there is reason to be awake before it opens."""

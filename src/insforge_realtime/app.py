@@ -97,7 +97,7 @@ class Application:
             self.feed.nudge,
         )
         self.wheel = Wheel(asyncio.get_running_loop())
-        self.doorway = Doorway(config, self.commands, congestion, self.wheel)
+        self.doorway = Doorway(config, self.commands, self.hub, congestion, self.wheel)
         self.asgi = make_api(__version__, self.health, self.doorway)
 
     def health(self) -> dict[str, Any]:

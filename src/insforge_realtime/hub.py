@@ -7,13 +7,16 @@ Two kinds of event go to a room. Messages (`fan_out`) are written at once, all c
 call. Presence events (`queue`) wait for `flush`, so that a thousand clients who join together cost each of them a few
 writes instead of a thousand. A room's queue goes out before any message of that room, and a sink that joined while
 events were queued gets only the later ones: what came before was in the snapshot it was given.
+
+A room is written by a *plan*: its sinks in slices, and of each the bare streams to write to, so that the loop that all is
+for touches nothing but them. A plan is made at the first event after somebody came, went, or changed its stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from math import inf
 from typing import Protocol
 
 from insforge_realtime.protocol import engineio, socketio
@@ -49,21 +52,54 @@ class Batch:
         return b"".join([text_frame(packet.encode()) for packet in self.packets])
 
 
+class Stream(Protocol):
+    """What takes the bytes of WebSocket frames as they are: a transport."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write now, or as soon as can be. Must not raise."""
+
+
 class Sink(Protocol):
-    """What the hub needs of a connection: one verb."""
+    """What the hub needs of a connection."""
+
+    @property
+    def stream(self) -> Stream | None:
+        """Where frames may be written to without asking; None for who takes batches only. See `Hub.streams_changed`."""
 
     def deliver(self, batch: Batch) -> None:
         """Write the batch now, or close yourself. Must not raise."""
 
 
+class _Slice:
+    """A part of a room."""
+
+    __slots__ = ("others", "sinks", "streams")
+
+    def __init__(self, sinks: list[Sink]) -> None:
+        self.sinks = sinks
+        self.streams: list[Stream] = []
+        self.others: list[Sink] = []
+        for sink in sinks:
+            stream = sink.stream
+            if stream is None:
+                self.others.append(sink)
+            else:
+                self.streams.append(stream)
+
+
 class _Room:
-    __slots__ = ("flushed", "queue", "sinks")
+    __slots__ = ("flushed", "newest", "plan", "queue", "sinks", "streams")
 
     def __init__(self) -> None:
         self.sinks: dict[Sink, int] = {}
         """Sink → how many events the room had had when it joined. In the order of joining."""
+        self.newest = 0
+        """The greatest of these numbers."""
         self.queue: list[str] = []
         self.flushed = 0
+        self.plan: list[_Slice] | None = None
+        self.streams = 0
+        """Which of the hub's changes of streams the plan knows."""
 
 
 class Hub:
@@ -72,19 +108,27 @@ class Hub:
     def __init__(self) -> None:
         self._rooms: dict[str, _Room] = {}
         self._queued: set[str] = set()
+        self._streams = 0
+
+    def streams_changed(self) -> None:
+        """Some sink's `stream` is another one than before."""
+        self._streams += 1
 
     def join(self, channel: str, sink: Sink) -> None:
         """Put a sink into a room; it gets every event from now on, and none from before."""
         room = self._rooms.get(channel)
         if room is None:
             room = self._rooms[channel] = _Room()
-        room.sinks.setdefault(sink, room.flushed + len(room.queue))
+        if sink not in room.sinks:
+            room.sinks[sink] = room.newest = room.flushed + len(room.queue)
+            room.plan = None
 
     def leave(self, channel: str, sink: Sink) -> None:
         """Take a sink out of a room; the last one out closes it."""
         room = self._rooms.get(channel)
         if room is None or room.sinks.pop(sink, None) is None:
             return
+        room.plan = None
         if not room.sinks:
             del self._rooms[channel]
             self._queued.discard(channel)
@@ -122,15 +166,20 @@ class Hub:
         yield from self._write(room, Batch(events), begun)
 
     def _write(self, room: _Room, batch: Batch, begun: int) -> Iterator[int]:
-        sinks = iter(list(room.sinks.items()))
+        plan = self._plan(room)
         later: dict[int, Batch] = {}
-        while one_slice := list(islice(sinks, SLICE)):
-            written = 0
-            for sink, since in one_slice:
-                if room.sinks.get(sink) == since:  # still there, and not there again
-                    sink.deliver(batch if since <= begun else _rest(batch, since - begun, later))
-                    written += 1
-            yield written
+        for part in plan:
+            if room.plan is plan and room.streams == self._streams and room.newest <= begun:
+                yield _write_at_once(part.streams, batch) + _write_one_by_one(room, part.others, batch, begun, later)
+            else:
+                yield _write_one_by_one(room, part.sinks, batch, begun, later)
+
+    def _plan(self, room: _Room) -> list[_Slice]:
+        if room.plan is None or room.streams != self._streams:
+            sinks = list(room.sinks)
+            room.plan = [_Slice(sinks[at : at + SLICE]) for at in range(0, len(sinks), SLICE)]
+            room.streams = self._streams
+        return room.plan
 
     def audience(self, channel: str) -> int:
         """How many sinks are in a room."""
@@ -141,6 +190,26 @@ class Hub:
     def rooms(self) -> int:
         """How many rooms there are."""
         return len(self._rooms)
+
+
+def _write_at_once(streams: list[Stream], batch: Batch) -> int:
+    """The hottest loop of the server. How many they were."""
+    if streams:
+        frames = batch.websocket
+        for stream in streams:
+            stream.write(frames)
+    return len(streams)
+
+
+def _write_one_by_one(room: _Room, sinks: list[Sink], batch: Batch, begun: int, made: dict[int, Batch]) -> int:
+    """To those who are still there, and to each what came since it joined. How many they were."""
+    written = 0
+    for sink in sinks:
+        missed = room.sinks.get(sink, inf) - begun
+        if missed < max(len(batch.events), 1):  # else it has left, or come back meanwhile
+            sink.deliver(batch if missed <= 0 else _rest(batch, int(missed), made))
+            written += 1
+    return written
 
 
 def _rest(batch: Batch, start: int, made: dict[int, Batch]) -> Batch:

@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
+from insforge_realtime.pg import feed
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
@@ -153,6 +154,7 @@ async def test_eight_writers_of_single_transactions_lose_nothing(channels: str) 
         await asyncio.gather(*(writer(channels, number, 2000) for number in range(8)))
         await assert_exactly_once(channels, listeners)
         assert len(listeners[0].messages) == 16000
+        assert listeners[0].feed.health.rings < 4000, "writers in a hurry should not have to ring"
 
 
 async def test_two_feeds_survive_unruly_writers_without_a_fallback_look(channels: str) -> None:
@@ -175,9 +177,38 @@ async def test_a_row_that_comes_while_all_sleep_wakes_them(channels: str) -> Non
         assert rings == 20, f"one ring a message when they come singly, not {rings}"
 
 
-async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_row(channels: str) -> None:
-    """One writer at a time, so that nobody else rings for it; its pauses are about as long as a feed takes to fall
-    asleep, so that its trigger runs before, during and after the taking of the ticket."""
+async def test_what_comes_now_and_then_is_rung_for_and_costs_a_look_each(channels: str) -> None:
+    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+        await wait_until(lambda: all(asleep(listener) for listener in listeners))
+        before = [(listener.feed.health.looks, listener.feed.health.naps) for listener in listeners]
+        for n in range(30):
+            await connection.execute(PUBLISH, "room:1", 0, n, time.time())
+            await wait_until(lambda n=n: all(len(each.messages) == n + 1 for each in listeners))  # type: ignore[misc]
+            await asyncio.sleep(0.01)
+        for listener, (looks, naps) in zip(listeners, before, strict=True):
+            assert listener.feed.health.naps == naps, "a ring now and then is no reason to get up"
+            assert listener.feed.health.looks - looks <= 31
+        assert listeners[0].feed.health.rings == 30
+
+
+async def test_after_many_rings_a_feed_sees_what_writers_do_when_they_need_not_ring(channels: str) -> None:
+    async with listening(channels) as [listener], connection_to(channels) as connection:
+        await wait_until(lambda: asleep(listener))
+        naps = listener.feed.health.naps
+        for n in range(feed.RINGS_ASLEEP * 2):  # the watch at the start was in vain
+            await connection.execute(PUBLISH, "room:1", 0, n, time.time())
+            await asyncio.sleep(0.005)
+        await wait_until(lambda: listener.feed.health.naps > naps)
+        await assert_exactly_once(channels, [listener])
+
+
+async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_row(
+    channels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One writer at a time, so that nobody else rings for it, and each ring calls all feeds; its pauses are about as long as
+    a feed takes to fall asleep, so that its trigger runs before, during and after the taking of the ticket."""
+    monkeypatch.setattr(feed, "RINGS_ASLEEP", 1)
+    monkeypatch.setattr(feed, "MOST_RINGS_ASLEEP", 1)
     dice = random.Random(2)
     async with listening(channels, 2) as listeners, connection_to(channels) as connection:
         for n in range(150):
@@ -214,7 +245,8 @@ async def test_a_feed_does_not_sleep_behind_a_transaction_that_passed_the_trigge
             await transaction.start()
             await slow.execute(PUBLISH, "room:0", 1, n, time.time())
             # It may have slept already, and would be right to: that trigger rings. Its next ticket is the one in question.
-            listener.feed.nudge()
+            await call_all(channels)
+            await wait_until(lambda: not listener.feed.asleep)
             naps = listener.feed.health.naps
             looks = listener.feed.health.looks
             await wait_until(lambda looks=looks: listener.feed.health.looks > looks + 30)  # type: ignore[misc]
@@ -310,6 +342,14 @@ async def test_the_hot_statements_find_their_rows_by_index_in_a_large_table(chan
             other = "messages_seq_idx" if index == "messages_xid_idx" else "messages_xid_idx"
             assert other not in plan, plan
             assert "Seq Scan on messages" not in plan, plan
+
+
+async def call_all(dsn: str) -> None:
+    """Wake all feeds, as one of them would."""
+    async with connection_to(dsn) as connection:
+        number = await connection.fetchval("SELECT last_value FROM realtime.asleep")
+        await connection.fetchval(query("call"), number)
+        await connection.execute(query("answer_ring"), number)
 
 
 def asleep(listener: Listener) -> bool:

@@ -17,6 +17,8 @@ from insforge_realtime.model import Message
 
 
 class Recorder:
+    stream = None
+
     def __init__(self, react: Callable[[], None] | None = None) -> None:
         self.writes: list[list[str]] = []
         self.react = react

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from insforge_realtime import hub as module
-from insforge_realtime.hub import SLICE, Batch, Hub
+from insforge_realtime.hub import SLICE, Batch, Hub, Stream
 from insforge_realtime.protocol.frames import text_frame
 
 
 class Recorder:
     """A sink that notes what it is given, and may do something about it."""
+
+    stream: Stream | None = None
 
     def __init__(self, react: Callable[[], None] | None = None) -> None:
         self.got: list[str] = []
@@ -27,6 +29,26 @@ class Recorder:
         self.got += batch.events
         if self.react is not None:
             self.react()
+
+
+class Streaming(Recorder):
+    """A sink that is written to without asking, except while it is full."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self.hub = hub
+        self.stream = self
+
+    def write(self, data: bytes) -> None:
+        assert self.stream is not None, "written to without asking, though it was full"
+        while data:
+            size = data[1]
+            self.got.append(data[4 : 2 + size].decode())
+            data = data[2 + size :]
+
+    def fill(self, full: bool) -> None:
+        self.stream = None if full else self
+        self.hub.streams_changed()
 
 
 def send(hub: Hub, channel: str, *events: str) -> int:
@@ -231,6 +253,35 @@ def test_a_room_that_closes_and_opens_again_between_two_slices_is_another_room()
     assert sinks[2].got == []
 
 
+def test_frames_are_written_straight_to_streams_and_a_full_one_is_asked() -> None:
+    hub = Hub()
+    streaming, recorder = Streaming(hub), Recorder()
+    hub.join("a", streaming)
+    hub.join("a", recorder)
+    assert send(hub, "a", "1", "2") == 2
+    assert streaming.batches == []
+    streaming.fill(full=True)
+    send(hub, "a", "3")
+    assert len(streaming.batches) == 1
+    streaming.fill(full=False)
+    send(hub, "a", "4")
+    assert len(streaming.batches) == 1
+    assert streaming.got == recorder.got == ["1", "2", "3", "4"]
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_a_stream_that_fills_up_between_two_slices_is_asked() -> None:
+    hub = Hub()
+    sinks = [Streaming(hub) for _ in range(4)]
+    for sink in sinks:
+        hub.join("a", sink)
+    slices = hub.fan_out("a", ["1"])
+    next(slices)
+    sinks[3].fill(full=True)
+    assert sum(slices) == 2
+    assert [sink.got for sink in sinks] == [["1"]] * 4
+
+
 def test_sinks_that_close_in_the_middle_of_a_delivery_disturb_nobody() -> None:
     hub = Hub()
     sinks = [Recorder() for _ in range(6)]
@@ -290,7 +341,7 @@ class HubAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hub = Hub()
-        self.sinks = [Recorder() for _ in range(6)]
+        self.sinks = [Recorder() if number % 3 == 0 else Streaming(self.hub) for number in range(6)]
         self.serial = 0
         self.rooms: dict[str, list[int]] = {"a": [], "b": []}
         self.queues: dict[str, list[tuple[str, set[int]]]] = {"a": [], "b": []}
@@ -318,6 +369,12 @@ class HubAgainstModel(RuleBasedStateMachine):
             self.queues[channel].clear()
         if self.running is not None and self.running[0] == channel and number in self.running[3]:
             self.running[3].remove(number)
+
+    @rule(number=numbers, full=st.booleans())
+    def fill(self, number: int, full: bool) -> None:
+        sink = self.sinks[number]
+        if isinstance(sink, Streaming):
+            sink.fill(full)
 
     @rule(channel=channels)
     def queue(self, channel: str) -> None:

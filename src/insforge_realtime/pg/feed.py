@@ -12,24 +12,29 @@ given out again, and P would call their new owners old. So the feed keeps a trai
 `TRAIL_SECONDS`, with what was delivered since. After every reconnect it begins from the oldest of them and leaves out
 what it has delivered. (The WAL writer flushes everything within a second.)
 
-**The doorbell.** Looking costs 0.1 ms, and so while rows come the feed looks every few milliseconds, and writers say
-nothing. NOTIFY would cost them much: it takes a database-wide lock until after the WAL flush. A feed that found nothing
-for `QUIET_SECONDS` goes to sleep, in this order:
+**The doorbell.** Two ways to learn of new rows, each good where the other is bad. *Looking* every few milliseconds costs
+0.1 ms a look, and writers nothing: right while much comes. *Being rung* costs a look for each ring, but the writer a NOTIFY,
+which takes a database-wide lock until after the WAL flush, so that commits that ring never flush together: right while
+little comes. A feed changes between them by what it sees, in this order:
 
     AWAKE    look every 2 ms, or every 5 while many rows come
-      │ nothing for a while
+      │ in a watch of 50 ms, fewer than every fourth look found something
     TICKET   nextval('asleep'), again until it is greater than `rung`
       │        from here on, a writer whose AFTER INSERT trigger runs sees asleep > rung, and rings
-    BARRIER  a transaction id of our own; look until a snapshot's xmin is greater
+    DROWSY   a barrier, a transaction id of our own: look at each ring, and now and then, until a snapshot's xmin is greater
       │        now every writer whose trigger ran before the ticket has ended, and was seen
-    ASLEEP   wait for a ring, a nudge, or the fallback
+    ASLEEP   look at each ring, each nudge, and at the fallback's time
+      │ rings come thick (25 in 0.1 s), or there were 64 to 512 of them (perhaps they come slowly only because writers
+      │ must ring: see what they do when they need not), or somebody called
+    CALL     NOTIFY 'awake k', k being the highest ring heard; then, in a transaction of its own, `rung` is set to k: AWAKE
 
-(A snapshot's xmax is no barrier: transactions at and above it can be in progress.) Whoever hears ring number k, asleep or
-awake, sets `rung` to at least k, so that writers stop ringing: rings reach every feed, so all with a ticket ≤ k are awake.
+(A snapshot's xmax is no barrier: transactions at and above it can be in progress.) `rung` stops writers from ringing for all
+tickets ≤ k, also other feeds'. So it is set only after all were told: who hears 'awake k' with a ticket ≤ k is called. A
+feed that is awake and hears a ring (somebody else sleeps) calls, too.
 
-A ring carries no data, and anyone may NOTIFY. A forged number is cut to `asleep`, so the worst it does is to make a feed
-look, or, timed within microseconds of another feed's ticket, to leave that feed asleep until its fallback look finds
-`rung` at its ticket. The fallback also is the health probe of the connection.
+A ring carries no data, and anyone may NOTIFY. Forged rings and calls make a feed look, and keep it awake; a forged number is
+cut to `asleep`. The fallback also is the health probe of the connection, and finds out whether `rung` has reached our ticket
+without a call (our ear was deaf, or somebody has set it by hand).
 """
 
 from __future__ import annotations
@@ -52,12 +57,17 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.002
 BUSY_ROWS, BUSY_SECONDS = 4, 0.005
 """Where a look finds so many rows, the next may wait a little longer: it costs the writers less, and finds more at once."""
-QUIET_SECONDS = 0.03
-DROWSY_SECONDS = 0.01
-"""How often to look while waiting at the barrier; grows, since one old transaction may keep it closed for hours."""
-DROWSIEST_SECONDS = 0.1
+WATCH_SECONDS, LOOKS_A_FIND = 0.05, 4
+"""Where fewer than one look in so many finds something in so long, rings are cheaper."""
+DROWSY_SECONDS, DROWSIEST_SECONDS = 0.003, 0.1
+"""How often to look while waiting at the barrier: less and less often, since one old transaction may close it for hours."""
+THICK_RINGS, THICK_SECONDS = 25, 0.1
+"""Where so many rings come in so long, looking is cheaper."""
+RINGS_ASLEEP, MOST_RINGS_ASLEEP = 64, 512
+"""After so many rings, have a look at what writers do when they need not ring; twice as many after each look in vain."""
 PAGE_ROWS = 4000
 PAGE_BYTES = 1_000_000
+CALL = "awake "
 TRAIL_SECONDS = 3.0
 STATEMENT_SECONDS = 15.0
 """A look that takes longer means a dead link: looks are index scans of one page."""
@@ -125,7 +135,10 @@ class Feed:
         self._already: frozenset[int] = frozenset()
         self._alarm = asyncio.Event()
         self._ring = 0
-        self._ticket = 0
+        self._rings: deque[float] = deque(maxlen=THICK_RINGS)
+        self._rings_before = 0
+        self._patience = RINGS_ASLEEP
+        self._called = 0
         self._now = asyncio.get_running_loop().time
 
     @property
@@ -149,9 +162,11 @@ class Feed:
                 await self._prepare(connection)
                 while True:
                     await self._awake(connection)
-                    if await self._fall_asleep(connection):
+                    ticket = await self._take_ticket(connection)
+                    if await self._drowse(connection, ticket):
                         self.asleep = True
-                        await self._sleep(connection)
+                        self.health.naps += 1
+                        await self._sleep(connection, ticket)
                         self.asleep = False
         except BaseException as error:
             self._mark_down(error)
@@ -194,48 +209,67 @@ class Feed:
         self._window = Window(oldest)
         self._already = frozenset(h for footprint in self._trail for h in footprint.delivered)
 
-    # The three states.
+    # The states.
 
     async def _awake(self, connection: Connection) -> None:
-        """Look again and again until there was nothing for a while."""
-        quiet_since = self._now()
-        while self._now() - quiet_since < QUIET_SECONDS:
-            await self._answer_ring(connection)
-            self._alarm.clear()
-            found = await self._look(connection)
-            if found:
-                quiet_since = self._now()
-            # Also after a find: rows that come one at a time are read a few at a time, at a fraction of the cost.
-            await self._wait(LOOK_SECONDS if found < BUSY_ROWS else BUSY_SECONDS)
+        """Look again and again, as long as much comes."""
+        while True:
+            looks = finds = 0
+            watched = self._now() + WATCH_SECONDS
+            while self._now() < watched:
+                await self._call(connection)
+                self._alarm.clear()
+                found = await self._look(connection)
+                looks, finds = looks + 1, finds + bool(found)
+                # Also after a find: rows that come one at a time are read a few at a time, at a fraction of the cost.
+                await self._wait(LOOK_SECONDS if found < BUSY_ROWS else BUSY_SECONDS)
+            if looks > finds * LOOKS_A_FIND:
+                self._patience = min(self._patience * 2, MOST_RINGS_ASLEEP)
+                return
+            self._patience = RINGS_ASLEEP
 
-    async def _fall_asleep(self, connection: Connection) -> bool:
-        """Take a ticket and wait at the barrier. False when something came up, which is a reason to stay awake."""
+    async def _take_ticket(self, connection: Connection) -> int:
+        self._called = 0  # whoever calls a ticket that is not taken yet has made it up
+        self._rings.clear()
+        self._rings_before = self.health.rings
         while True:
             taken = await connection.fetchrow(query("take_ticket"), timeout=STATEMENT_SECONDS)
             assert taken is not None
             if taken["ticket"] > taken["rung"]:
-                self._ticket = taken["ticket"]
-                break
+                return int(taken["ticket"])
+
+    async def _drowse(self, connection: Connection, ticket: int) -> bool:
+        """Wait at the barrier. False when there is reason to be awake before it opens."""
         barrier = await connection.fetchval(query("barrier"), timeout=STATEMENT_SECONDS)
         pause = DROWSY_SECONDS
         while True:
-            if await self._look(connection) or self._alarm.is_set():
-                return False
+            self._alarm.clear()
+            await self._look(connection)
             assert self._window is not None
             if _xmin(self._window.since) > barrier:
-                self.health.naps += 1
                 return True
+            if self._is_roused(ticket):
+                return False
             await self._wait(pause)
             pause = min(pause * 1.2, DROWSIEST_SECONDS)
 
-    async def _sleep(self, connection: Connection) -> None:
-        """Wait for a ring, a nudge or the loss of the connection; now and then look all the same."""
-        while not self._alarm.is_set():
+    async def _sleep(self, connection: Connection, ticket: int) -> None:
+        """Look when somebody rings, and now and then all the same."""
+        while not self._is_roused(ticket):
             await self._wait(self._fallback)
-            if self._alarm.is_set() or await self._look(connection):
-                return
-            if await connection.fetchval(query("is_rung"), self._ticket, timeout=STATEMENT_SECONDS):
-                return  # called although we heard nothing: a forged ring
+            rung = self._alarm.is_set()
+            self._alarm.clear()
+            if await self._look(connection) and not rung:
+                return  # somebody does not ring
+            if not rung and await connection.fetchval(query("is_rung"), ticket, timeout=STATEMENT_SECONDS):
+                return  # somebody called, and we were not told
+
+    def _is_roused(self, ticket: int) -> bool:
+        if self._called >= ticket:
+            self._ring = 0  # all who heard that ring have been called
+            return True
+        thick = len(self._rings) == THICK_RINGS and self._now() - self._rings[0] < THICK_SECONDS
+        return thick or self.health.rings - self._rings_before >= self._patience
 
     async def _wait(self, seconds: float | None) -> None:
         """Until the alarm, or for this long."""
@@ -251,15 +285,24 @@ class Feed:
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         text = str(payload)
-        if text.isascii() and text.isdigit() and len(text) < 19:
-            self._ring = max(self._ring, int(text))
-        self.health.rings += 1
+        number = text.removeprefix(CALL)
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
+            number = "0"
+        if text.startswith(CALL):
+            self._called = max(self._called, int(number))
+        else:
+            self._ring = max(self._ring, int(number))
+            self._rings.append(self._now())
+            self.health.rings += 1
         self._alarm.set()
 
-    async def _answer_ring(self, connection: Connection) -> None:
+    async def _call(self, connection: Connection) -> None:
+        """If somebody rang: wake everybody, and when they know it, tell writers that they need not ring."""
         if self._ring:
             ring, self._ring = self._ring, 0
-            await connection.execute(query("answer_ring"), ring, timeout=STATEMENT_SECONDS)
+            number = await connection.fetchval(query("call"), ring, timeout=STATEMENT_SECONDS)
+            if number is not None:
+                await connection.execute(query("answer_ring"), number, timeout=STATEMENT_SECONDS)
 
     # Looks.
 

@@ -130,6 +130,8 @@ class AsgiWebSocket:
 
     # Carrier
 
+    stream = None
+
     def deliver(self, batch: Batch) -> None:
         """Queue events."""
         self._add(batch.packets, batch.size)

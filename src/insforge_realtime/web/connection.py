@@ -26,10 +26,10 @@ from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from insforge_realtime.commands import Client
-    from insforge_realtime.hub import Batch
+    from insforge_realtime.hub import Batch, Stream
     from insforge_realtime.web.doorway import Doorway
 
 CLOSED_BY_CLIENT = 1000
@@ -43,6 +43,10 @@ log = structlog.get_logger("insforge_realtime.web")
 
 class Carrier(Protocol):
     """What a connection needs of the transport that carries it. No verb waits, and none raises."""
+
+    @property
+    def stream(self) -> Stream | None:
+        """Where WebSocket frames may be written to, as long as nothing stands in their way."""
 
     def deliver(self, batch: Batch) -> None:
         """Write events that many clients share, or call `too_slow`."""
@@ -92,11 +96,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_carrier", "_client", "_doorway", "_due", "_session", "address", "deliver", "sid",
+        "_carrier", "_client", "_doorway", "_due", "_session", "address", "sid",
     )  # fmt: skip
-
-    deliver: Callable[[Batch], None]
-    """The carrier's own. Not a method: this is the hottest call of the server, and one call less of it is worth a slot."""
 
     def __init__(self, doorway: Doorway, carrier: Carrier, address: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -106,13 +107,9 @@ class Connection:
         self._session: Session | None = Session(doorway.timing, now, doorway.max_message_bytes or inf)
         self._client: Client | None = None
         self._due = float("inf")
-        self._carry(carrier)
+        self._carrier = carrier
         doorway.connections.add(self)
         self._arm(self._session.deadline)
-
-    def _carry(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-        self.deliver = carrier.deliver
 
     def open_packet(self, upgrades: list[str]) -> str:
         """What the server says first."""
@@ -134,6 +131,15 @@ class Connection:
     def subject(self) -> str | None:
         """The user whose client this is."""
         return None if self._client is None else self._client.identity.subject
+
+    # Sink
+
+    @property
+    def stream(self) -> Stream | None:
+        return self._carrier.stream
+
+    def deliver(self, batch: Batch) -> None:
+        self._carrier.deliver(batch)
 
     # Receiver
 
@@ -292,7 +298,8 @@ class Connection:
             carrier: the new one.
             unsent: the packets that the old one has not written.
         """
-        self._carry(carrier)
+        self._carrier = carrier
+        self._doorway.hub.streams_changed()
         for packet in unsent:
             carrier.send(packet)
         if self._client is not None and self._client.held:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
+from insforge_realtime.hub import Hub
 from insforge_realtime.protocol import engineio
 from insforge_realtime.protocol.session import Timing
 from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
@@ -116,13 +117,15 @@ class Doorway:
     Args:
         config: the limits.
         commands: what to do with what clients send.
+        hub: told of connections that change their stream.
         congestion: told of sinks that fill up.
         wheel: the timer.
     """
 
-    def __init__(self, config: Config, commands: Commands, congestion: Congestion, wheel: Wheel) -> None:
+    def __init__(self, config: Config, commands: Commands, hub: Hub, congestion: Congestion, wheel: Wheel) -> None:
         self.config = config
         self.commands = commands
+        self.hub = hub
         self.congestion = congestion
         self.wheel = wheel
         self.paths = {prefix + path for prefix in ("", config.root_path) for path in (PATH, PATH.rstrip("/"))}

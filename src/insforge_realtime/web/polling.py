@@ -88,6 +88,8 @@ class Polling:
 
     # Carrier
 
+    stream = None
+
     def deliver(self, batch: Batch) -> None:
         """Keep events for the next poll."""
         self._add(batch.packets, batch.size)

@@ -107,11 +107,13 @@ class Door(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
+        self._doorway.hub.streams_changed()
         self._doorway.congestion.filled(self)
         self._check_backlog()
 
     def resume_writing(self) -> None:
         self._full = False
+        self._doorway.hub.streams_changed()
         self._doorway.congestion.drained(self)
 
     def shutdown(self) -> None:
@@ -209,6 +211,11 @@ class Door(asyncio.Protocol):
             receiver.fail(1002, str(error))
 
     # Carrier
+
+    @property
+    def stream(self) -> asyncio.Transport | None:
+        """The transport, except while it is full: then each write must look at how much waits."""
+        return None if self._full else self._transport
 
     def deliver(self, batch: Batch) -> None:
         """Write events that many sinks share."""

@@ -58,11 +58,16 @@ SELECT pg_current_xact_id()::text::bigint;
 -- Whether ticket $1 has been called.
 SELECT $1::bigint <= coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
 
+-- name: call
+-- Wake all feeds whose ticket is not greater than ring number $1 (a forged one counts no further than `asleep`); gives the number,
+-- unless all of them are awake.
+WITH ring AS MATERIALIZED (SELECT least($1::bigint, pg_sequence_last_value('realtime.asleep'::regclass)) AS number)
+SELECT number, pg_notify('realtime', 'awake ' || number) FROM ring
+WHERE number > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+
 -- name: answer_ring
--- Ring number $1 was heard: everybody whose ticket is not greater is awake (a forged number counts no further than `asleep`).
-SELECT setval('realtime.rung', k)
-FROM (SELECT least($1::bigint, pg_sequence_last_value('realtime.asleep'::regclass)) AS k) t
-WHERE k > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+-- All feeds whose ticket is not greater than $1 have been called, so nobody need ring for them.
+SELECT setval('realtime.rung', $1::bigint) WHERE $1::bigint > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
 
 -- name: check_subscribe
 -- Judge many subscribe requests under row-level security in one round trip.

@@ -52,7 +52,11 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text) RETURNS uuid LANGUAGE plpgsql STABLE AS $$
+-- Its id, for callers whose search_path is the session's. A plan is thrown away when the search_path is not the one that it was
+-- made under: were find_channel() called under this one and under that of publish() and the stamp in turns, it would be planned
+-- anew for every message of a client.
+CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text)
+RETURNS uuid LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN (realtime.find_channel(p_name)).id;
 END
@@ -248,7 +252,7 @@ DECLARE
     v_id uuid;
 BEGIN
     FOR i IN 1 .. cardinality(p_channels) LOOP
-        v_id := (realtime.find_channel(p_channels[i])).id;
+        v_id := realtime.match_channel(p_channels[i]);
         v_verdict := 'no';
         FOR attempt IN 1 .. CASE WHEN v_id IS NULL THEN 0 ELSE 3 END LOOP
             v_channel := CASE attempt WHEN 2 THEN '' ELSE p_channels[i] END;

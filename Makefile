@@ -10,8 +10,15 @@ WORKERS ?= 3
 # What the tests need of Node.
 JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist
 
+# What `make bench` measures: all rows, or ROW="P1 P3"; how often each.
+ROW ?= all
+REPEAT ?= 5
+# All rows are the published results; some are nobody's but yours.
+RESULTS := benchmarks/results
+MEASURED := $(RESULTS)/$(if $(filter all,$(ROW)),latest,some).jsonl
+
 .DEFAULT_GOAL := help
-.PHONY: help dev test check format clean
+.PHONY: help dev test check bench format clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,6 +35,11 @@ check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of im
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@cd clients/js && npm run --silent check
+
+bench: $(VENV)/.bench benchmarks/node/node_modules ## Measure ours and the peers, half an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
+	@mkdir -p $(RESULTS)
+	@$(BIN)/python -m benchmarks.run $(ROW) --repeat $(REPEAT) --output $(MEASURED) $(ARGS); status=$$?; \
+	$(BIN)/python -m benchmarks.report $(MEASURED) $(if $(filter all,$(ROW)),--folder $(RESULTS)) && exit $$status
 
 format: $(VENV)/.dev clients/js/node_modules ## Put the code into its format
 	@$(BIN)/ruff check --fix .
@@ -49,6 +61,11 @@ $(VENV)/.run: pyproject.toml
 $(VENV)/.dev: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
 %/node_modules: %/package-lock.json

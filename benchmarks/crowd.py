@@ -7,9 +7,10 @@ was anything lost, doubled, out of order?
 Commands are lines of JSON on stdin, each answered by one line on stdout:
 
     {"do": "connect", "group": g, "kind": "realtime" | "socketio" | "plain", "port": n, "count": n, "record": n,
-     "token": t, "channel": c}
+     "token": t, "channel": c}                           "own": true: each socket is another user (identities.py)
     {"do": "mark", "group": g}                           forget what was counted so far
-    {"do": "wait", "group": g, "frames": n, "seconds": s}   until all sockets together have had so many frames
+    {"do": "wait", "group": g, "frames": n, "seconds": s}   until all sockets together have had so many frames; with
+                                                         "quiet": s, or until none has come for so long
     {"do": "close", "group": g}
 """
 
@@ -24,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import uvloop
+
+from benchmarks.identities import as_user
 
 AT_ONCE = 50
 """How many connections are made at the same time."""
@@ -141,14 +144,18 @@ class Group:
             if subscriber.chunks is not None:
                 subscriber.chunks = []
 
-    async def wait(self, frames: int, seconds: float) -> None:
+    async def wait(self, frames: int, seconds: float, quiet: float | None = None) -> None:
+        """Until so many frames have come, at most so many seconds, or until nothing has come for `quiet` seconds."""
         self.target = frames
-        if self.frames < frames:
+        deadline = time.monotonic() + seconds
+        while self.frames < frames and (left := deadline - time.monotonic()) > 0:
+            before = self.frames
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(min(left, quiet or left)):
                     await self.reached.wait()
             except TimeoutError:
-                pass
+                if self.frames == before:
+                    break
         await asyncio.sleep(0.1)  # for what should not come
 
     def report(self) -> dict[str, Any]:
@@ -164,20 +171,29 @@ class Group:
         }
 
 
-def read(stream: bytes) -> dict[str, int]:
-    """What a stream of frames says: each is an event `42["tick",{"w":writer,"n":number,…}]`."""
-    last: dict[int, int] = {}
-    seen: set[tuple[int, int]] = set()
-    events = disordered = doubled = 0
-    at = 0
-    while at < len(stream):
+def read_packets(stream: bytes) -> tuple[list[bytes], bytes]:
+    """The payloads of a server's frames, and what is left of a frame that has not come as a whole."""
+    packets = []
+    at, end = 0, len(stream)
+    while end - at >= 2:
         size, head = stream[at + 1], 2
         if size == 126:
             size, head = int.from_bytes(stream[at + 2 : at + 4], "big"), 4
         elif size == 127:
             size, head = int.from_bytes(stream[at + 2 : at + 10], "big"), 10
-        text = stream[at + head : at + head + size]
+        if at + head + size > end:
+            break
+        packets.append(stream[at + head : at + head + size])
         at += head + size
+    return packets, stream[at:]
+
+
+def read(stream: bytes) -> dict[str, int]:
+    """What a stream of frames says: each is an event `42["tick",{"w":writer,"n":number,…}]`."""
+    last: dict[int, int] = {}
+    seen: set[tuple[int, int]] = set()
+    events = disordered = doubled = 0
+    for text in read_packets(stream)[0]:
         if not text.startswith(b'42["tick"'):
             continue
         data = json.loads(text[2:])[1]
@@ -215,7 +231,7 @@ class Crowd:
                 return {}
             case "wait":
                 group = self._groups[name]
-                await group.wait(command["frames"], command["seconds"])
+                await group.wait(command["frames"], command["seconds"], command.get("quiet"))
                 return group.report()
             case "close":
                 for subscriber in self._groups.pop(name).sockets:
@@ -228,8 +244,9 @@ class Crowd:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> Subscriber:
+            told = as_user(command, number) if command.get("own") else command
             async with gate, asyncio.timeout(60):
-                return await connect(group, command, record=number < command["record"])
+                return await connect(group, told, record=number < command["record"])
 
         group.sockets = list(await asyncio.gather(*(one(number) for number in range(command["count"]))))
         return {"connected": len(group.sockets)}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import time
@@ -37,6 +38,25 @@ def cpu_seconds(root: int) -> float:
     return ticks * _TICK
 
 
+def pss_bytes(root: int) -> int:
+    """The memory of a process and its descendants; what several processes share counts in parts."""
+    found = 0
+    for pid in tree(root):
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        if pss := re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE):
+            found += int(pss[1]) * 1024
+    return found
+
+
+def many_files() -> None:
+    """Let this process and its children have as many open files as the system allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on: the second is a name, with anything in it."""
     try:
@@ -58,6 +78,39 @@ class Others:
         return max(0.0, (_busy_seconds() - cpu_seconds(os.getpid()) - self._busy) / passed)
 
 
+BUSY_CROWD = 0.9
+"""Of one CPU: above this, a load generator of one thread measures itself."""
+NO_IDLE = 0.05
+"""Of the whole machine: below this, rates are what the machine has left for them."""
+
+
+class Load:
+    """Whether what measures stands in the way of what is measured, since this was made.
+
+    Args:
+        crowd: the load generator's process, or None where there is none of ours.
+    """
+
+    def __init__(self, crowd: int | None = None) -> None:
+        self._crowd = crowd
+        self._begun = time.monotonic()
+        self._crowd_cpu = cpu_seconds(crowd) if crowd else 0.0
+        self._idle, self._all = _idle_and_all_seconds()
+
+    def report(self) -> dict[str, object]:
+        idle, everything = _idle_and_all_seconds()
+        left = (idle - self._idle) / max(everything - self._all, _TICK)
+        said: dict[str, object] = {"machine_idle_share": round(left, 3)}
+        saturated = [] if left >= NO_IDLE else ["machine"]
+        if self._crowd:
+            share = (cpu_seconds(self._crowd) - self._crowd_cpu) / max(time.monotonic() - self._begun, _TICK)
+            said["crowd_cpu_share"] = round(share, 3)
+            saturated += ["load generator"] * (share > BUSY_CROWD)
+        if saturated:
+            said |= {"saturated": True, "saturated_by": saturated}
+        return said
+
+
 async def calm(seconds: float) -> None:
     """Wait until nobody else computes, but not longer than this."""
     deadline = time.monotonic() + seconds
@@ -66,6 +119,12 @@ async def calm(seconds: float) -> None:
         await asyncio.sleep(1.0)
         if others.cpus() < 0.1:
             return
+
+
+def _idle_and_all_seconds() -> tuple[float, float]:
+    """How long all CPUs together have been idle so far, and how long they have been there."""
+    numbers = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+    return (numbers[3] + numbers[4]) * _TICK, sum(numbers) * _TICK
 
 
 def _busy_seconds() -> float:
@@ -88,9 +147,11 @@ def spread(values: list[float], digits: int = 3) -> dict[str, float]:
 def describe() -> dict[str, str]:
     """The machine and the versions, without names or dates."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
     return {
         "cpu": f"{os.cpu_count()} x {model[1] if model else platform.machine()}",
+        "memory": f"{int(memory[1]) / 2**20:.1f} GiB" if memory else "",
         "kernel": platform.release(),
         "python": platform.python_version(),
         "node": subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip(),

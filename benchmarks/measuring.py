@@ -1,13 +1,14 @@
-"""How everything is measured: what the command line says, and the waiting for a quiet machine."""
+"""How everything is measured: what the command line says, the waiting for a quiet machine, the alternation, the bars."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import statistics
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from benchmarks.machine import Others, calm
+from benchmarks.machine import Others, calm, spread
 
 Result = dict[str, Any]
 DISTURBED = 0.2
@@ -40,3 +41,68 @@ async def undisturbed(options: Options, measure: Callable[[], Awaitable[Result]]
         tries.append(result)
         if result["others_cpus"] < DISTURBED or options.quick or len(tries) == 2:
             return min(tries, key=itemgetter("others_cpus"))
+
+
+class Series:
+    """The results of a row so far, by what was measured."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, list[Result]] = {}
+
+    def values(self, target: str, key: str) -> list[float]:
+        return [result[key] for result in self.results[target]]
+
+    def median(self, target: str, key: str) -> float:
+        return statistics.median(self.values(target, key))
+
+    def figures(self, key: str, digits: int = 3) -> dict[str, dict[str, float]]:
+        """Of every target: median, least and greatest."""
+        return {target: spread(self.values(target, key), digits) for target in self.results}
+
+    def ratio(self, target: str, other: str, key: str) -> float:
+        """The median of the ratios of neighbouring measurements."""
+        pairs = zip(self.values(target, key), self.values(other, key), strict=False)
+        return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs)
+
+    def intact(self, target: str) -> bool:
+        return all(result["intact"] for result in self.results[target])
+
+
+async def alternate(
+    row: str, options: Options, variants: Mapping[str, Callable[[], Awaitable[Result]]], series: Series
+) -> AsyncIterator[Result]:
+    """Measure each variant in each turn, in a rotating order; `series` has the results too."""
+    names = list(variants)
+    for turn in range(options.repeat):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            result = await undisturbed(options, variants[name])
+            series.results.setdefault(name, []).append(result)
+            yield {"row": row, "turn": turn, "target": name, **result}
+
+
+def bar(value: float, limit: float, text: str = "", *, least: bool = False) -> Result:
+    """What is asked of a row, and whether it is met: at most `limit`, or at least."""
+    met = value >= limit if least else value <= limit
+    return {"bar": f"{'≥' if least else '≤'} {limit:g}{text}", "value": round(value, 3), "met": met}
+
+
+def summary(
+    row: str,
+    text: str,
+    figures: dict[str, dict[str, float]],
+    bars: list[Result],
+    *,
+    intact: bool = True,
+    **more: object,
+) -> Result:
+    """The last object of a row, which the report is made of."""
+    return {
+        "row": row,
+        "summary": text,
+        "figures": figures,
+        "bars": bars,
+        "intact": intact,
+        "met": intact and all(one["met"] for one in bars),
+        **more,
+    }

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import asyncpg
 
 from insforge_realtime.auth import mint
 from insforge_realtime.pg.embedded import EmbeddedPostgres, find_binaries
+from insforge_realtime.pg.embedded.binaries import Binaries
 from insforge_realtime.pg.embedded.processes import death_watch
 from insforge_realtime.pg.migrate import migrate
 
@@ -120,12 +120,13 @@ async def child(
 class Database:
     """A migrated database on a PostgreSQL of its own, with one channel that the crowd may subscribe to."""
 
-    def __init__(self, postgres: EmbeddedPostgres, bin_dir: Path, version: str, folder: Path) -> None:
-        self.url = postgres.dsn
-        self.version = version
+    def __init__(self, postgres: EmbeddedPostgres, found: Binaries, folder: Path, name: str = "") -> None:
+        self.url = postgres.url(name) if name else postgres.dsn
+        self.version = found.version
         assert postgres.pid is not None
         self.pid = postgres.pid
-        self._bin_dir = bin_dir
+        self.postgres = postgres
+        self.binaries = found
         self._script = folder / "publish.sql"
         self._script.write_text(
             "\\set n :n + 1\n"
@@ -140,6 +141,12 @@ class Database:
         finally:
             await connection.close()
 
+    async def open_to_the_crowd(self) -> None:
+        await self.execute("INSERT INTO realtime.channels (pattern) VALUES ('bench-%')")
+        await self.execute(
+            "CREATE POLICY benchmark ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'bench-%')"
+        )
+
     async def tidy(self) -> None:
         """Begin a measurement with an empty table, and without the last one's dirty pages."""
         await self.execute("TRUNCATE realtime.messages CASCADE")
@@ -152,7 +159,13 @@ class Database:
     async def pgbench(self, clients: int, seconds: float) -> tuple[float, int]:
         """Publish one row per transaction, as fast as the commits go: transactions per second, and in all."""
         process = await asyncio.create_subprocess_exec(
-            *(str(self._bin_dir / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2"),
+            *(
+                str(self.binaries.bin_dir / "pgbench"),
+                "--no-vacuum",
+                "--protocol=prepared",
+                f"--client={clients}",
+                "--jobs=2",
+            ),
             *(f"--time={max(1, round(seconds))}", "--define=n=0", f"--file={self._script}", self.url),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -180,15 +193,19 @@ async def database(folder: Path, major: int) -> AsyncIterator[Database]:
     found = find_binaries(major)
     with EmbeddedPostgres(folder / "pg", binaries=found, settings=PRODUCTION) as postgres:
         await migrate(postgres.dsn)
-        prepared = Database(postgres, found.bin_dir, found.version, folder)
-        await prepared.execute("INSERT INTO realtime.channels (pattern) VALUES ('bench-%')")
-        await prepared.execute("CREATE POLICY benchmark ON realtime.channels FOR SELECT TO authenticated USING (true)")
+        prepared = Database(postgres, found, folder)
+        await prepared.open_to_the_crowd()
         yield prepared
 
 
 def crowd(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
     """The load generator's receiving half; see crowd.py."""
     return child([sys.executable, "-m", "benchmarks.crowd"], folder / "crowd.log")
+
+
+def callers(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
+    """Clients that ask and take the time; see callers.py."""
+    return child([sys.executable, "-m", "benchmarks.callers"], folder / "callers.log")
 
 
 def receiver(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
@@ -235,28 +252,3 @@ async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Se
                 raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
             await asyncio.sleep(0.02)
         yield Server(running.pid, int(said[1]))
-
-
-def install_peer() -> None:
-    """`npm ci`, once."""
-    if not (FOLDER / "node" / "node_modules" / "socket.io").exists():
-        subprocess.run(
-            ["npm", "ci", "--silent", "--omit=optional", "--no-audit", "--no-fund"],
-            cwd=FOLDER / "node",
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-
-
-def socketio_peer(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:
-    """Socket.IO on Node; see node/peer.mjs."""
-    install_peer()
-    environment = {**os.environ, "NODE_ENV": "production"}
-    return child(["node", str(FOLDER / "node" / "peer.mjs")], folder / "node.log", environment=environment)
-
-
-def write_loop(folder: Path, count: int) -> contextlib.AbstractAsyncContextManager[Child]:
-    """The C loop; see c/write_loop.c."""
-    binary = folder / "write_loop"
-    subprocess.run(["cc", "-O2", "-o", str(binary), str(FOLDER / "c" / "write_loop.c")], check=True)
-    return child([str(binary), str(count)], folder / "write_loop.log")

@@ -17,7 +17,7 @@ what it has delivered. (The WAL writer flushes everything within a second.)
 which takes a database-wide lock until after the WAL flush, so that commits that ring never flush together: right while
 little comes. A feed changes between them by what it sees, in this order:
 
-    AWAKE    look every 2 ms, or every 5 while many rows come
+    AWAKE    look every 2 ms, or every 5 or 10 while many rows come
       │ in a watch of 50 ms, fewer than every fourth look found something
     TICKET   nextval('asleep'), again until it is greater than `rung`
       │        from here on, a writer whose AFTER INSERT trigger runs sees asleep > rung, and rings
@@ -54,9 +54,8 @@ from insforge_realtime.pg.queries import query
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
 
-LOOK_SECONDS = 0.002
-BUSY_ROWS, BUSY_SECONDS = 4, 0.005
-"""Where a look finds so many rows, the next may wait a little longer: it costs the writers less, and finds more at once."""
+PAUSES = ((16, 0.01), (4, 0.005), (0, 0.002))
+"""Rows that a look found, and the seconds until the next. A look costs more than a row: who finds many may wait for more."""
 WATCH_SECONDS, LOOKS_A_FIND = 0.05, 4
 """Where fewer than one look in so many finds something in so long, rings are cheaper."""
 DROWSY_SECONDS, DROWSIEST_SECONDS = 0.003, 0.1
@@ -218,8 +217,8 @@ class Feed:
                 self._alarm.clear()
                 found = await self._look(connection)
                 looks, finds = looks + 1, finds + bool(found)
-                # Also after a find: rows that come one at a time are read a few at a time, at a fraction of the cost.
-                await self._wait(LOOK_SECONDS if found < BUSY_ROWS else BUSY_SECONDS)
+                # Also after a find, and whoever rings or nudges: what comes one at a time is read a few at a time.
+                await asyncio.sleep(next(seconds for rows, seconds in PAUSES if found >= rows))
             if looks > finds * LOOKS_A_FIND:
                 self._patience = min(self._patience * 2, MOST_RINGS_ASLEEP)
                 return

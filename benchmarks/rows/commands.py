@@ -1,0 +1,140 @@
+"""The measurements P5 and P6: how fast clients subscribe and publish, judged by policies that look things up."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.machine import Load, cpu_seconds
+from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
+from benchmarks.peers import add_chats, incumbent, incumbent_database
+from benchmarks.processes import Child, Database, Server, callers, database, server
+from benchmarks.rows.ingest import INCUMBENT, OURS, all_reaped
+
+BURSTS = 5
+WINDOWS = (1, 16)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, its database, and clients who are signed in to it and have no others to mind."""
+
+    server: Server
+    database: Database
+    clients: Child
+
+
+@contextlib.asynccontextmanager
+async def both(folder: Path, options: Options, count: int) -> AsyncIterator[dict[str, Served]]:
+    """Ours and the incumbent, each with `count` clients, on the same application."""
+    async with contextlib.AsyncExitStack() as stack:
+        there = await stack.enter_async_context(database(folder, options.postgres))
+        theirs = await incumbent_database(there, folder)
+        await add_chats(there)
+        await add_chats(theirs)
+        # A client may send 100 messages a second by default, and these send as fast as they can.
+        ours = await stack.enter_async_context(server(folder, there.url, max_messages_per_second=0))
+        other = await stack.enter_async_context(incumbent(folder, theirs.url))
+        served = {}
+        for name, running, tables in ((OURS, ours, there), (INCUMBENT, other, theirs)):
+            clients = await stack.enter_async_context(callers(folder))
+            await clients.line()
+            await clients.ask(do="enter", port=running.port, count=count)
+            served[name] = Served(running, tables, clients)
+        yield served
+
+
+async def p5(options: Options, folder: Path) -> AsyncIterator[Result]:
+    """1 000 clients subscribe at the same moment, each to a chat that is theirs alone."""
+    count = 100 if options.quick else 1000
+    series = Series()
+    async with both(folder, options, count) as served:
+        variants = {name: partial(subscribe, one, count) for name, one in served.items()}
+        for one in variants.values():  # connections to the database, plans
+            await one()
+        async for result in alternate("P5", options, variants, series):
+            yield result
+    yield summary(
+        "P5",
+        f"subscribes per second under row-level security, {count} clients at once",
+        series.figures("per_second", 0),
+        [bar(series.ratio(OURS, INCUMBENT, "per_second"), 10, f" × {INCUMBENT}", least=True)],
+        server_us=series.figures("server_us", 1),
+        postgres_us=series.figures("postgres_us", 1),
+    )
+
+
+async def subscribe(served: Served, count: int) -> Result:
+    """Five bursts; the rate is that of all of them together."""
+    before, postgres_before = cpu_seconds(served.server.pid), cpu_seconds(served.database.pid)
+    load = Load(served.clients.pid)
+    seconds = [(await served.clients.ask(do="subscribe"))["seconds"] for _ in range(BURSTS)]
+    saturation = load.report()
+    spent = cpu_seconds(served.server.pid) - before
+    postgres_spent = cpu_seconds(served.database.pid) - postgres_before
+    number = count * BURSTS
+    return {
+        "per_second": round(number / sum(seconds)),
+        "subscribes": number,
+        "burst_s": round(statistics.median(seconds), 3),
+        "server_us": round(spent / number * 1e6, 1),
+        "postgres_us": round(postgres_spent / number * 1e6, 1),
+        **saturation,
+    }
+
+
+async def p6(options: Options, folder: Path) -> AsyncIterator[Result]:
+    """20 clients publish, each to a chat of their own; what counts is acknowledged, and a watcher of all chats has it."""
+    series = Series()
+    async with both(folder, options, 20) as served:
+        variants = {
+            f"{name}, window {window}": partial(publish, one, window, options.seconds(4))
+            for window in WINDOWS
+            for name, one in served.items()
+        }
+        for name in served:  # connections to the database, plans
+            await publish(served[name], 1, 0.5)
+        async for result in alternate("P6", options, variants, series):
+            yield result
+    alone, wide = (f"{OURS}, window {window}" for window in WINDOWS)
+    yield summary(
+        "P6",
+        "client publishes per second under row-level security, 20 clients, each with one (or 16) unanswered",
+        series.figures("per_second", 0),
+        [bar(series.ratio(alone, f"{INCUMBENT}, window 1", "per_second"), 10, f" × {INCUMBENT}", least=True)],
+        intact=series.intact(alone) and series.intact(wide),
+        ratios={f"{INCUMBENT}, window 16": round(series.ratio(wide, f"{INCUMBENT}, window 16", "per_second"), 2)},
+        server_us=series.figures("server_us", 1),
+        postgres_us=series.figures("postgres_us", 1),
+        disordered_by_peers={
+            name: sum(series.values(name, "disordered")) for name in series.results if name.startswith(INCUMBENT)
+        },
+    )
+
+
+async def publish(served: Served, window: int, seconds: float) -> Result:
+    await served.database.tidy()
+    before, postgres_before = cpu_seconds(served.server.pid), cpu_seconds(served.database.pid)
+    load = Load(served.clients.pid)
+    report = await served.clients.ask(do="publish", window=window, seconds=seconds)
+    saturation = load.report()
+    await all_reaped()
+    spent = cpu_seconds(served.server.pid) - before
+    postgres_spent = cpu_seconds(served.database.pid) - postgres_before
+    number = report["acknowledged"]
+    return {
+        "per_second": round(number / report["seconds"]),
+        "acknowledged": number,
+        "refused": report["refused"],
+        "lost": number - report["distinct"],
+        "doubled": report["doubled"],
+        "disordered": report["disordered"],
+        "server_us": round(spent / max(number, 1) * 1e6, 1),
+        "postgres_us": round(postgres_spent / max(number, 1) * 1e6, 1),
+        **saturation,
+        "intact": report["distinct"] == number and not (report["doubled"] or report["disordered"] or report["refused"]),
+    }

@@ -336,28 +336,6 @@ async def test_large_payloads_are_read_in_pages_of_a_bounded_size(channels: str)
         assert max(pages) < 2_000_000
 
 
-async def test_the_hot_statements_find_their_rows_by_index_in_a_large_table(channels: str) -> None:
-    """As prepared for any parameters, which is how they run. The feed once walked the index on seq, through all there is."""
-    async with connection_to(channels) as connection:
-        await connection.execute("SELECT realtime.publish('room:1', 'e', '{}') FROM generate_series(1, 20000)")
-        await connection.execute("ANALYZE realtime.messages")
-        snapshot = await connection.fetchval(query("now_snapshot"))
-        await connection.execute("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off")
-        for name, arguments, index in (
-            ("look", f"'{snapshot}', 4000, 1000000", "messages_xid_idx"),
-            ("look_on", f"'{snapshot}', 4000, 1000000, 10000, '{snapshot}'", "messages_seq_idx"),
-            ("count_audience", "'{1,2,3}', '{1,1,1}'", "messages_seq_idx"),
-        ):
-            if name == "count_audience":
-                await connection.execute(query("plan_counts_by_index"))
-            await connection.execute(f"PREPARE {name} AS {query(name)}")
-            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE {name}({arguments})"))
-            assert index in plan, plan
-            other = "messages_seq_idx" if index == "messages_xid_idx" else "messages_xid_idx"
-            assert other not in plan, plan
-            assert "Seq Scan on messages" not in plan, plan
-
-
 async def call_all(dsn: str) -> None:
     """Wake all feeds, as one of them would."""
     async with connection_to(dsn) as connection:

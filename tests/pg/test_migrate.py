@@ -283,6 +283,44 @@ async def test_after_the_adoption_only_new_messages_are_delivered(incumbent: str
     assert heard[0].seq == 5001
 
 
+LATER = [
+    "create the function realtime.literal_prefix(), by which patterns are indexed",
+    "create the index channels_prefix_idx, by which the patterns for a name are found among thousands",
+    "leave half of each new page of realtime.messages free, so that every counter is updated in place",
+    "record migration 0003_patterns_and_room",
+]
+"""What the migrations after the second do to a database that has only our own tables."""
+
+
+async def test_a_database_of_the_second_version_gets_its_index_and_room_for_counters(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = migration.migrations()
+    monkeypatch.setattr(migration, "migrations", lambda: every[:2])
+    await migrate(empty)
+    await run(empty, "INSERT INTO realtime.channels (pattern) VALUES ('room:%'), ('room:a\\_b:%'), ('lobby')")
+    monkeypatch.setattr(migration, "migrations", lambda: every)
+    assert await migrate(empty) == [*LATER, FUNCTIONS.what]
+    assert await ask(empty, "SELECT reloptions FROM pg_class WHERE oid = 'realtime.messages'::regclass") == [
+        "fillfactor=50"
+    ]
+    prefixes = 'SELECT array_agg(realtime.literal_prefix(pattern) ORDER BY pattern COLLATE "C") FROM realtime.channels'
+    assert await ask(empty, prefixes) == ["lobby", "room:", "room:a"]
+    assert await ask(empty, "SELECT (realtime.find_pattern('room:1')).id = realtime.match_channel('room:1')")
+
+
+async def test_a_fillfactor_of_the_owners_choice_stays(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = migration.migrations()
+    monkeypatch.setattr(migration, "migrations", lambda: every[:2])
+    await migrate(empty)
+    await run(empty, "ALTER TABLE realtime.messages SET (fillfactor = 70)")
+    monkeypatch.setattr(migration, "migrations", lambda: every)
+    assert await migrate(empty) == [*LATER[:2], LATER[3], FUNCTIONS.what]
+    assert await ask(empty, "SELECT reloptions FROM pg_class WHERE oid = 'realtime.messages'::regclass") == [
+        "fillfactor=70"
+    ]
+
+
 async def test_a_database_of_the_first_version_gets_the_queue_and_sends_nothing_of_the_past(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +336,7 @@ async def test_a_database_of_the_first_version_gets_the_queue_and_sends_nothing_
         "create the index webhook_deliveries_due_idx, by which the next deliveries of each host are found",
         "create the index webhook_deliveries_message_id_idx",
         "record migration 0002_webhooks",
+        *LATER,
         FUNCTIONS.what,
     ]
     assert await ask(empty, "SELECT count(*) FROM realtime.webhook_deliveries") == 0

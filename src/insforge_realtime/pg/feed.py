@@ -192,10 +192,7 @@ class Feed:
         self.health.state, self.health.reason = "down", f"{type(error).__name__}: {error}"[:200]
 
     async def _prepare(self, connection: Connection) -> None:
-        # The look is planned once, for any snapshot, and always by index: estimates for an unknown snapshot are useless.
-        await connection.execute(
-            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off", timeout=STATEMENT_SECONDS
-        )
+        await connection.execute(query("plan_looks_by_index"), timeout=STATEMENT_SECONDS)
         connection.add_termination_listener(lambda _: self._alarm.set())
         await connection.add_listener("realtime", self._heard)
         if self._window is None:

@@ -8,39 +8,74 @@ CREATE OR REPLACE FUNCTION realtime.channel_name() RETURNS text LANGUAGE sql STA
     SELECT nullif(current_setting('realtime.channel_name', true), '')
 $$;
 
+-- How many characters of a pattern stand for themselves.
+CREATE OR REPLACE FUNCTION realtime.count_literals(p_pattern text) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
+    SELECT length(translate(
+        CASE WHEN strpos(p_pattern, '\') = 0 THEN p_pattern ELSE regexp_replace(p_pattern, '\\(.)', '.', 'g') END, '%_', ''))
+$$;
+
+-- The pattern that a name belongs to, among thousands: by the index on their literal prefixes, with all that the name begins
+-- with. The plan is made once, for any name: made for each, it would cost several times what it finds.
+CREATE OR REPLACE FUNCTION realtime.find_pattern(p_name text) RETURNS realtime.channels LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_found realtime.channels;
+BEGIN
+    SELECT id, webhook_urls INTO v_found.id, v_found.webhook_urls FROM realtime.channels
+    WHERE realtime.literal_prefix(pattern) COLLATE "C" = ANY (ARRAY (SELECT left(p_name, n) FROM generate_series(0, length(p_name)) n))
+      AND enabled AND pattern ~ '[%_\\]' AND p_name LIKE pattern
+    ORDER BY realtime.count_literals(pattern) DESC, pattern COLLATE "C" LIMIT 1;
+    RETURN v_found;
+END
+$$;
+
 -- The one channel row that a name belongs to: enabled; an exact match first, else the pattern with the most literal
 -- characters, ties by pattern. Subscribe, publish and webhooks all go by this row: if any matching row could let
 -- someone in, a public `chat:%` would open a private `chat:vip:%`. plpgsql, because its plans are kept.
+-- A table of one page (about a hundred rows) is read as a whole, which costs less than any index; a larger one by index.
 -- Only the columns that publish() needs are filled: sorting whole rows costs more than all the rest.
 CREATE OR REPLACE FUNCTION realtime.find_channel(p_name text) RETURNS realtime.channels LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_found realtime.channels;
 BEGIN
-    SELECT id, webhook_urls INTO v_found.id, v_found.webhook_urls FROM realtime.channels WHERE pattern = p_name AND enabled;
-    IF v_found.id IS NULL THEN
+    IF pg_relation_size('realtime.channels'::regclass) <= 8192 THEN
         SELECT id, webhook_urls INTO v_found.id, v_found.webhook_urls FROM realtime.channels
-        WHERE enabled AND p_name LIKE pattern
-        ORDER BY length(translate(regexp_replace(pattern, '\\(.)', '.', 'g'), '%_', '')) DESC, pattern COLLATE "C"
-        LIMIT 1;
+        WHERE enabled AND (p_name LIKE pattern OR p_name = pattern)
+        ORDER BY p_name = pattern DESC, realtime.count_literals(pattern) DESC, pattern COLLATE "C" LIMIT 1;
+        RETURN v_found;
+    END IF;
+    SELECT id, webhook_urls INTO v_found.id, v_found.webhook_urls FROM realtime.channels WHERE pattern = p_name AND enabled;
+    IF NOT FOUND THEN
+        v_found := realtime.find_pattern(p_name);
     END IF;
     RETURN v_found;
 END
 $$;
 
-CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text) RETURNS uuid LANGUAGE plpgsql STABLE AS $$
+-- Its id, for callers whose search_path is the session's. A plan is thrown away when the search_path is not the one that it was
+-- made under: were find_channel() called under this one and under that of publish() and the stamp in turns, it would be planned
+-- anew for every message of a client.
+CREATE OR REPLACE FUNCTION realtime.match_channel(p_name text)
+RETURNS uuid LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN (realtime.find_channel(p_name)).id;
 END
 $$;
 
 -- What may not be published, by anyone: names that Socket.IO or this server uses itself, and payloads that are no object.
+-- An expression, which its callers' plans take in; refuse_malformed() is called for what it is not true of, and says why.
+CREATE OR REPLACE FUNCTION realtime.is_well_formed(p_event_name text, p_payload jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_event_name <> '' AND jsonb_typeof(p_payload) = 'object'
+       AND p_event_name NOT IN ('connect', 'connect_error', 'disconnect', 'disconnecting', 'error', 'newListener', 'removeListener')
+       AND p_event_name NOT LIKE 'realtime:%' AND p_event_name NOT LIKE 'presence:%'
+$$;
+
 CREATE OR REPLACE FUNCTION realtime.refuse_malformed(p_event_name text, p_payload jsonb)
 RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF p_event_name IS NULL OR p_event_name = '' THEN
         RAISE 'realtime: the event name is empty' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF p_event_name IN ('connect', 'connect_error', 'disconnect', 'disconnecting', 'error', 'newListener', 'removeListener')
-        OR p_event_name LIKE 'realtime:%' OR p_event_name LIKE 'presence:%' THEN
+    ELSIF NOT realtime.is_well_formed(p_event_name, '{}') THEN
         RAISE 'realtime: the event name "%" is reserved', p_event_name USING ERRCODE = 'invalid_parameter_value';
     ELSIF p_payload IS NULL OR jsonb_typeof(p_payload) <> 'object' THEN
         RAISE 'realtime: the payload must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
@@ -65,7 +100,9 @@ DECLARE
     v_channel realtime.channels := realtime.find_channel(p_channel_name);
     v_id uuid;
 BEGIN
-    PERFORM realtime.refuse_malformed(p_event_name, p_payload);
+    IF realtime.is_well_formed(p_event_name, p_payload) IS NOT TRUE THEN
+        PERFORM realtime.refuse_malformed(p_event_name, p_payload);
+    END IF;
     IF v_channel.id IS NULL THEN
         RAISE WARNING 'realtime.publish: no enabled channel matches "%"', p_channel_name;
         RETURN NULL;
@@ -85,7 +122,9 @@ RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, 
 DECLARE
     v_channel realtime.channels := realtime.find_channel(NEW.channel_name);
 BEGIN
-    PERFORM realtime.refuse_malformed(NEW.event_name, NEW.payload);
+    IF realtime.is_well_formed(NEW.event_name, NEW.payload) IS NOT TRUE THEN
+        PERFORM realtime.refuse_malformed(NEW.event_name, NEW.payload);
+    END IF;
     NEW.id := gen_random_uuid();
     NEW.channel_id := v_channel.id;
     IF NEW.channel_id IS NULL THEN
@@ -213,7 +252,7 @@ DECLARE
     v_id uuid;
 BEGIN
     FOR i IN 1 .. cardinality(p_channels) LOOP
-        v_id := (realtime.find_channel(p_channels[i])).id;
+        v_id := realtime.match_channel(p_channels[i]);
         v_verdict := 'no';
         FOR attempt IN 1 .. CASE WHEN v_id IS NULL THEN 0 ELSE 3 END LOOP
             v_channel := CASE attempt WHEN 2 THEN '' ELSE p_channels[i] END;
@@ -325,7 +364,8 @@ $$;
 -- PUBLIC may execute a new function by default, and an adopted database may have granted more, by name or by ALTER DEFAULT
 -- PRIVILEGES. Only channel_name() is for everyone: policies call it.
 REVOKE ALL ON FUNCTION
-    realtime.find_channel(text), realtime.match_channel(text), realtime.refuse_malformed(text, jsonb),
+    realtime.count_literals(text), realtime.find_pattern(text), realtime.find_channel(text), realtime.match_channel(text),
+    realtime.is_well_formed(text, jsonb), realtime.refuse_malformed(text, jsonb),
     realtime.usable_urls(text[]), realtime.publish(text, text, jsonb), realtime.stamp_message(),
     realtime.queue_webhooks(), realtime.ring(), realtime.event_text(realtime.messages),
     realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),

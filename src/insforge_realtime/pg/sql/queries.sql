@@ -9,6 +9,11 @@ SELECT pg_current_snapshot()::text;
 -- After a restore into a new cluster, old rows can carry transaction ids that are still to come here: call those delivered.
 UPDATE realtime.messages SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
 
+-- name: plan_looks_by_index
+-- For the session of the feed: a look is planned once, for any snapshot, and always by index: estimates for an unknown snapshot
+-- are useless.
+SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
+
 -- name: look
 -- The first page of what became visible since snapshot $1 (at most $2 rows and about $3 bytes), and the snapshot it was seen in.
 -- `+ 0`, or the planner would walk the index on seq, which gives the order for free, through the whole table.

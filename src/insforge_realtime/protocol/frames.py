@@ -178,11 +178,11 @@ def _text(payload: bytes | bytearray) -> str:
 
 
 def _check_goodbye(payload: bytes) -> None:
-    if not payload:
-        return
-    if len(payload) == 1 or int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
-        raise _Breach(PROTOCOL_ERROR, "invalid close code")
-    _text(payload[2:])
+    """A goodbye may say nothing, or a code and a reason."""
+    if payload:
+        _text(payload[2:])
+        if len(payload) == 1 or int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
+            raise _Breach(PROTOCOL_ERROR, "invalid close code")
 
 
 def text_frame(payload: bytes) -> bytes:

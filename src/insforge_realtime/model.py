@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+import orjson
 
 
 class Role(StrEnum):
@@ -44,10 +46,12 @@ class Member:
     type: str
     presence_id: str
     joined_at: str
+    json: orjson.Fragment = field(init=False, repr=False, compare=False)
+    """The member as it stands on the wire. Made once: everybody who subscribes gets all who are there."""
 
-    def as_dict(self) -> dict[str, str]:
-        """The member as it stands on the wire."""
-        return {"type": self.type, "presenceId": self.presence_id, "joinedAt": self.joined_at}
+    def __post_init__(self) -> None:
+        wire = {"type": self.type, "presenceId": self.presence_id, "joinedAt": self.joined_at}
+        object.__setattr__(self, "json", orjson.Fragment(orjson.dumps(wire)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ class Member:
 
     def __post_init__(self) -> None:
         wire = {"type": self.type, "presenceId": self.presence_id, "joinedAt": self.joined_at}
-        object.__setattr__(self, "json", orjson.Fragment(orjson.dumps(wire)))
+        # A str, since orjson's own bytes were a kilobyte once, and what was cut off them is of no use to anybody.
+        object.__setattr__(self, "json", orjson.Fragment(orjson.dumps(wire).decode()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 import ssl
@@ -78,9 +77,6 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        # What is here now stays: the collector need not look at it again whenever clients have come and gone.
-        gc.collect()
-        gc.freeze()
         shown = f"[{host}]" if ":" in host else host
         log.info("serving", address=f"{shown}:{port}", version=__version__, tls=tls is not None)
         local = "127.0.0.1" if host in ("0.0.0.0", "::") else shown  # noqa: S104

@@ -6,8 +6,9 @@
 
 The bytes of an event are the same for all its subscribers: they are made once and shared, not framed by each connection.
 
-Why not the sans-IO protocol of `websockets`, which is what the tests hold this against: it costs a connection 1.5 KB even
-when nothing comes, and most connections of this server only listen. A `Reader` is 64 bytes, until a frame is cut in two.
+Why not the sans-IO protocol of `websockets`, which is what the tests hold this against: it keeps a generator and a
+dozen other objects for each connection, and most connections of this server only listen. A `Reader` is 64 bytes, until a
+frame is cut in two, and takes half the time for one.
 """
 
 from __future__ import annotations

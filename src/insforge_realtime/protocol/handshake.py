@@ -4,8 +4,8 @@
     accept(request)  the answer that says yes
     refuse(…)        the answer that says no
 
-httptools reads the HTTP. `websockets` could do all of this; it takes six times as long and keeps 3 KB of headers for as long
-as the connection lives, which for an idle client is more than everything else together.
+httptools reads the HTTP. `websockets` could do all of this, in six times the time (77 µs to 12), and would keep the
+headers for as long as the connection lives.
 """
 
 from __future__ import annotations

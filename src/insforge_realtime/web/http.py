@@ -1,9 +1,9 @@
 """A new connection, until its first bytes tell what it is: a WebSocket of ours goes to its door, all else to uvicorn.
 
 uvicorn would come to the same end: it reads the request, writes it down again, and has the WebSocket's protocol read that.
-But it makes 20 objects for it that refer to each other, which takes longer than all the rest of a handshake; and they stay
-until the garbage collector has looked at everything. So only what is whole and in order is taken here, and nothing is
-refused: whatever else comes is uvicorn's business.
+But it makes a crowd of objects for it that refer to each other, and they stay until the garbage collector has looked at
+everything. So only what is whole and in order is taken here, and nothing is refused: whatever else comes is uvicorn's
+business.
 
 A socket that says nothing, or a header a minute, is closed. uvicorn itself waits for ever for the first request of a
 connection, and anybody can open sockets.

@@ -20,6 +20,7 @@ from urllib.error import URLError
 import jwt
 import orjson
 import structlog
+from jwt.algorithms import HMACAlgorithm
 
 from insforge_realtime.errors import ConfigError, RequestError, Unauthorized, Unavailable
 from insforge_realtime.model import Identity, Role
@@ -49,8 +50,19 @@ ALGORITHM_OF_KEY = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "E
 ANON = Identity(Role.ANON, '{"role":"anon"}')
 ADMIN = Identity(Role.PROJECT_ADMIN, '{"role":"project_admin"}')
 
+
+class _PreparedHmac(HMACAlgorithm):
+    """HS256 with a key that `_hmac_key` has prepared: PyJWT would look anew at each token whether the secret is a PEM."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        assert isinstance(key, bytes)
+        return key
+
+
 # Signatures only: for claims PyJWT has a clock of its own, and a parser that passes what PostgreSQL refuses.
 _jws = jwt.PyJWS()
+_jws.unregister_algorithm("HS256")
+_jws.register_algorithm("HS256", _PreparedHmac(HMACAlgorithm.SHA256))
 
 
 class Authenticator:

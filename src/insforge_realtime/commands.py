@@ -137,6 +137,8 @@ class Commands:
         self._published = published
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush_due = False
+        self._burst = max(1.0, 2 * config.max_messages_per_second)
+        """How many messages a client may send at once. One number for all: each client begins with it."""
         self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
             "realtime:subscribe": self._subscribe,
             "realtime:unsubscribe": self._unsubscribe,
@@ -246,7 +248,7 @@ class Commands:
         member = client.as_member()
         first = newcomer and self._presence.join(channel, member)
         if ack_id is not None:
-            members = [present.as_dict() for present in self._presence.members(channel)]
+            members = [present.json for present in self._presence.members(channel)]
             client.connection.acknowledge(ack_id, {"ok": True, "channel": channel, "presence": {"members": members}})
         if newcomer:
             client.channels[channel] = None
@@ -282,7 +284,7 @@ class Commands:
 
     def _announce(self, name: str, channel: str, member: Member) -> None:
         meta = {"channel": channel, "messageId": str(uuid4()), "senderType": "system", "timestamp": _now()}
-        self._hub.queue(channel, socketio.event(name, {"member": member.as_dict(), "meta": meta}))
+        self._hub.queue(channel, socketio.event(name, {"member": member.json, "meta": meta}))
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_later(PRESENCE_PAUSE, self._flush)
@@ -293,10 +295,6 @@ class Commands:
             pass
 
     # The token bucket.
-
-    @property
-    def _burst(self) -> float:
-        return max(1.0, 2 * self._config.max_messages_per_second)
 
     def _take_token(self, client: Client) -> bool:
         rate = self._config.max_messages_per_second

@@ -58,7 +58,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     server = _Server(
         uvicorn.Config(
             application.asgi,
-            http=http_class(application.wheel),
+            http=http_class(application.wheel, lambda: application.doorway),
             ws=websocket_class(lambda: application.doorway),
             lifespan="off",
             log_config=None,

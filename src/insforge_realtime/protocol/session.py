@@ -117,8 +117,9 @@ class Session:
         self._connect_by = now + timing.connect_timeout
         self._ping_at = now + timing.ping_interval
         self._pong_by: float | None = None
-        self._events: list[Event] = []
-        self._out: list[str] = []
+        # Tuples, because the empty one is shared: these are empty nearly always, in every connection.
+        self._events: tuple[Event, ...] = ()
+        self._out: tuple[str, ...] = ()
 
     @property
     def deadline(self) -> float:
@@ -152,17 +153,17 @@ class Session:
             raise ProtocolError("ping timeout")
         if self._pong_by is None and now >= self._ping_at:
             self._pong_by = now + self._timing.ping_timeout
-            self._out.append(engineio.PING)
+            self._out += (engineio.PING,)
 
     def events(self) -> list[Event]:
         """What has happened since the last call."""
-        events, self._events = self._events, []
-        return events
+        events, self._events = self._events, ()
+        return list(events)
 
     def data_to_send(self) -> list[str]:
         """The packets to write since the last call."""
-        out, self._out = self._out, []
-        return out
+        out, self._out = self._out, ()
+        return list(out)
 
     def accept(self, sid: str) -> None:
         """Answer Connect: yes."""
@@ -195,7 +196,7 @@ class Session:
             self._ping_at = now + self._timing.ping_interval
         elif kind == engineio.CLOSE:
             self.state = CLOSED
-            self._events.append(Disconnect())
+            self._events += (Disconnect(),)
         else:
             raise ProtocolError("unexpected Engine.IO packet")
 
@@ -204,13 +205,13 @@ class Session:
             self._on_other_namespace(packet)
         elif packet.type == socketio.CONNECT and self.state == OPENED:
             self.state = ASKED
-            self._events.append(Connect(packet.data))
+            self._events += (Connect(packet.data),)
         elif self.state != CONNECTED or packet.type == socketio.CONNECT:
             raise ProtocolError("unexpected Socket.IO packet")
         elif packet.type == socketio.DISCONNECT:
             self.state = OPENED
             self._connect_by = now + self._timing.connect_timeout
-            self._events.append(Disconnect())
+            self._events += (Disconnect(),)
         elif packet.attachments:
             self._gathering = Gathering(packet, self._max_binary)
         else:
@@ -225,7 +226,7 @@ class Session:
 
     def _on_data(self, packet: socketio.Packet) -> None:
         if packet.type in (socketio.EVENT, socketio.BINARY_EVENT):
-            self._events.append(Emit(packet.data[0], packet.data[1:], packet.id))
+            self._events += (Emit(packet.data[0], packet.data[1:], packet.id),)
 
     def _on_other_namespace(self, packet: socketio.Packet) -> None:
         if packet.type != socketio.CONNECT:
@@ -234,4 +235,4 @@ class Session:
         self._message(socketio.connect_error_packet("Invalid namespace", namespace=name))
 
     def _message(self, packet: str) -> None:
-        self._out.append(engineio.MESSAGE + packet)
+        self._out += (engineio.MESSAGE + packet,)

@@ -1,10 +1,10 @@
-"""The hot door: one `asyncio.Protocol` per WebSocket, plugged into uvicorn through its `ws=` option.
+"""The hot door: one `asyncio.Protocol` per WebSocket, plugged into uvicorn through its `ws=` option, or begun by http.py.
 
-    bytes → websockets' ServerProtocol → whole messages → connection.py
+    bytes → protocol/handshake.py, once; then protocol/frames.py → whole messages → connection.py
     connection.py → frames → transport.write
 
-What lives here: the handshake, the assembly of messages, backpressure in both directions, the closing handshake. No task,
-queue or timer per connection: the wheel is one for all, and what a socket does not take is in its transport's buffer.
+What lives here: the handshake, backpressure in both directions, the closing handshake. No task, queue or timer per
+connection: the wheel is one for all, and what a socket does not take is in its transport's buffer.
 
 Outgoing backpressure: a buffer above its high-water mark makes the sink *full*; a full sink whose buffer passes the
 limit is closed. Incoming: a client whose commands pile up is not read from until they are done.
@@ -15,23 +15,18 @@ A slow consumer is cut off without a close code: it would not read it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
-import structlog
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import OPEN, SEND_EOF
-from websockets.server import ServerProtocol
 
+from insforge_realtime.errors import ProtocolError
 from insforge_realtime.hub import Batch
-from insforge_realtime.protocol.frames import text_frame
+from insforge_realtime.protocol import frames, handshake
+from insforge_realtime.protocol.frames import Broken, Goodbye, Ping, text_frame
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
-from insforge_realtime.web.doorway import Asked, Doorway, Refusal, origin_of
+from insforge_realtime.web.doorway import BAD_REQUEST, Asked, Doorway, Refusal, origin_of
 from insforge_realtime.web.probe import Probe
 from insforge_realtime.web.proxies import UNKNOWN
 
@@ -41,19 +36,13 @@ if TYPE_CHECKING:
     from uvicorn.config import Config as UvicornConfig
     from uvicorn.server import ServerState
 
-log = structlog.get_logger("insforge_realtime.web")
-
-# `websockets` logs every frame at debug level and every end at info; our own log says what matters.
-_QUIET = logging.getLogger("insforge_realtime.web.frames")
-_QUIET.setLevel(logging.CRITICAL)
-
 
 class Door(asyncio.Protocol):
     """One WebSocket; a carrier."""
 
     __slots__ = (
-        "_app_state", "_cut_at", "_doorway", "_fragments", "_full", "_receiver", "_said_goodbye", "_state", "_text",
-        "_transport", "_uvicorn", "_ws",
+        "_app_state", "_cut_at", "_doorway", "_full", "_reader", "_receiver", "_said_goodbye", "_state", "_transport",
+        "_uvicorn",
     )  # fmt: skip
 
     def __init__(
@@ -61,13 +50,13 @@ class Door(asyncio.Protocol):
     ) -> None:
         self._doorway = doorway
         self._uvicorn: UvicornConfig | None = config
+        """Until the handshake: who else may take over."""
         self._state = server_state
         self._app_state: dict[str, Any] | None = app_state
-        self._ws = ServerProtocol(max_size=doorway.max_message_bytes, logger=_QUIET)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._reader: frames.Reader | None = None
+        """From the handshake to the client's goodbye: what comes before and after it are no frames."""
         self._receiver: Receiver | None = None
-        self._fragments: bytearray | None = None
-        self._text = False
         self._full = False
         self._said_goodbye = False
         self._cut_at: float | None = None
@@ -82,25 +71,17 @@ class Door(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
         self._doorway.congestion.drained(self)
+        # The wheel keeps us until the deadline it was told, and half a message must not wait there with us.
+        self._reader = None
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.lost()
-        # The wheel keeps us until the deadline it was told, and half a message must not wait there with us, in any of
-        # the three places where it can be: the parser holds the last frame.
-        self._fragments = None
-        self._ws.parser.close()
-        self._ws.reader.discard()
 
     def data_received(self, data: bytes) -> None:
-        self._ws.receive_data(data)
-        for event in self._ws.events_received():
-            if isinstance(event, Request):
-                self._handshake(event, data)
-            elif isinstance(event, Frame) and not self._said_goodbye:
-                self._on_frame(event)
-        if self._ws.parser_exc is not None and not self._said_goodbye:
-            self._on_parser_error(self._ws.parser_exc)
-        self._flush_protocol()
+        if self._reader is not None:
+            self._read(data)
+        elif self._uvicorn is not None:
+            self._on_head(data)
 
     def eof_received(self) -> None:
         return None
@@ -124,41 +105,59 @@ class Door(asyncio.Protocol):
 
     # The handshake
 
-    def _handshake(self, request: Request, data: bytes) -> None:
-        if request.path.partition("?")[0] not in self._doorway.paths:
+    def _on_head(self, data: bytes) -> None:
+        """uvicorn hands us a request of which it knows no more than that it asks for a WebSocket."""
+        asking = handshake.read(data)
+        if asking is None:
+            self._refuse(BAD_REQUEST)
+        elif asking[0].path in self._doorway.paths:
+            self.begin(*asking)
+        else:
             self._hand_on(data)
-            return
+
+    def begin(self, request: handshake.Request, rest: bytes) -> None:
+        """Let a client in, or refuse it.
+
+        Args:
+            request: to a path that is ours.
+            rest: what came after it in the same bytes.
+        """
         asked = self._asked(request)
         refusal = self._doorway.refusal(asked)
         if refusal is not None:
             self._refuse(refusal)
             return
-        response = self._ws.accept(request)
-        self._ws.send_response(response)
-        if self._ws.state is OPEN:
-            self._open(asked)
+        try:
+            answer = handshake.accept(request)
+        except ProtocolError:
+            self._refuse(BAD_REQUEST)
+        else:
+            self._open(asked, answer)
+            if rest:
+                self.data_received(rest)
 
-    def _asked(self, request: Request) -> Asked:
+    def _asked(self, request: handshake.Request) -> Asked:
         peer = self._transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else UNKNOWN
         if self._doorway.trusted:
-            address = self._doorway.trusted.client(address, ", ".join(request.headers.get_all("X-Forwarded-For")))
-        query = parse_qs(request.path.partition("?")[2])
-        return Asked("GET", query, origin_of(request.headers.get_all("Origin")), True, address)
+            address = self._doorway.trusted.client(address, ", ".join(request.values(b"x-forwarded-for")))
+        return Asked("GET", parse_qs(request.query), origin_of(request.values(b"origin")), True, address)
 
     def _refuse(self, refusal: Refusal) -> None:
-        response = self._ws.reject(refusal.status, refusal.body)
-        response.headers["Content-Type"] = "application/json"
-        self._ws.send_response(response)
-
-    def _open(self, asked: Asked) -> None:
         self._uvicorn = self._app_state = None
-        self._flush_protocol()
+        self._transport.write(handshake.refuse(refusal.status, refusal.body))
+        self._end_stream()
+
+    def _open(self, asked: Asked, answer: bytes) -> None:
+        self._uvicorn = self._app_state = None
+        self._reader = frames.Reader(self._doorway.max_message_bytes)
         if asked.sid is None:
             connection = Connection(self._doorway, self, asked.address)
             self._receiver = connection
-            self.send(connection.open_packet([]))
+            # In one write: each is a system call.
+            self._transport.write(answer + text_frame(connection.open_packet([]).encode()))
         else:
+            self._transport.write(answer)
             self._cut_after(UPGRADE_SECONDS)
             self._receiver = probe = Probe(self._doorway.polls[asked.sid], self)
             probe.begin()
@@ -170,45 +169,45 @@ class Door(asyncio.Protocol):
         other = WebSocketsSansIOProtocol(
             config=self._uvicorn, server_state=self._state, app_state=self._app_state or {}
         )
+        self._uvicorn = self._app_state = None
         other.connection_made(self._transport)
         other.data_received(data)
         # uvicorn makes us the transport's protocol right after this call returns.
         asyncio.get_running_loop().call_soon(self._transport.set_protocol, other)
-        self._ws = ServerProtocol(logger=_QUIET)
 
     # Incoming
 
-    def _on_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
-            self._text = frame.opcode is Opcode.TEXT
-            if frame.fin:
-                self._on_message(frame.data)
-            else:
-                self._fragments = bytearray(frame.data)
-        elif frame.opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments += frame.data
-            if frame.fin:
-                data, self._fragments = self._fragments, None
-                self._on_message(data)
+    def _read(self, data: bytes) -> None:
+        assert self._reader is not None
+        for event in self._reader.receive(data):
+            if isinstance(event, Goodbye):
+                self._on_goodbye(event)
+            elif isinstance(event, Broken):
+                self._on_broken(event)
+            elif not self._said_goodbye:
+                self._on_message(event)
 
-    def _on_message(self, data: bytes | bytearray | memoryview) -> None:
+    def _on_message(self, event: str | bytes | Ping) -> None:
         assert self._receiver is not None
-        try:
-            packet = str(data, "utf-8") if self._text else bytes(data)
-        except UnicodeDecodeError:
-            self._receiver.fail(1007, "invalid UTF-8")
+        if isinstance(event, Ping):
+            self._write(frames.control_frame(frames.PONG, event.payload))
         else:
-            self._receiver.receive(packet)
+            self._receiver.receive(event)
 
-    def _on_parser_error(self, error: Exception) -> None:
-        """The client broke RFC 6455, or our limit. `websockets` has queued the close frame; say why before it."""
-        receiver = self._receiver
-        if receiver is None:
-            return
-        if isinstance(error, PayloadTooBig):
-            receiver.too_large()
-        else:
-            receiver.fail(1002, str(error))
+    def _on_goodbye(self, goodbye: Goodbye) -> None:
+        if not self._said_goodbye:
+            self._write(frames.control_frame(frames.CLOSE, goodbye.payload))
+        self._end_stream()
+
+    def _on_broken(self, broken: Broken) -> None:
+        """The client broke RFC 6455, or our limit: say why before the end."""
+        assert self._receiver is not None
+        if not self._said_goodbye:
+            if broken.code == frames.TOO_BIG:
+                self._receiver.too_large()
+            else:
+                self._receiver.fail(broken.code, broken.reason)
+        self._end_stream()
 
     # Carrier
 
@@ -224,10 +223,8 @@ class Door(asyncio.Protocol):
             self._check_backlog()
 
     def send(self, packet: str) -> None:
-        if not self._said_goodbye and not self._transport.is_closing():
-            self._transport.write(text_frame(packet.encode()))
-            if self._full:
-                self._check_backlog()
+        if not self._said_goodbye:
+            self._write(text_frame(packet.encode()))
 
     def hold(self, held: bool) -> None:
         if self._transport.is_closing():
@@ -241,10 +238,8 @@ class Door(asyncio.Protocol):
         """Say goodbye with a close frame, and give the peer a moment to answer it."""
         if self._said_goodbye or self._transport.is_closing():
             return
+        self._write(frames.control_frame(frames.CLOSE, frames.goodbye_payload(code, reason)))
         self._said_goodbye = True
-        if self._ws.state is OPEN:
-            self._ws.send_close(code, reason)
-        self._flush_protocol()
         self._cut_after(SHUTDOWN_SECONDS if self._doorway.closing else CLOSE_SECONDS)
 
     def cut(self) -> None:
@@ -271,29 +266,27 @@ class Door(asyncio.Protocol):
 
     # Outgoing
 
-    def _hang_up(self) -> None:
-        """Nothing can be written any more, since the client has closed, or was never let in."""
-        self._said_goodbye = True
-        self._cut_after(CLOSE_SECONDS)
-        if self._receiver is not None:
-            self._receiver.end()
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+            if self._full:
+                self._check_backlog()
 
-    def _flush_protocol(self) -> None:
-        """Write what `websockets` has to say: the handshake, pongs, close frames, the end of the stream."""
-        for data in self._ws.data_to_send():
-            if self._transport.is_closing():
-                return
-            if data != SEND_EOF:
-                self._transport.write(data)
-            elif self._transport.can_write_eof():
-                # Only half: closing with bytes unread would reset the connection, and what we said last with it.
-                self._transport.write_eof()
-                if not self._said_goodbye:
-                    self._hang_up()
-            else:
-                self._transport.close()
-        if self._full:
-            self._check_backlog()
+    def _end_stream(self) -> None:
+        """Nothing can be written any more, since the client has said goodbye, or broke the RFC, or was never let in."""
+        self._reader = None
+        if self._transport.is_closing():
+            return
+        if not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        # Only half: closing with bytes unread would reset the connection, and what we said last with it.
+        self._transport.write_eof()
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            self._cut_after(CLOSE_SECONDS)
+            if self._receiver is not None:
+                self._receiver.end()
 
     def _check_backlog(self) -> None:
         limit = self._doorway.config.max_buffered_bytes

@@ -240,16 +240,17 @@ async def _become(connection: Connection, role: str) -> Finding | None:
     assert who is not None
     attempt = connection.transaction()
     await attempt.start()
+    found = None
     try:
         await connection.execute(query("doctor_become").replace("$1", f"'{role}'"))
     except asyncpg.InsufficientPrivilegeError:
         option = " WITH SET TRUE" if who["number"] >= 160000 else ""
-        return Finding("broken", f"the server may not act as {role}", f"GRANT {role} TO {who['quoted']}{option}")
+        found = Finding("broken", f"the server may not act as {role}", f"GRANT {role} TO {who['quoted']}{option}")
     except asyncpg.InvalidParameterValueError:
-        return Finding("broken", f"the role {role} does not exist", f"CREATE ROLE {role} NOLOGIN; then migrate")
-    finally:
-        await attempt.rollback()
-    return None
+        found = Finding("broken", f"the role {role} does not exist", f"CREATE ROLE {role} NOLOGIN; then migrate")
+    # Not after other errors: a link that has gone silent would never answer.
+    await attempt.rollback()
+    return found
 
 
 async def _clocks(connection: Connection, _: Config) -> list[Finding]:

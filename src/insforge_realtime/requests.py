@@ -6,6 +6,7 @@ control characters, and a payload that is an object.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from insforge_realtime.errors import InvalidRequest, PayloadTooLarge
 from insforge_realtime.protocol import socketio
 
 RESERVED = socketio.RESERVED_EVENTS | {"error"}
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONGEST_ECHO = 1024
 """Names longer than this are not repeated in an answer."""
 
@@ -62,7 +64,7 @@ class Form:
             raise InvalidRequest(f"The {what} must be a non-empty string")
         if limit and len(value.encode()) > limit:
             raise InvalidRequest(f"The {what} is longer than {limit} bytes")
-        if any(_is_control(character) for character in value):
+        if CONTROL.search(value):
             raise InvalidRequest(f"The {what} contains a control character")
         return value
 
@@ -94,7 +96,3 @@ def _object(command: Command) -> dict[str, Any]:
 
 def _refuse_binary(value: object) -> None:
     raise TypeError("attachments are not JSON")
-
-
-def _is_control(character: str) -> bool:
-    return character < " " or "\x7f" <= character <= "\x9f"

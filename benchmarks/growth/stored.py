@@ -73,8 +73,8 @@ async def fill(there: Database, connection: Connection, rows: int) -> float:
     await connection.execute("SET session_replication_role = replica; SET synchronous_commit = off")  # no triggers
     await connection.execute(f"""
         DO $$ BEGIN FOR batch IN 1 .. {rows // PER_TRANSACTION} LOOP
-            INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload, ws_audience_count, created_at)
-            SELECT 'tick', c.id, '{CHANNEL}',
+            INSERT INTO realtime.messages (id, event_name, channel_id, channel_name, payload, ws_audience_count, created_at)
+            SELECT realtime.new_id(), 'tick', c.id, '{CHANNEL}',
                    jsonb_build_object('n', n, 'w', 1, 'text', repeat('x', 40)), 1,
                    now() - interval '30 days'
             FROM realtime.channels c, generate_series(1, {PER_TRANSACTION}) n WHERE c.pattern = 'bench-%';

@@ -186,6 +186,13 @@ async def test_publish_returns_the_id_of_a_system_message(db: Connection) -> Non
     assert message["channel_id"] == await db.fetchval("SELECT id FROM realtime.channels WHERE pattern = 'order:%'")
 
 
+async def test_ids_grow_where_postgresql_can_make_them_grow(db: Connection, cluster: Cluster) -> None:
+    published = [await db.fetchval("SELECT realtime.publish('orders', 'e', '{}')") for _ in range(3)]
+    assert {message_id.version for message_id in published} == {7 if cluster.major >= 18 else 4}
+    if cluster.major >= 18:
+        assert published == sorted(published)
+
+
 @pytest.mark.parametrize("name", ["nowhere:1", "off:1", None])
 async def test_publish_to_no_enabled_channel_warns_and_returns_null(db: Connection, name: str | None) -> None:
     await db.execute("INSERT INTO realtime.channels (pattern, enabled) VALUES ('off:%', false)")

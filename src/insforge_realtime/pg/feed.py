@@ -54,7 +54,7 @@ from insforge_realtime.pg.queries import query
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
 
-PAUSES = ((16, 0.01), (4, 0.005), (0, 0.002))
+PAUSES = ((32, 0.01), (8, 0.005), (0, 0.002))
 """Rows that a look found, and the seconds until the next. A look costs more than a row: who finds many may wait for more."""
 WATCH_SECONDS, LOOKS_A_FIND = 0.05, 4
 """Where fewer than one look in so many finds something in so long, rings are cheaper."""

@@ -97,7 +97,7 @@ $$;
 DO $$
 BEGIN
     EXECUTE format('CREATE OR REPLACE FUNCTION realtime.new_id() RETURNS uuid LANGUAGE sql VOLATILE AS %L',
-                   'SELECT ' || CASE WHEN to_regproc('pg_catalog.uuidv7') IS NULL THEN 'gen_random_uuid()' ELSE 'uuidv7()' END);
+                   'SELECT ' || CASE WHEN to_regprocedure('pg_catalog.uuidv7()') IS NULL THEN 'gen_random_uuid()' ELSE 'uuidv7()' END);
 END
 $$;
 

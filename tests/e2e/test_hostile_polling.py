@@ -416,9 +416,13 @@ async def test_ten_thousand_handshakes_that_never_connect_cost_little_and_are_al
         cost = running.memory() - before
         assert running.health()["connections"] == 10_501
         assert cost < 60
-        await running.is_left_by_all_but(1, seconds=40)
-        await handshakes(running, 5_000)
-        assert running.memory() - before < cost + 10  # what they had is used again
+        settled = 60.0
+        for _ in range(2):  # what they had is used again, once the garbage collector has seen that they are gone
+            await running.is_left_by_all_but(1, seconds=40)
+            await handshakes(running, 5_000)
+            again = running.memory() - before
+            assert again < settled
+            settled = again + 5
 
 
 async def test_max_connections_counts_sessions_that_poll(strict: Site) -> None:

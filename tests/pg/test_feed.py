@@ -216,6 +216,14 @@ async def test_who_stops_is_rung_for_no_more_and_those_who_sleep_on_are(channels
         assert taken == rung
 
 
+async def test_a_feed_that_never_reached_the_database_stops_without_a_word() -> None:
+    running = asyncio.create_task(Listener(f"postgresql://postgres@127.0.0.1:{free_port()}/none").feed.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_row(
     channels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

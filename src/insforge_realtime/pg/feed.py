@@ -138,6 +138,8 @@ class Feed:
         self._rings_before = 0
         self._patience = RINGS_ASLEEP
         self._called = 0
+        self._ticket = 0
+        """The last one taken; 0 before the first."""
         self._now = asyncio.get_running_loop().time
 
     @property
@@ -175,11 +177,11 @@ class Feed:
                 await self._prepare(connection)
                 while True:
                     await self._awake(connection)
-                    ticket = await self._take_ticket(connection)
-                    if await self._drowse(connection, ticket):
+                    await self._take_ticket(connection)
+                    if await self._drowse(connection):
                         self.asleep = True
                         self.health.naps += 1
-                        await self._sleep(connection, ticket)
+                        await self._sleep(connection)
                         self.asleep = False
         except BaseException as error:
             self._mark_down(error)
@@ -238,7 +240,7 @@ class Feed:
                 return
             self._patience = RINGS_ASLEEP
 
-    async def _take_ticket(self, connection: Connection) -> int:
+    async def _take_ticket(self, connection: Connection) -> None:
         self._called = 0  # whoever calls a ticket that is not taken yet has made it up
         self._rings.clear()
         self._rings_before = self.health.rings
@@ -247,9 +249,9 @@ class Feed:
             assert taken is not None
             self._ticket = int(taken["ticket"])
             if self._ticket > taken["rung"]:
-                return self._ticket
+                return
 
-    async def _drowse(self, connection: Connection, ticket: int) -> bool:
+    async def _drowse(self, connection: Connection) -> bool:
         """Wait at the barrier. False when there is reason to be awake before it opens."""
         barrier = await connection.fetchval(query("barrier"), timeout=STATEMENT_SECONDS)
         pause = DROWSY_SECONDS
@@ -259,24 +261,24 @@ class Feed:
             assert self._window is not None
             if _xmin(self._window.since) > barrier:
                 return True
-            if self._is_roused(ticket):
+            if self._is_roused():
                 return False
             await self._wait(pause)
             pause = min(pause * 1.2, DROWSIEST_SECONDS)
 
-    async def _sleep(self, connection: Connection, ticket: int) -> None:
+    async def _sleep(self, connection: Connection) -> None:
         """Look when somebody rings, and now and then all the same."""
-        while not self._is_roused(ticket):
+        while not self._is_roused():
             await self._wait(self._fallback)
             rung = self._alarm.is_set()
             self._alarm.clear()
             if await self._look(connection) and not rung:
                 return  # somebody does not ring
-            if not rung and await connection.fetchval(query("is_rung"), ticket, timeout=STATEMENT_SECONDS):
+            if not rung and await connection.fetchval(query("is_rung"), self._ticket, timeout=STATEMENT_SECONDS):
                 return  # somebody called, and we were not told
 
-    def _is_roused(self, ticket: int) -> bool:
-        if self._called >= ticket:
+    def _is_roused(self) -> bool:
+        if self._called >= self._ticket:
             self._ring = 0  # all who heard that ring have been called
             return True
         thick = len(self._rings) == THICK_RINGS and self._now() - self._rings[0] < THICK_SECONDS

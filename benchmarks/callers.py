@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -29,6 +28,7 @@ import uvloop
 from benchmarks.crowd import read_packets
 from benchmarks.identities import WATCHER, chat, token_of, user
 from benchmarks.latencies import Ticks
+from benchmarks.lines import say, told
 from benchmarks.processes import CHANNEL
 
 AT_ONCE = 50
@@ -155,12 +155,8 @@ class Callers:
         self._connections: list[asyncpg.Connection[asyncpg.Record]] = []
 
     async def run(self) -> None:
-        reader = asyncio.StreamReader(limit=2**24)
-        loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        print(json.dumps({"pid": os.getpid()}), flush=True)
-        while line := await reader.readline():
-            command = json.loads(line)
+        say({"pid": os.getpid()})
+        async for command in told():
             commands: dict[str, Callable[..., Awaitable[Answer]]] = {
                 "enter": self.enter,
                 "subscribe": self.subscribe,

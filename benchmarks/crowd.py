@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -27,6 +26,7 @@ from typing import Any, cast
 import uvloop
 
 from benchmarks.identities import as_user
+from benchmarks.lines import say, told
 
 AT_ONCE = 50
 """How many connections are made at the same time."""
@@ -213,13 +213,9 @@ class Crowd:
         self._groups: dict[str, Group] = {}
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=2**24)
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        print(json.dumps({"pid": os.getpid()}), flush=True)
-        while line := await reader.readline():
-            answer = await self._do(json.loads(line))
-            print(json.dumps(answer), flush=True)
+        say({"pid": os.getpid()})
+        async for command in told():
+            say(await self._do(command))
 
     async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
         name = command["group"]

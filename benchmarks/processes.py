@@ -187,6 +187,11 @@ class Database:
         return float(rate[1]), int(number[1])
 
 
+async def all_reaped() -> None:
+    """Until the backends of clients that have left have been waited for: in between, their CPU time is counted nowhere."""
+    await asyncio.sleep(0.5)
+
+
 @contextlib.asynccontextmanager
 async def database(folder: Path, major: int) -> AsyncIterator[Database]:
     """PostgreSQL with the settings of a production server, for the length of a block."""

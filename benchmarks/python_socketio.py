@@ -20,6 +20,7 @@ import jwt
 import socketio
 import uvicorn
 
+from benchmarks.lines import told
 from benchmarks.machine import many_files
 
 
@@ -45,10 +46,8 @@ def make_server(secret: str) -> Any:
 
 
 async def emit_lines(server: Any, room: str) -> None:
-    reader = asyncio.StreamReader(limit=2**24)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        for payload in json.loads(line):
+    async for payloads in told():
+        for payload in payloads:
             await server.emit("tick", payload, room=room)
 
 

@@ -7,13 +7,13 @@ Speaks lines of JSON: says `{"ports": […]}` first, then answers `{"do": "mark"
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import sys
 import time
 from typing import Any, cast
 
 import uvloop
+
+from benchmarks.lines import say, told
 
 PORTS = 8
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -51,11 +51,9 @@ class Receiver(asyncio.Protocol):
 async def main() -> None:
     loop = asyncio.get_running_loop()
     servers = [await loop.create_server(Receiver, "127.0.0.1", 0, backlog=1024) for _ in range(PORTS)]
-    print(json.dumps({"ports": [server.sockets[0].getsockname()[1] for server in servers]}), flush=True)
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async for line in reader:
-        print(json.dumps(await obey(json.loads(line))), flush=True)
+    say({"ports": [server.sockets[0].getsockname()[1] for server in servers]})
+    async for command in told():
+        say(await obey(command))
 
 
 async def obey(command: dict[str, Any]) -> dict[str, float]:

@@ -12,14 +12,13 @@ Commands are lines of JSON on stdin, each answered by one line on stdout:
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
 from typing import Any
 
 import uvloop
 
 from benchmarks.clients import WebSocketClient
+from benchmarks.lines import say, told
 
 AT_ONCE = 50
 """How many connections are made at the same time, and how many subscribes one connection has under way."""
@@ -33,11 +32,9 @@ class Residents:
         self._events = 0
 
     async def run(self) -> None:
-        reader = asyncio.StreamReader(limit=2**24)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        print("{}", flush=True)
-        while line := await reader.readline():
-            print(json.dumps(await self._do(json.loads(line))), flush=True)
+        say({})
+        async for command in told():
+            say(await self._do(command))
 
     async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
         match command["do"]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.machine import Load, cpu_seconds
 from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
 from benchmarks.peers import add_chats, incumbent, incumbent_database
-from benchmarks.processes import Child, Database, Server, callers, database, server
-from benchmarks.rows.ingest import INCUMBENT, OURS, all_reaped
+from benchmarks.processes import Child, Database, Server, all_reaped, callers, database, server
+from benchmarks.rows.ingest import INCUMBENT, OURS
 
 BURSTS = 5
 WINDOWS = (1, 16)

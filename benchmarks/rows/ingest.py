@@ -15,16 +15,11 @@ import asyncpg
 from benchmarks.machine import Load, cpu_seconds
 from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
 from benchmarks.peers import incumbent, incumbent_database
-from benchmarks.processes import CHANNEL, Child, Database, Server, crowd, database, server, token
+from benchmarks.processes import CHANNEL, Child, Database, Server, all_reaped, crowd, database, server, token
 
 WRITERS = 8
 OURS, INCUMBENT, ALONE = "insforge-realtime", "incumbent", "without us"
 Opener = Callable[[Path, str], AbstractAsyncContextManager[Server]]
-
-
-async def all_reaped() -> None:
-    """A backend that is just being waited for would be counted nowhere."""
-    await asyncio.sleep(0.5)
 
 
 async def connect_one(people: Child, port: int) -> None:

@@ -12,7 +12,7 @@ import asyncpg
 
 from benchmarks.machine import Load, cpu_seconds
 from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.processes import Child, Database, database, receiver, server
+from benchmarks.processes import Child, Database, all_reaped, database, receiver, server
 
 LOOPBACK = "127.0.0.0/8"
 PUBLISH = (
@@ -120,6 +120,6 @@ async def publish(there: Database, on: bool, options: Options) -> Result:
     load, before = Load(), cpu_seconds(there.pid)
     rate, number = await there.pgbench(8, options.seconds(4))
     saturation = load.report()
-    await asyncio.sleep(0.5)  # a backend that is just being reaped would be counted nowhere
+    await all_reaped()
     spent = cpu_seconds(there.pid) - before
     return {"per_second": round(rate), "postgres_us_per_message": round(spent / number * 1e6, 1), **saturation}

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
-import sys
 import time
 from collections import Counter
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.clients import Client, PollingClient, WebSocketClient
+from benchmarks.lines import say, told
 from benchmarks.processes import SECRET
 from benchmarks.soak.ledger import FIRST_CLIENT, Ledger
 from insforge_realtime.auth import mint
@@ -98,11 +97,9 @@ class Crowd:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        reader = asyncio.StreamReader(limit=2**24)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        print("{}", flush=True)
-        while line := await reader.readline():
-            print(json.dumps(await self._do(json.loads(line))), flush=True)
+        say({})
+        async for command in told():
+            say(await self._do(command))
 
     async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
         match command["do"]:

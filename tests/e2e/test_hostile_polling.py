@@ -141,6 +141,17 @@ async def test_what_comes_before_a_malformed_packet_is_handled_and_what_comes_af
         refused(await attacker.ask("GET"), 1)
 
 
+async def test_a_poll_and_a_broken_post_that_are_read_in_one_go_are_handled_in_their_order(fortress: Site) -> None:
+    async with witnessed(fortress), attacking(fortress) as attacker:
+        await asyncio.gather(attacker.ask("OPTIONS"), attacker.ask("OPTIONS"))  # two connections, both idle now
+        fortress.server.process.send_signal(signal.SIGSTOP)
+        poll = await attacker.begin_poll()
+        post = await attacker.begin("POST", content=SEPARATOR.join(("40/a,", "x")))
+        fortress.server.process.send_signal(signal.SIGCONT)
+        refused(await post, 3)
+        assert (await poll).text.split(SEPARATOR) == ['44/a,{"message":"Invalid namespace"}', "1"]
+
+
 # Two requests at a time.
 
 

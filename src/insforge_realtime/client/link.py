@@ -155,7 +155,7 @@ class Link:
                 await self._handshake(await _made(credentials))
         except TimeoutError:
             await self.close()
-            raise ConnectError("CONNECTION_FAILED", f"No answer from {self._endpoint.url} in {seconds:g} s") from None
+            raise ConnectError("CONNECTION_FAILED", f"No answer from {self._endpoint.url} in {seconds:.3g} s") from None
         except BaseException:
             await self.close()
             raise

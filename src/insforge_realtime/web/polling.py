@@ -19,7 +19,7 @@ for who broke the protocol; and who closed the session itself gets a noop.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -31,7 +31,7 @@ from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLO
 from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from starlette.types import Receive, Scope, Send
 
@@ -146,18 +146,23 @@ class Polling:
 
     # Requests
 
-    async def poll(self) -> str:
-        """The answer to a GET.
+    def poll(self) -> Coroutine[Any, Any, str]:
+        """The answer to a GET, which counts as waiting from this call on, before a POST behind it is looked at.
 
         Raises:
             ProtocolError: another one is waiting; the session is closed.
-            SessionEnded: there is nothing left, and the client is to come back.
+            SessionEnded: when awaited: there is nothing left, and the client is to come back.
         """
         if self._poll is not None:
             self.connection.fail(1002, "two polls at a time")
             raise ProtocolError("two polls at a time")
         if not self._backlog and not self._finished and not self.handed_over:
-            await self._wait()
+            self._poll = asyncio.get_running_loop().create_future()
+        return self._answer(self._poll)
+
+    async def _answer(self, poll: asyncio.Future[None] | None) -> str:
+        if poll is not None:
+            await self._wait(poll)
         packets = self._backlog.take(ANSWER_CHARS, ANSWER_PACKETS)
         if self._finished and not self._backlog:
             self.connection.lost()
@@ -189,11 +194,10 @@ class Polling:
         if not self.handed_over:
             self.cut()
 
-    async def _wait(self) -> None:
-        self._poll = asyncio.get_running_loop().create_future()
+    async def _wait(self, poll: asyncio.Future[None]) -> None:
         try:
             async with asyncio.timeout(NOOP_SECONDS if self.probe is not None and self.probe.answered else None):
-                await self._poll
+                await poll
         except TimeoutError:
             pass
         finally:
@@ -297,15 +301,17 @@ class PollingEndpoint:
 
 
 async def _poll(polling: Polling, receive: Receive) -> Response | None:
-    answer, gone = asyncio.ensure_future(polling.poll()), asyncio.ensure_future(_hung_up(receive))
+    try:
+        poll = polling.poll()
+    except ProtocolError:
+        return BAD_REQUEST.response()
+    answer, gone = asyncio.ensure_future(poll), asyncio.ensure_future(_hung_up(receive))
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return _text(answer.result())
         polling.left()
         return None
-    except ProtocolError:
-        return BAD_REQUEST.response()
     except SessionEnded:
         return UNKNOWN_SESSION.response()
     except asyncio.CancelledError:

@@ -86,6 +86,9 @@ class Application:
             Delivery(self.hub, self.counters.add, congestion),
             fallback=config.feed_fallback_seconds,
             webhooks=self.webhooks.wake,
+            lost_track=lambda _: self.doorway.recall(),
+            trail=config.feed_trail_seconds,
+            largest=config.max_buffered_bytes,
         )
         self.commands = Commands(
             config,
@@ -101,15 +104,20 @@ class Application:
         self.asgi = make_api(__version__, self.health, self.doorway)
 
     def health(self) -> dict[str, Any]:
-        """How the feed does."""
-        feed = self.feed.health
+        """How the feed does. It is live only as long as it does not lag behind by too much."""
+        feed, lag, limit = self.feed.health, self.feed.lag_seconds, self.config.max_lag_seconds
+        behind = feed.state == "live" and 0 < limit < lag
         return {
-            "state": feed.state,
-            "reason": feed.reason,
-            "lagMs": round(self.feed.lag_seconds * 1000),
+            "state": "behind" if behind else feed.state,
+            "reason": "too far behind" if behind else feed.reason,
+            "lagMs": round(lag * 1000),
             "connections": len(self.doorway.connections),
             "channels": self.hub.rooms,
             "slowConsumers": self.doorway.slow_consumers,
+            "undeliverable": feed.undeliverable,
+            "oversized": feed.oversized,
+            "gaps": feed.gaps,
+            "lastGap": feed.last_gap,
         }
 
     @contextlib.asynccontextmanager

@@ -205,7 +205,8 @@ class Config(BaseSettings):
     max_buffered_bytes: int = Field(
         default=4 * 1024 * 1024,
         ge=0,
-        description="The unsent bytes after which a connection that reads too slowly is closed.",
+        description="The unsent bytes after which a connection that reads too slowly is closed. An event that is larger "
+        "goes to nobody.",
     )
 
     policy_timeout: float = Field(default=5.0, gt=0, description="How long a policy may take to decide, in seconds.")
@@ -218,6 +219,16 @@ class Config(BaseSettings):
         default=2.0,
         ge=0,
         description="How often the feed looks although nobody rang; also the health probe of its connection.",
+    )
+    feed_trail_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="How many seconds of its past the feed remembers: so far a standby may lag when it becomes the primary "
+        "without clients being sent to reload (docs/reliability.md).",
+    )
+    max_lag_seconds: float = Field(
+        default=5.0, ge=0, description="How far behind, in seconds, the feed may be before `/api/health` answers 503."
     )
 
     webhook_secret: SigningSecrets | None = Field(

@@ -265,6 +265,7 @@ async def test_a_claim_has_all_that_is_to_be_sent(db: Connection, queue: Deliver
     first = next(claim for claim in claims if claim.url == A)
     assert len(claims) == 2
     assert (first.message_id, first.event, first.channel, first.host) == (message, "ev", "two:1", "a.example")
+    assert first.payload is not None
     assert (json.loads(first.payload), first.attempts) == ({"a": "é"}, 0)
 
 

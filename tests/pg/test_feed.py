@@ -385,7 +385,6 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
                 assert cluster.pid is not None
                 os.kill(cluster.pid, signal.SIGQUIT)
             cluster.stop()
-            assert all(listener.feed.health.state != "gone" for listener in listeners)
             cluster.start()
         seen = len(listeners[1].messages)
         await wait_until(lambda: len(listeners[1].messages) > seen + 200)

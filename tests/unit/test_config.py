@@ -56,6 +56,8 @@ VALUES: dict[str, tuple[str, object]] = {
     "ping_timeout": ("2", 2.0),
     "connect_timeout": ("3", 3.0),
     "feed_fallback_seconds": ("0", 0.0),
+    "feed_trail_seconds": ("120", 120.0),
+    "max_lag_seconds": ("0", 0.0),
     "webhook_secret": ("whsec_MDEyMzQ1Njc4OWFiY2RlZg==", SecretStr("whsec_MDEyMzQ1Njc4OWFiY2RlZg==")),
     "webhook_allow_networks": ("127.0.0.0/8, ::1", [ip_network("127.0.0.0/8"), ip_network("::1/128")]),
     "webhook_timeout": ("0.5", 0.5),
@@ -98,6 +100,8 @@ WRONG: dict[str, list[str]] = {
     "ping_timeout": ["0", "-1", "soon"],
     "connect_timeout": ["0", "-1", "inf"],
     "feed_fallback_seconds": ["-1", "nan"],
+    "feed_trail_seconds": ["0", "3601", "inf"],
+    "max_lag_seconds": ["-1", "nan"],
     "webhook_secret": [
         "",
         " ",

@@ -76,12 +76,12 @@ def verify(secret: str | bytes, signed: dict[str, str], payload: str) -> None:
 
 
 def test_nothing_is_signed_without_a_secret() -> None:
-    assert not [name for name in headers(claim(), Signer([]), NOW) if name.startswith("webhook")]
+    assert not [name for name in headers(claim(), "{}", Signer([]), NOW) if name.startswith("webhook")]
 
 
 def test_a_receiver_with_either_secret_can_verify_and_nobody_else() -> None:
     payload = '{"text": "hé"}'
-    signed = headers(claim(payload=payload), Signer(signing_keys(f"{NEW}, {OLD}")), datetime.now(UTC))
+    signed = headers(claim(payload=payload), payload, Signer(signing_keys(f"{NEW}, {OLD}")), datetime.now(UTC))
     assert signed["webhook-id"] == signed["X-InsForge-Message-Id"]
     assert len(signed["webhook-signature"].split(" ")) == 2
     for secret in (OLD, NEW):
@@ -96,7 +96,7 @@ def test_a_receiver_with_either_secret_can_verify_and_nobody_else() -> None:
 
 def test_a_plain_secret_is_taken_byte_by_byte() -> None:
     [key] = signing_keys("plain text that is long enough")
-    signed = headers(claim(), Signer([key]), datetime.now(UTC))
+    signed = headers(claim(), "{}", Signer([key]), datetime.now(UTC))
     verify(b"plain text that is long enough", signed, "{}")
 
 

@@ -38,7 +38,7 @@ class Claim:
         id, lease: what the result is to be written with.
         attempts: how many were made before.
         host: what fairness goes by; see webhooks/hosts.py.
-        url, message_id, event, channel, payload: what is sent, the payload as JSON text.
+        url, message_id, event, channel, payload: what is sent, the payload as JSON text; None where it cannot be sent.
     """
 
     id: int
@@ -49,7 +49,7 @@ class Claim:
     message_id: str
     event: str
     channel: str
-    payload: str
+    payload: str | None
 
 
 @dataclass(frozen=True, slots=True)

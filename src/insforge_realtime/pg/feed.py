@@ -6,11 +6,11 @@ However long a transaction runs and however late it commits, its rows appear in 
 A window (P, E] with many rows is read in pages by `seq`, the later pages restricted to what is visible in E. Where a
 connection breaks between two pages, the next one goes on with the same window.
 
-**After a reconnect.** P is data, so it survives the connection, and what was committed meanwhile is new. One thing does not
-hold across a *crash* of PostgreSQL: transaction ids given out shortly before it, but not yet in the flushed WAL, are
-given out again, and P would call their new owners old. So the feed keeps a trail: snapshots of the last
-`TRAIL_SECONDS`, with what was delivered since. After every reconnect it begins from the oldest of them and leaves out
-what it has delivered. (The WAL writer flushes everything within a second.)
+**After a reconnect.** P is data, so it survives the connection, and what was committed meanwhile is new, as long as the
+history is the same. After a crash, a failover or a restore it may be another one, in which P means something else. So after
+every reconnect the feed goes on from the newest snapshot that is proved to be good in today's history, and leaves out what
+it delivered since (trail.py). Where there is none it begins anew, says so, and `lost_track` tells everybody: never a silent
+gap.
 
 **The doorbell.** Two ways to learn of new rows, each good where the other is bad. *Looking* every few milliseconds costs
 0.1 ms a look, and writers nothing: right while much comes. *Being rung* costs a look for each ring, but the writer a NOTIFY,
@@ -42,14 +42,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import compress
+from typing import TYPE_CHECKING
 
+import asyncpg
 import structlog
 
 from insforge_realtime.model import Message
-from insforge_realtime.pg.pool import LINK_ERRORS, connected, keep
+from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Reason, Window
+from insforge_realtime.pg.pool import LINK_ERRORS, LOST, connected, keep
 from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.trail import Lost, Trail, position
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
@@ -64,44 +67,9 @@ THICK_RINGS, THICK_SECONDS = 25, 0.1
 """Where so many rings come in so long, looking is cheaper."""
 RINGS_ASLEEP, MOST_RINGS_ASLEEP = 64, 512
 """After so many rings, have a look at what writers do when they need not ring; twice as many after each look in vain."""
-PAGE_ROWS = 4000
-PAGE_BYTES = 1_000_000
 CALL = "awake "
-TRAIL_SECONDS = 3.0
-STATEMENT_SECONDS = 15.0
-"""A look that takes longer means a dead link: looks are index scans of one page."""
 
 log = structlog.get_logger("insforge_realtime.pg.feed")
-
-
-class Window(NamedTuple):
-    """The rows that became visible after `since` and by `until`, delivered up to row `seq`. A window whose end is not
-    known yet has not been looked at."""
-
-    since: str
-    until: str | None = None
-    seq: int = 0
-
-
-@dataclass(slots=True)
-class Footprint:
-    """What was delivered after the snapshot `since`, taken at the time `at`, and before the next footprint's."""
-
-    at: float
-    since: str
-    delivered: list[int]
-
-
-@dataclass(slots=True)
-class FeedHealth:
-    """How the feed does: `state` is connecting, live or down; `reason` says why it is not live."""
-
-    state: str = "connecting"
-    reason: str | None = "not connected yet"
-    looked_at: float = 0.0
-    looks: int = 0
-    rings: int = 0
-    naps: int = 0
 
 
 class Feed:
@@ -112,6 +80,9 @@ class Feed:
         deliver: called with each page of rows, in order; the next look waits for it. It must not raise.
         fallback: seconds between looks while asleep; 0 switches them off, for tests of the doorbell.
         webhooks: called when a page has messages with webhooks in it, which wait in their own queue.
+        lost_track: called when it cannot be told what was missed, with the reason, before delivery goes on from now.
+        trail: seconds of the past that a failover may take back without anybody losing track.
+        largest: the bytes of an event that no client gets if it is larger; 0 for no limit.
     """
 
     def __init__(
@@ -121,16 +92,22 @@ class Feed:
         *,
         fallback: float = 2.0,
         webhooks: Callable[[], None] = lambda: None,
+        lost_track: Callable[[str], None] = lambda _: None,
+        trail: float = 60.0,
+        largest: int = 0,
     ) -> None:
-        self.health = FeedHealth()
+        self._now = asyncio.get_running_loop().time
+        self.health = FeedHealth(self._now())
         self.ready = asyncio.Event()
         self.asleep = False
         self._dsn = dsn
         self._deliver = deliver
         self._webhooks = webhooks
+        self._lost_track = lost_track
+        self._reader = PageReader(self.health, largest)
         self._fallback = fallback or None
         self._window: Window | None = None
-        self._trail: deque[Footprint] = deque()
+        self._trail = Trail(trail)
         self._already: frozenset[int] = frozenset()
         self._alarm = asyncio.Event()
         self._ring = 0
@@ -140,13 +117,10 @@ class Feed:
         self._called = 0
         self._ticket = 0
         """The last one taken; 0 before the first."""
-        self._now = asyncio.get_running_loop().time
 
     @property
     def lag_seconds(self) -> float:
         """How long ago the feed last knew that it had delivered everything committed; 0 while it sleeps on time."""
-        if not self.health.looked_at:
-            return 0.0
         return max(0.0, self._now() - self.health.looked_at - (self._fallback or 0.0))
 
     def nudge(self) -> None:
@@ -191,35 +165,46 @@ class Feed:
         self.asleep = False
         if self.health.state == "live" and not isinstance(error, asyncio.CancelledError):
             log.warning("feed is down", error=type(error).__name__)
-        self.health.state, self.health.reason = "down", f"{type(error).__name__}: {error}"[:200]
+        self.health.state, self.health.reason = "down", _reason(error)
+
+    def _mark_live(self) -> None:
+        if self.health.state != "live":
+            self.health.state, self.health.reason = "live", None
+            log.info("feed is live")
+            self.ready.set()
 
     async def _prepare(self, connection: Connection) -> None:
-        await connection.execute(query("plan_looks_by_index"), timeout=STATEMENT_SECONDS)
+        await self._reader.prepare(connection)
         connection.add_termination_listener(lambda _: self._alarm.set())
         await connection.add_listener("realtime", self._heard)
         if self._window is None:
             healed = await connection.execute(query("heal_future_xids"))
             if healed != "UPDATE 0":
                 log.warning("rows from another cluster's future were marked as delivered", result=healed)
-            self._window = Window(await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS))
-            self._leave_footprint()
+            await self._begin(connection)
         else:
-            await self._assume_something_was_missed(connection)
-        self.health.state, self.health.reason = "live", None
-        log.info("feed is live")
-        self.ready.set()
+            await self._resume(connection)
 
-    async def _assume_something_was_missed(self, connection: Connection) -> None:
-        oldest = self._trail[0].since
-        now = await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS)
-        if _xmax(now) < _xmax(oldest):
-            log.error("the database is older than what was delivered (restored?); going on from now")
-            self._window, self._already = Window(now), frozenset()
-            self._trail.clear()
-            self._leave_footprint()
-            return
-        self._window = Window(oldest)
-        self._already = frozenset(h for footprint in self._trail for h in footprint.delivered)
+    async def _begin(self, connection: Connection) -> None:
+        """Deliver what is committed from now on."""
+        self._window = Window(await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS))
+        self._already = frozenset()
+        await self._trail.begin(connection, STATEMENT_SECONDS)
+        await self._leave_footprint(connection)
+
+    async def _resume(self, connection: Connection) -> None:
+        """Assume that something was missed."""
+        try:
+            since, self._already = await self._trail.resume(connection, STATEMENT_SECONDS)
+            self._window = Window(since)
+        except Lost as error:
+            self.health.gaps += 1
+            self.health.last_gap = str(error)
+            log.error(
+                "cannot tell what was missed; going on from now, all clients are sent to reload", reason=str(error)
+            )
+            await self._begin(connection)
+            self._lost_track(str(error))
 
     # The states.
 
@@ -326,52 +311,54 @@ class Feed:
             found, complete = await self._page(connection)
             rows += found
             if complete:
-                self._leave_footprint()
-                self.health.looked_at = self._now()
-                self.health.looks += 1
-                return rows
+                break
+        if self._trail.is_due(self._now()):
+            await self._leave_footprint(connection)
+        self.health.looked_at = self._now()
+        self.health.looks += 1
+        self._mark_live()
+        return rows
 
     async def _page(self, connection: Connection) -> tuple[int, bool]:
         """Deliver one page: how many rows it had, and whether it was the window's last."""
         assert self._window is not None
-        since, until, seq = self._window
-        more = () if until is None else (seq, until)
-        page = await connection.fetchrow(
-            query("look" if until is None else "look_on"),
-            since, PAGE_ROWS, PAGE_BYTES, *more, timeout=STATEMENT_SECONDS,
-        )  # fmt: skip
-        assert page is not None
-        seqs, end = page["seqs"], page["snapshot"]
-        complete = page["found"] < PAGE_ROWS and page["found"] == len(seqs)
-        if page["webhooks"]:
+        page = await self._reader.read(connection, self._window)
+        if page.webhooks:
             self._webhooks()
-        if seqs:
-            await self._hand_over(list(map(Message, seqs, page["channels"], page["events"])))
-        self._window = Window(end) if complete else Window(since, end, seqs[-1])
+        if page.seqs:
+            await self._hand_over(page)
+        self._window = page.rest
+        complete = page.rest.until is None
         if complete:
             self._already = frozenset()
-        return len(seqs), complete
+        return len(page.seqs), complete
 
-    async def _hand_over(self, messages: list[Message]) -> None:
-        """Deliver what was not delivered before. An event's text has the message's id in it, so its hash stands for it."""
+    async def _hand_over(self, page: Page) -> None:
+        """Deliver what was not delivered before."""
+        messages = list(map(Message, page.seqs, page.channels, page.events))
         if self._already:
-            messages = [message for message in messages if hash(message.event) not in self._already]
-        self._trail[-1].delivered += [hash(message.event) for message in messages]
+            fresh = [key not in self._already for key in page.keys]
+            self._trail.remember(list(compress(page.seqs, fresh)), list(compress(page.keys, fresh)))
+            messages = list(compress(messages, fresh))
+        else:
+            self._trail.remember(page.seqs, page.keys)
         await self._deliver(messages)
 
-    def _leave_footprint(self) -> None:
-        """Between two windows: once a second, begin a new footprint, and forget those that no crash can reach."""
+    async def _leave_footprint(self, connection: Connection) -> None:
+        """Between two windows: this snapshot, and what the WAL's position was after it."""
         assert self._window is not None
-        now = self._now()
-        if not self._trail or self._trail[-1].at < now - 1.0:
-            self._trail.append(Footprint(now, self._window.since, []))
-        while len(self._trail) > 1 and self._trail[1].at < now - TRAIL_SECONDS:
-            self._trail.popleft()
+        self._trail.leave(self._now(), self._window.since, await position(connection, STATEMENT_SECONDS))
+
+
+def _reason(error: BaseException) -> Reason:
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+        return "database refuses"
+    if isinstance(error, asyncpg.SyntaxOrAccessError | asyncpg.InvalidSchemaNameError):
+        return "not migrated"
+    if isinstance(error, LOST) and not isinstance(error, asyncpg.QueryCanceledError):
+        return "database unreachable"
+    return "looks fail"
 
 
 def _xmin(snapshot: str) -> int:
     return int(snapshot.split(":", 1)[0])
-
-
-def _xmax(snapshot: str) -> int:
-    return int(snapshot.split(":", 2)[1])

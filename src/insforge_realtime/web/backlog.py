@@ -35,14 +35,16 @@ class Backlog:
         return bool(self._packets)
 
     def add(self, packets: Iterable[str], size: int) -> bool:
-        """Append packets of this many characters in all. False when there are too many now."""
+        """Append packets of this many characters in all. False when too much waits already."""
+        limit = self._doorway.config.max_buffered_bytes
+        if limit and self._size > limit:
+            return False
         self._packets.extend(packets)
         self._size += size
         if not self._full and self._size > self._doorway.high_water:
             self._full = True
             self._doorway.congestion.filled(self)
-        limit = self._doorway.config.max_buffered_bytes
-        return not limit or self._size <= limit
+        return True
 
     def take(self, size: float, number: float = inf) -> list[str]:
         """Take out the first ones, up to this many characters and this many packets, but at least one if there is one."""

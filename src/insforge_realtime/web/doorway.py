@@ -164,6 +164,11 @@ class Doorway:
         for connection in list(self.connections):
             connection.close(1012, "server restarts")
 
+    def recall(self) -> None:
+        """Have everybody connect anew: they may have missed messages, and on `connect` applications read what there is."""
+        for connection in list(self.connections):
+            connection.close(1012, "messages may have been missed")
+
     def disconnect(self, user_id: str) -> int:
         """End all connections of a user, for good. How many they were."""
         theirs = [connection for connection in self.connections if connection.subject == user_id]

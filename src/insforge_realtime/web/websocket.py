@@ -6,8 +6,8 @@
 What lives here: the handshake, backpressure in both directions, the closing handshake. No task, queue or timer per
 connection: the wheel is one for all, and what a socket does not take is in its transport's buffer.
 
-Outgoing backpressure: a buffer above its high-water mark makes the sink *full*; a full sink whose buffer passes the
-limit is closed. Incoming: a client whose commands pile up is not read from until they are done.
+Outgoing backpressure: a buffer above its high-water mark makes the sink *full*; a full sink whose buffer is over the limit
+when there is more to write is closed. Incoming: a client whose commands pile up is not read from until they are done.
 
 A slow consumer is cut off without a close code: it would not read it.
 """
@@ -90,7 +90,6 @@ class Door(asyncio.Protocol):
         self._full = True
         self._doorway.hub.streams_changed()
         self._doorway.congestion.filled(self)
-        self._check_backlog()
 
     def resume_writing(self) -> None:
         self._full = False
@@ -218,9 +217,7 @@ class Door(asyncio.Protocol):
 
     def deliver(self, batch: Batch) -> None:
         """Write events that many sinks share."""
-        self._transport.write(batch.websocket)
-        if self._full:
-            self._check_backlog()
+        self._write(batch.websocket)
 
     def send(self, packet: str) -> None:
         if not self._said_goodbye:
@@ -267,10 +264,10 @@ class Door(asyncio.Protocol):
     # Outgoing
 
     def _write(self, data: bytes) -> None:
+        if self._full:
+            self._check_backlog()
         if not self._transport.is_closing():
             self._transport.write(data)
-            if self._full:
-                self._check_backlog()
 
     def _end_stream(self) -> None:
         """Nothing can be written any more, since the client has said goodbye, or broke the RFC, or was never let in."""
@@ -289,6 +286,7 @@ class Door(asyncio.Protocol):
                 self._receiver.end()
 
     def _check_backlog(self) -> None:
+        """Before each write, so that one message is never by itself a backlog."""
         limit = self._doorway.config.max_buffered_bytes
         if limit and self._transport.get_write_buffer_size() > limit and not self._transport.is_closing():
             if self._receiver is None:

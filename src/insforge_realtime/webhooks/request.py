@@ -125,7 +125,7 @@ class Signer:
         }
 
 
-def headers(claim: Claim, signer: Signer, now: datetime) -> dict[str, str]:
+def headers(claim: Claim, payload: str, signer: Signer, now: datetime) -> dict[str, str]:
     """All headers of a delivery that are ours to say."""
     return {
         "Content-Type": "application/json",
@@ -134,5 +134,5 @@ def headers(claim: Claim, signer: Signer, now: datetime) -> dict[str, str]:
         "X-InsForge-Event": header_value(claim.event),
         "X-InsForge-Channel": header_value(claim.channel),
         "X-InsForge-Message-Id": claim.message_id,
-        **signer.headers(claim.message_id, claim.payload, now),
+        **signer.headers(claim.message_id, payload, now),
     }

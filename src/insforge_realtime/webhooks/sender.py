@@ -75,10 +75,12 @@ class Sender:
         url = parse(claim.url)
         if isinstance(url, str):
             return impossible(url)
+        if claim.payload is None:
+            return impossible("the message is undeliverable: its payload cannot be written as text, or is too large")
         deadline = min(asyncio.get_running_loop().time() + self.timeout, until)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._attempt(url, claim, deadline)
+                return await self._attempt(url, claim, claim.payload, deadline)
         except TimeoutError:
             return unreachable(f"no answer within {self.timeout:g} s")
         except (Refused, aiohttp.InvalidURL) as error:
@@ -88,12 +90,12 @@ class Sender:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return unreachable(f"{type(error).__name__}: {error}".rstrip(": "))
 
-    async def _attempt(self, url: URL, claim: Claim, deadline: float) -> Outcome:
+    async def _attempt(self, url: URL, claim: Claim, payload: str, deadline: float) -> Outcome:
         now = datetime.now(UTC)
         async with self._session.post(
             url,
-            data=claim.payload.encode(),
-            headers=headers(claim, self._signer, now),
+            data=payload.encode(),
+            headers=headers(claim, payload, self._signer, now),
             allow_redirects=False,
         ) as response:
             body = b""

@@ -37,7 +37,7 @@ WITH RECURSIVE hosts AS (
     RETURNING d.id, d.message_id, d.url, d.host, d.attempts
 )
 SELECT c.id, c.url, c.host, c.attempts, m.id::text AS message_id, m.event_name AS event, m.channel_name AS channel,
-       m.payload::text AS payload, w.seconds
+       realtime.payload_text(m.payload) AS payload, w.seconds
 FROM (SELECT extract(epoch FROM min(due) - now())::float8 AS seconds FROM open WHERE due > now()) w
 LEFT JOIN claimed c ON true
 LEFT JOIN LATERAL (SELECT * FROM realtime.messages WHERE id = c.message_id OFFSET 0) m ON true;

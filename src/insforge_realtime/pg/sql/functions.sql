@@ -208,18 +208,107 @@ $$;
 CREATE OR REPLACE TRIGGER ring AFTER INSERT ON realtime.messages
 FOR EACH STATEMENT EXECUTE FUNCTION realtime.ring();
 
--- The finished Socket.IO event of a message: ["name",{…payload,"meta":{…}}]. A `meta` in the payload gives way to ours.
--- A payload that is no object (only the owner can have inserted one) is wrapped, so that no row can stop the feed.
-CREATE OR REPLACE FUNCTION realtime.event_text(m realtime.messages) RETURNS text LANGUAGE plpgsql STABLE AS $$
+-- The finished Socket.IO event of a message: ["name",{...payload,"meta":{...}}], of its parts. SQL, so that it becomes part of the
+-- expression that it stands in.
+CREATE OR REPLACE FUNCTION realtime.compose_event(
+    p_event_name text, p_payload text, p_channel_name text, p_id uuid, p_sender_type text, p_sender_id uuid, p_created_at timestamptz
+) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT pg_catalog.concat(
+        '[', pg_catalog.to_json(p_event_name), ',', pg_catalog.left(p_payload, -1), CASE p_payload WHEN '{}' THEN '' ELSE ', ' END,
+        '"meta": {"channel": ', pg_catalog.to_json(p_channel_name), ', "messageId": "', p_id, '", "senderType": "', p_sender_type, '"',
+        ', "senderId": "' OPERATOR(pg_catalog.||) p_sender_id OPERATOR(pg_catalog.||) '"', ', "timestamp": "',
+        pg_catalog.to_char(coalesce(p_created_at, pg_catalog.now()) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '"}}]')
+$$;
+
+-- One page of the feed: of the rows that became visible since the snapshot p_since, the first ones in the order of seq, at most
+-- p_rows of them and about p_bytes of text; and the snapshot that they were seen in. Or the next page of the same window: after the
+-- row p_after, and only what was visible in the snapshot p_until that ends it. (STABLE: so all of it sees one snapshot.)
+--
+-- No row stops the feed. One that cannot be turned into text (it would be over 1 GB, a numeric or a byte cannot be read, its
+-- TOAST is gone) ends the page: `failed` says why, and `last_seq` is the row. One over p_largest bytes is in `oversized`. Rows that
+-- are marked already are passed over. A `meta` in the payload gives way to ours; a payload that is not an object (only the owner
+-- can have inserted one) is wrapped.
+--
+-- Rows whose transaction id is still to come here (they were copied from elsewhere) are not visible in any snapshot yet.
+-- `+ 0`, or the planner would walk the index on seq, which gives the order for free, through the whole table.
+CREATE OR REPLACE FUNCTION realtime.read_page(
+    p_since pg_snapshot, p_until pg_snapshot, p_after bigint, p_rows int, p_bytes int, p_largest int,
+    OUT snapshot text, OUT more boolean, OUT last_seq bigint, OUT webhooks boolean, OUT seqs bigint[], OUT keys bigint[],
+    OUT channels text[], OUT events text[], OUT oversized text[], OUT failed text, OUT failed_id text
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_payload text := CASE jsonb_typeof(m.payload)
-        WHEN 'object' THEN m.payload - 'meta' ELSE jsonb_build_object('payload', m.payload) END;
+    m realtime.messages;
+    v_now pg_snapshot := coalesce(p_until, pg_current_snapshot());
+    v_utf8 boolean := getdatabaseencoding() = 'UTF8';
+    v_reading boolean := false;
+    v_rows int := 0;
+    v_room int := p_bytes;
+    v_payload text;
+    v_event text;
 BEGIN
-    RETURN concat(
-        '[', to_json(m.event_name), ',', left(v_payload, -1), CASE v_payload WHEN '{}' THEN '' ELSE ', ' END,
-        '"meta": {"channel": ', to_json(m.channel_name), ', "messageId": "', m.id, '", "senderType": "', m.sender_type, '"',
-        ', "senderId": "' || m.sender_id || '"', ', "timestamp": "',
-        to_char(coalesce(m.created_at, now()) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '"}}]');
+    snapshot := v_now::text; more := false; webhooks := false; last_seq := p_after;
+    seqs := '{}'; keys := '{}'; channels := '{}'; events := '{}'; oversized := '{}';
+    FOR m IN
+        (SELECT t.* FROM realtime.messages t
+         WHERE p_until IS NULL AND pg_visible_in_snapshot(t.xid, v_now)
+           AND (t.xid >= pg_snapshot_xmax(p_since) AND t.xid < pg_snapshot_xmax(v_now)
+                OR t.xid = ANY (ARRAY (SELECT pg_snapshot_xip(p_since))))
+         ORDER BY t.seq + 0 LIMIT p_rows)
+        UNION ALL
+        (SELECT t.* FROM realtime.messages t
+         WHERE p_until IS NOT NULL AND t.seq > p_after
+           AND NOT pg_visible_in_snapshot(t.xid, p_since) AND pg_visible_in_snapshot(t.xid, v_now)
+         ORDER BY t.seq LIMIT p_rows)
+    LOOP
+        more := v_room <= 0;
+        EXIT WHEN more;
+        v_reading := true;
+        v_rows := v_rows + 1;
+        last_seq := m.seq;
+        IF m.undeliverable IS NULL THEN
+            v_payload := CASE
+                WHEN jsonb_typeof(m.payload) <> 'object' THEN jsonb_build_object('payload', m.payload)
+                WHEN m.payload ? 'meta' THEN m.payload - 'meta'
+                ELSE m.payload END;
+            v_event := realtime.compose_event(
+                m.event_name, v_payload, m.channel_name, m.id, m.sender_type, m.sender_id, m.created_at);
+            IF NOT v_utf8 THEN
+                PERFORM convert_to(v_event, 'UTF8');
+            END IF;
+            webhooks := webhooks OR m.wh_audience_count > 0;
+            IF octet_length(v_event) > p_largest THEN
+                oversized := oversized || format('%s (%s bytes)', m.id, octet_length(v_event));
+            ELSE
+                v_room := v_room - octet_length(v_event);
+                seqs := seqs || m.seq;
+                keys := keys || uuid_hash_extended(m.id, 0);
+                channels := channels || m.channel_name;
+                events := events || v_event;
+            END IF;
+        END IF;
+        v_reading := false;
+    END LOOP;
+    more := more OR v_rows = p_rows;
+EXCEPTION WHEN data_exception OR program_limit_exceeded OR out_of_memory OR internal_error OR data_corrupted THEN
+    IF NOT v_reading THEN
+        RAISE;
+    END IF;
+    more := true;
+    failed := SQLSTATE || ' ' || SQLERRM;
+    failed_id := m.id::text;
+END
+$$;
+
+-- The payload as text; NULL where it cannot be text, or is larger than an event may be. So no row stops those that it is read with.
+CREATE OR REPLACE FUNCTION realtime.payload_text(p_payload jsonb)
+RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_text text;
+BEGIN
+    v_text := p_payload;
+    RETURN CASE WHEN octet_length(convert_to(v_text, 'UTF8')) <= 4194304 THEN v_text END;
+EXCEPTION WHEN data_exception OR program_limit_exceeded OR out_of_memory OR internal_error OR data_corrupted THEN
+    RETURN NULL;
 END
 $$;
 
@@ -376,7 +465,8 @@ REVOKE ALL ON FUNCTION
     realtime.count_literals(text), realtime.find_pattern(text), realtime.find_channel(text), realtime.match_channel(text),
     realtime.is_well_formed(text, jsonb), realtime.refuse_malformed(text, jsonb),
     realtime.usable_urls(text[]), realtime.new_id(), realtime.publish(text, text, jsonb), realtime.stamp_message(),
-    realtime.queue_webhooks(), realtime.ring(), realtime.event_text(realtime.messages),
+    realtime.queue_webhooks(), realtime.ring(), realtime.compose_event(text, text, text, uuid, text, uuid, timestamptz),
+    realtime.read_page(pg_snapshot, pg_snapshot, bigint, int, int, int), realtime.payload_text(jsonb),
     realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),
     realtime.insert_as(text, text, text, text, text, jsonb),
     realtime.publish_as(text[], text[], text[], text[], text[]),

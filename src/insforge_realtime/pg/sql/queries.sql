@@ -15,41 +15,36 @@ UPDATE realtime.messages SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
 
 -- name: look
--- The first page of what became visible since snapshot $1 (at most $2 rows and about $3 bytes), and the snapshot it was seen in.
--- `+ 0`, or the planner would walk the index on seq, which gives the order for free, through the whole table.
-SELECT pg_current_snapshot()::text AS snapshot, count(*) AS found, bool_or((p.message).wh_audience_count > 0) AS webhooks,
-       coalesce(array_agg(p.seq) FILTER (WHERE p.before < $3), '{}') AS seqs,
-       coalesce(array_agg(p.channel_name) FILTER (WHERE p.before < $3), '{}') AS channels,
-       coalesce(array_agg(realtime.event_text(p.message)) FILTER (WHERE p.before < $3), '{}') AS events
-FROM (
-    SELECT w.*, sum(b.bytes) OVER (ORDER BY w.seq) - b.bytes AS before
-    FROM (
-        SELECT m AS message, m.seq, m.channel_name FROM realtime.messages m
-        WHERE m.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
-           OR m.xid = ANY (ARRAY (SELECT pg_snapshot_xip($1::text::pg_snapshot)))
-        ORDER BY m.seq + 0 LIMIT $2
-    ) w, LATERAL (SELECT CASE WHEN pg_column_compression((w.message).payload) IS NULL THEN pg_column_size((w.message).payload)
-                         ELSE octet_length((w.message).payload::text) END AS bytes OFFSET 0) b
-) p;
+-- A page of what became visible since the snapshot $1: at most $4 rows, about $5 bytes, no event over $6 bytes. The first page, and
+-- the snapshot that it was seen in; or the page after row $3 of the window that ends with the snapshot $2.
+SELECT snapshot, more, last_seq, webhooks, seqs, keys, channels, events, oversized, failed, failed_id
+FROM realtime.read_page($1::text::pg_snapshot, $2::text::pg_snapshot, $3, $4, $5, $6);
 
--- name: look_on
--- The next page of the same window: after row $4, and only what was visible in the snapshot $5 that ends it. By seq: no index
--- serves these conditions on xid, and so no page reads the whole window again.
-SELECT $5::text AS snapshot, count(*) AS found, bool_or((p.message).wh_audience_count > 0) AS webhooks,
-       coalesce(array_agg(p.seq) FILTER (WHERE p.before < $3), '{}') AS seqs,
-       coalesce(array_agg(p.channel_name) FILTER (WHERE p.before < $3), '{}') AS channels,
-       coalesce(array_agg(realtime.event_text(p.message)) FILTER (WHERE p.before < $3), '{}') AS events
-FROM (
-    SELECT w.*, sum(b.bytes) OVER (ORDER BY w.seq) - b.bytes AS before
-    FROM (
-        SELECT m AS message, m.seq, m.channel_name FROM realtime.messages m
-        WHERE m.seq > $4
-          AND NOT pg_visible_in_snapshot(m.xid, $1::text::pg_snapshot)
-          AND pg_visible_in_snapshot(m.xid, $5::text::pg_snapshot)
-        ORDER BY m.seq LIMIT $2
-    ) w, LATERAL (SELECT CASE WHEN pg_column_compression((w.message).payload) IS NULL THEN pg_column_size((w.message).payload)
-                         ELSE octet_length((w.message).payload::text) END AS bytes OFFSET 0) b
-) p;
+-- name: limit_statements
+-- What PostgreSQL gives a statement of this session from now on, in milliseconds.
+SET statement_timeout = $1;
+
+-- name: mark_undeliverable
+-- Pass the row $1 over from now on, because of $2: for sockets, webhooks, whoever reads it back.
+UPDATE realtime.messages SET undeliverable = $2 WHERE seq = $1 AND undeliverable IS NULL;
+
+-- name: find_witnesses
+-- Which of the rows $2, by their keys $3, exist in this database, each delivered after the snapshot $4 of the footprint $1; and
+-- whether its transaction began after that.
+SELECT w.footprint, m.xid >= pg_snapshot_xmax(w.since::pg_snapshot) AS proves
+FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[]) AS w (footprint, seq, key, since)
+JOIN realtime.messages m ON m.seq = w.seq AND uuid_hash_extended(m.id, 0) = w.key;
+
+-- name: server_life
+-- Names the time from one start of the server, or crash, to the next: a crash that the postmaster survives resets the statistics.
+SELECT concat(extract(epoch FROM pg_postmaster_start_time()), '/', extract(epoch FROM stats_reset)) FROM pg_stat_bgwriter;
+
+-- name: wal_position
+-- Which cluster this is, on which timeline, and how far its WAL has been written and flushed.
+SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS history,
+       (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
+       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
+FROM pg_control_system();
 
 -- name: take_ticket
 -- Say that this feed is about to sleep; the ticket counts only if it is greater than `rung`.

@@ -52,6 +52,10 @@ class Proxy:
     ) -> None:
         await self.refuse()
 
+    def point_at(self, port: int) -> None:
+        """New connections go to another server from now on; those there are stay where they are."""
+        self._target = port
+
     async def listen(self) -> None:
         """Accept connections (again), always on the same port."""
         assert self._server is None

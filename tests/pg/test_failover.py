@@ -14,7 +14,7 @@ import pytest
 from insforge_realtime.pg import feed
 from support.databases import wait_until
 from support.ledger import Follower, Ledger, Verdict, following, outlast_the_trail
-from support.standby import Node, Replication, connection_to, replicated, use_up_ids
+from support.standby import Node, Replication, connection_to, lone_server, replicated, use_up_ids
 
 NEW_ROWS = 300
 
@@ -206,6 +206,27 @@ async def test_split_brain_loses_no_row_of_the_database_that_survives(
         [found] = verdicts = await verdict(ledger, old if back else new, follower)
         assert_proved(verdicts, follower)
         assert found.vanished
+
+
+@pytest.mark.parametrize("ids", ["lower", "higher"])
+async def test_another_cluster_behind_the_same_address_is_never_taken_for_the_old_one(
+    pair: Replication, ledger: Ledger, ids: str
+) -> None:
+    """A restore into a new cluster, or a DNS entry that was changed: it has ids of its own, and the same timeline."""
+    async with connection_to(pair.dsn) as connection:
+        await use_up_ids(connection, 1000)
+    async with lone_server(18) as other, following(pair.dsn) as [follower]:
+        await other.take_password_of(pair.primary)
+        await some_traffic(ledger, pair.dsn, [follower])
+        await pair.hide()
+        await ledger.write_some(other.dsn, NEW_ROWS)
+        if ids == "higher":
+            async with connection_to(other.dsn) as connection:
+                await use_up_ids(connection, 4000)
+        await pair.move_to(other)
+        [found] = await verdict(ledger, other, follower)
+        assert found.vanished
+        assert len(follower.gaps) == 1, "of what was there before nothing can be proved"
 
 
 async def test_two_failovers_one_after_the_other_lose_nothing(pair: Replication, ledger: Ledger) -> None:

@@ -113,6 +113,7 @@ class Ledger:
     acknowledged: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """The rows whose commit each database has confirmed."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _writers: itertools.count[int] = field(default_factory=lambda: itertools.count(SENTINEL + 1))
 
     async def write(self, connection: Connection, writer: int) -> int:
         """Publish one row in the connection's transaction; its number."""
@@ -124,7 +125,7 @@ class Ledger:
     @contextlib.asynccontextmanager
     async def writing(self, dsn: str, writers: int = 3, pause: float = 0.004) -> AsyncIterator[None]:
         """Traffic for the length of a block: single rows and transactions with savepoints of which some are rolled back."""
-        tasks = [asyncio.create_task(self._write(dsn, number, pause)) for number in range(writers)]
+        tasks = [asyncio.create_task(self._write(dsn, next(self._writers), pause)) for _ in range(writers)]
         try:
             yield
         finally:

@@ -182,12 +182,7 @@ async def test_a_prepared_transaction_that_outlives_a_crash_is_delivered_when_it
 ) -> None:
     """Its id is older than the crash, and it is under way on both sides of it."""
     async with following(newest.dsn, trail=TRAIL) as [follower]:
-        async with ledger.writing(newest.dsn), connection_to(newest.dsn) as connection:
-            # A feed that is awake is not rung for, and what has rung cannot be prepared.
-            await wait_until(lambda: len(follower.messages) > 100)
-            await connection.execute("BEGIN")
-            await ledger.write(connection, 50)
-            await connection.execute("PREPARE TRANSACTION 'slow'")
+        await ledger.prepare(newest.dsn, 50, "slow")
         await outlast_the_trail(follower)
         await sigkill(newest)
         await ledger.write_some(newest.dsn, 60)

@@ -326,12 +326,8 @@ async def test_a_prepared_transaction_that_outlives_the_failover_is_delivered_wh
     pair: Replication, ledger: Ledger
 ) -> None:
     """Its id is older than all that is new, and was under way in every footprint."""
-    async with following(pair.dsn) as [follower], connection_to(pair.dsn) as connection:
-        await connection.execute("BEGIN")
-        async with ledger.writing(pair.dsn):  # a feed that is awake is not rung for: what has rung cannot be prepared
-            await wait_until(lambda: len(follower.messages) > 100)
-            await ledger.write(connection, 50)
-            await connection.execute("PREPARE TRANSACTION 'slow'")
+    async with following(pair.dsn) as [follower]:
+        await ledger.prepare(pair.dsn, 50, "slow")
         await pair.standby.catch_up(pair.primary)
         pair.primary.kill()
         await pair.standby.promote()

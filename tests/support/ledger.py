@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
 from insforge_realtime.pg.pool import LINK_ERRORS
@@ -165,6 +167,18 @@ class Ledger:
                     await savepoint.commit()
                     kept.append(n)
         return kept
+
+    async def prepare(self, dsn: str, writer: int, name: str) -> None:
+        """Leave a prepared transaction with one row. What has rung cannot be prepared: so amid traffic, and again."""
+        async with self.writing(dsn, pause=0.0), connection_to(dsn) as connection, asyncio.timeout(20):
+            while True:
+                await connection.execute("BEGIN")
+                await self.write(connection, writer)
+                try:
+                    await connection.execute(f"PREPARE TRANSACTION '{name}'")
+                    return
+                except asyncpg.FeatureNotSupportedError:
+                    await asyncio.sleep(0.02)
 
     async def settle(self, dsn: str, *followers: Follower) -> None:
         """Until all is quiet: a row that was written after all others has come. (Where it is lost itself, another one.)"""

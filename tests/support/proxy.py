@@ -65,6 +65,9 @@ class Proxy:
     async def refuse(self) -> None:
         """Cut all connections, and refuse new ones (there is nobody who listens) until `listen`."""
         if self._server is not None:
+            # Whoever was accepted just now is let in first: asyncio would forget to close a socket whose server is gone.
+            asyncio.get_running_loop().remove_reader(self._server.sockets[0].fileno())
+            await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self.cut()

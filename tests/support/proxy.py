@@ -52,6 +52,10 @@ class Proxy:
     ) -> None:
         await self.refuse()
 
+    def point_at(self, port: int) -> None:
+        """New connections go to another server from now on; those there are stay where they are."""
+        self._target = port
+
     async def listen(self) -> None:
         """Accept connections (again), always on the same port."""
         assert self._server is None
@@ -61,6 +65,9 @@ class Proxy:
     async def refuse(self) -> None:
         """Cut all connections, and refuse new ones (there is nobody who listens) until `listen`."""
         if self._server is not None:
+            # Whoever was accepted just now is let in first: asyncio would forget to close a socket whose server is gone.
+            asyncio.get_running_loop().remove_reader(self._server.sockets[0].fileno())
+            await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self.cut()

@@ -204,6 +204,7 @@ async def test_rows_that_the_application_has_deleted_are_no_sign_of_another_hist
     async with following(newest.dsn) as [follower]:
         await ledger.write_some(newest.dsn, 100)
         await ledger.settle(newest.dsn, follower)
+        await outlast_the_trail(follower, 1.2)  # until a footprint is known to be flushed
         async with connection_to(newest.dsn) as connection:
             await connection.execute(how)
             if fault == "a lost link":

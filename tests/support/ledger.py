@@ -50,7 +50,7 @@ class Follower:
     async def _deliver(self, messages: list[Message]) -> None:
         self.messages += [json.loads(message.event)[1] for message in messages]
 
-    async def _lost_track(self, reason: str) -> None:
+    def _lost_track(self, reason: str) -> None:
         self.gaps.append((time.monotonic(), reason))
 
     @property

@@ -13,7 +13,8 @@ part of today's history. Any of these proves it:
              holds across crashes, any number of failovers, and restores.
     the WAL  was flushed up to where it had been inserted when the snapshot had been taken, and this is the same timeline
              of the same cluster. (Inserted, not committed: the ids of rolled-back savepoints stay unflushed for seconds.)
-             It is not believed where none of the rows delivered lately exists any more.
+             Two standbys may both be promoted to a timeline of the same number: it is not believed where rows that were
+             delivered have other ids now, or their numbers are not given out yet.
 
 The feed goes on from the newest footprint that is proved, and leaves out what it delivered after it. Where there is none,
 nothing is known of what was missed: `Lost`, and the feed says so to everybody.
@@ -27,7 +28,6 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -51,11 +51,13 @@ class Position:
     Args:
         history: names the cluster and its timeline.
         inserted, flushed: positions in the WAL, in bytes.
+        seq: the last one given out to a message.
     """
 
     history: str
     inserted: int
     flushed: int
+    seq: int
 
 
 @dataclass(slots=True)
@@ -142,38 +144,42 @@ class Trail:
             Lost: from nowhere.
         """
         footprints = [*([self._oldest] if self._oldest else []), *self._recent]
-        before, self._life = self._life, await connection.fetchval(query("server_life"), timeout=seconds)
-        if self._life == before:
-            return _after(footprints, len(footprints) - 1)
-        by_rows, seen = await self._proved_by_rows(connection, footprints, seconds)
-        by_wal = await self._proved_by_wal(connection, footprints, seconds, contradicted=self._rows > 0 and not seen)
-        newest = max(by_rows, by_wal)
+        life = await connection.fetchval(query("server_life"), timeout=seconds)
+        newest = (
+            len(footprints) - 1 if life == self._life else await self._newest_proved(connection, footprints, seconds)
+        )
         if newest < 0:
-            raise Lost(
-                "none of the messages delivered lately exists in this database"
-                if self._rows
-                else "the database has another history (a failover, a restore), and there is no message to tell by how much"
-            )
-        return _after(footprints, newest)
+            raise Lost("another history: no message delivered lately is in it" if self._rows else "another history")
+        return self._go_on_from(footprints[newest:], life)
 
-    async def _proved_by_rows(
-        self, connection: Connection, footprints: list[Footprint], seconds: float
-    ) -> tuple[int, bool]:
-        """The newest footprint that a row proves, or -1; and whether any row of the recent ones exists."""
-        rows = [(place, *row, f.since) for place, f in enumerate(footprints) for row in f.witnesses]
-        if not rows:
-            return -1, False
-        found = await connection.fetch(query("find_witnesses"), *map(list, zip(*rows, strict=True)), timeout=seconds)
-        older = len(footprints) - len(self._recent)
-        proved = [row["footprint"] for row in found if row["proves"]]
-        return max(proved, default=-1), any(row["footprint"] >= older for row in found)
+    def _go_on_from(self, footprints: list[Footprint], life: str) -> Resumption:
+        """The first of these is good in this life. The snapshots of the others may not be, but their rows were delivered."""
+        first = footprints[0]
+        for footprint in footprints[1:]:
+            first.seqs.extend(footprint.seqs)
+            first.keys.extend(footprint.keys)
+        self._recent, self._oldest = deque([first]), None
+        self._rows = len(first.seqs)
+        if life != self._life:
+            self._life, self._flushed = life, 0  # another timeline's WAL says nothing of this one
+        return Resumption(first.since, frozenset(first.keys))
 
-    async def _proved_by_wal(
-        self, connection: Connection, footprints: list[Footprint], seconds: float, *, contradicted: bool
-    ) -> int:
-        """The newest footprint that the WAL proves, or -1."""
+    async def _newest_proved(self, connection: Connection, footprints: list[Footprint], seconds: float) -> int:
+        """The newest footprint that a row or the WAL proves, or -1."""
+        witnesses = [(place, *row, f.since) for place, f in enumerate(footprints) for row in f.witnesses]
+        found = await connection.fetch(
+            query("find_witnesses"), *([witness[i] for witness in witnesses] for i in range(4)), timeout=seconds
+        )
+        newest = max((row["footprint"] for row in found if row["proves"]), default=-1)
         now = await position(connection, seconds)
-        if now is None or contradicted or now.inserted < self._flushed:
+        reached = max((seq for _, seq, _, _ in witnesses), default=0)
+        if now is not None and now.seq >= reached and all(row["same"] for row in found):
+            newest = max(newest, self._proved_by_wal(footprints, now))
+        return newest
+
+    def _proved_by_wal(self, footprints: list[Footprint], now: Position) -> int:
+        """The newest footprint that the WAL proves, or -1."""
+        if now.inserted < self._flushed:
             return -1
         proved = [
             place
@@ -197,11 +203,6 @@ class Trail:
             self._oldest = footprint
 
 
-def _after(footprints: list[Footprint], place: int) -> Resumption:
-    delivered = frozenset(chain.from_iterable(footprint.keys for footprint in footprints[place:]))
-    return Resumption(footprints[place].since, delivered)
-
-
 async def position(connection: Connection, seconds: float) -> Position | None:
     """Where the database is in its WAL; None where it does not tell: not all that is like PostgreSQL has these functions."""
     try:
@@ -209,4 +210,4 @@ async def position(connection: Connection, seconds: float) -> Position | None:
     except (asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError, asyncpg.ObjectNotInPrerequisiteStateError):
         return None
     assert row is not None
-    return Position(row["history"], row["inserted"], row["flushed"])
+    return Position(row["history"], row["inserted"], row["flushed"], row["seq"])

@@ -29,21 +29,23 @@ SET statement_timeout = $1;
 UPDATE realtime.messages SET undeliverable = $2 WHERE seq = $1 AND undeliverable IS NULL;
 
 -- name: find_witnesses
--- Which of the rows $2, by their keys $3, exist in this database, each delivered after the snapshot $4 of the footprint $1; and
--- whether its transaction began after that.
-SELECT w.footprint, m.xid >= pg_snapshot_xmax(w.since::pg_snapshot) AS proves
+-- Of the rows with the numbers $2 and the keys $3, each delivered after the snapshot $4 of the footprint $1: which numbers exist in
+-- this database, whether they are the same messages, and whether that proves the footprint, since it began after the snapshot.
+SELECT w.footprint, uuid_hash_extended(m.id, 0) = w.key AS same,
+       uuid_hash_extended(m.id, 0) = w.key AND m.xid >= pg_snapshot_xmax(w.since::pg_snapshot) AS proves
 FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[]) AS w (footprint, seq, key, since)
-JOIN realtime.messages m ON m.seq = w.seq AND uuid_hash_extended(m.id, 0) = w.key;
+JOIN realtime.messages m ON m.seq = w.seq;
 
 -- name: server_life
 -- Names the time from one start of the server, or crash, to the next: a crash that the postmaster survives resets the statistics.
 SELECT concat(extract(epoch FROM pg_postmaster_start_time()), '/', extract(epoch FROM stats_reset)) FROM pg_stat_bgwriter;
 
 -- name: wal_position
--- Which cluster this is, on which timeline, and how far its WAL has been written and flushed.
+-- Which cluster this is, on which timeline, how far its WAL has been written and flushed, and the newest message's number.
 SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS history,
        (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
-       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
+       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed,
+       coalesce(pg_sequence_last_value('realtime.messages_seq_seq'::regclass), 0) AS seq
 FROM pg_control_system();
 
 -- name: take_ticket

@@ -82,15 +82,19 @@ class Form:
         room = limit - (len(text) if text.isascii() else len(text.encode()))
         if room < 0:
             raise PayloadTooLarge(f"The payload is larger than {limit} bytes")
-        if len(text) * STEEPEST_GROWTH > room and growth(text) > room:
+        if len(text) * STEEPEST_GROWTH > room and outgrows(text, room):
             raise PayloadTooLarge(
                 f"The payload is larger than {limit} bytes once its exponents (1e300) are written out"
             )
 
 
-def growth(text: str) -> int:
-    """How many bytes more PostgreSQL may need to write out a payload's numbers: it writes 1e300 with 301 digits."""
-    return sum([_zeros(minus, digits) for minus, digits in EXPONENT.findall(_outside_strings(text))])
+def outgrows(text: str, room: int) -> bool:
+    """Whether PostgreSQL may need more than `room` bytes more for a payload's numbers: it writes 1e300 with 301 digits."""
+    for exponent in EXPONENT.finditer(_outside_strings(text)):
+        room -= _zeros(*exponent.groups())
+        if room < 0:
+            return True
+    return False
 
 
 def _zeros(minus: str, digits: str) -> int:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from logging import DEBUG, INFO
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
 import structlog
@@ -43,7 +43,7 @@ from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
 from insforge_realtime.presence import Presence
 from insforge_realtime.protocol import socketio
-from insforge_realtime.requests import Command, Form
+from insforge_realtime.requests import Command, Form, claimed_channel
 
 PRESENCE_PAUSE = 0.01
 """How long a presence event may wait for others to the same room, in seconds."""
@@ -73,6 +73,7 @@ class Client:
     """One connected client: who it is, where it is, and what it still waits for."""
 
     __slots__ = (
+        "budget",
         "busy",
         "channels",
         "connection",
@@ -85,14 +86,15 @@ class Client:
         "tokens_at",
     )
 
-    def __init__(self, connection: Connection, identity: Identity, sid: str, tokens: float) -> None:
+    def __init__(self, connection: Connection, identity: Identity, sid: str, tokens: float, budget: float) -> None:
         self.connection = connection
         self.identity = identity
         self.sid = sid
         self.channels: dict[str, None] = {}
         self.inbox: deque[Command] | None = None
         self.busy = self.held = self.gone = False
-        self.tokens = tokens
+        self.tokens, self.budget = tokens, budget
+        """How many messages, and how many bytes, it could send at `tokens_at`."""
         self.tokens_at = time.monotonic()
 
     @property
@@ -139,6 +141,8 @@ class Commands:
         self._flush_due = False
         self._burst = max(1.0, 2 * config.max_messages_per_second)
         """How many messages a client may send at once. One number for all: each client begins with it."""
+        self._byte_burst = 2.0 * config.max_bytes_per_second
+        """How many bytes, likewise."""
         self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
             "realtime:subscribe": self._subscribe,
             "realtime:unsubscribe": self._unsubscribe,
@@ -152,17 +156,17 @@ class Commands:
             RequestError: its credential failed.
         """
         identity = await self._authenticator.identify(auth)
-        client = Client(connection, identity, uuid4().hex[:20], self._burst)
+        client = Client(connection, identity, uuid4().hex[:20], self._burst, self._byte_burst)
         log.debug("connected", sid=client.sid, role=identity.role.value)
         return client
 
-    def handle(self, client: Client, name: str | float, data: list[Any], ack_id: int | None) -> None:
+    def handle(self, client: Client, command: Command) -> None:
         """Take one command. Answers go to the connection, now or later, in the order of the commands."""
         if client.gone:
             return
-        command = Command(name, data, ack_id)
-        if not self._take_token(client):
-            self._refuse(client, command, RateLimited())
+        over = self._over_rate(client, command.size)
+        if over is not None:
+            self._refuse(client, command, over)
             return
         if client.inbox is None:
             client.inbox = deque()
@@ -203,6 +207,8 @@ class Commands:
 
     async def _run(self, client: Client, command: Command) -> None:
         try:
+            if command.flaw is not None:
+                raise InvalidRequest(command.flaw)
             verb = self._verbs.get(command.name)
             if verb is None:
                 raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
@@ -221,7 +227,7 @@ class Commands:
         level = DEBUG if isinstance(error, RateLimited) else INFO
         named = str(command.name)[:80]
         log.log(level, "refused", command=named, sid=client.sid, code=error.code, reason=error.message)
-        channel = command.claimed_channel
+        channel = claimed_channel(command)
         about = {} if channel is None else {"channel": channel}
         if command.ack_id is None:
             client.connection.emit("realtime:error", {**about, **error.as_dict()})
@@ -294,19 +300,23 @@ class Commands:
         for _ in self._hub.flush():
             pass
 
-    # The token bucket.
+    # The token buckets: one of messages, one of bytes.
 
-    def _take_token(self, client: Client) -> bool:
-        rate = self._config.max_messages_per_second
-        if not rate:
-            return True
+    def _over_rate(self, client: Client, size: int) -> RateLimited | None:
+        """Take a message of `size` bytes out of the buckets; or say which of them has too little in it."""
+        rate, byte_rate = self._config.max_messages_per_second, self._config.max_bytes_per_second
         now = time.monotonic()
-        client.tokens = min(self._burst, client.tokens + (now - client.tokens_at) * rate)
-        client.tokens_at = now
-        if client.tokens < 1:
-            return False
+        passed, client.tokens_at = now - client.tokens_at, now
+        client.tokens = min(self._burst, client.tokens + passed * rate)
+        client.budget = min(self._byte_burst, client.budget + passed * byte_rate)
+        if rate and client.tokens < 1:
+            return RateLimited()
+        # What is larger than the bucket passes when that is full, and leaves it in debt: who is quiet can send anything.
+        if byte_rate and client.budget < min(size, self._byte_burst):
+            return RateLimited(f"More than {byte_rate} bytes a second; slow down")
         client.tokens -= 1
-        return True
+        client.budget -= size
+        return None
 
 
 def _now() -> str:

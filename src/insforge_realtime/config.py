@@ -202,6 +202,12 @@ class Config(BaseSettings):
         ge=0,
         description="The messages one connection may send per second, on average; twice as many in a burst.",
     )
+    max_bytes_per_second: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="The bytes of messages one connection may send per second, on average; twice as many in a burst, or one "
+        "message that is larger.",
+    )
     max_buffered_bytes: int = Field(
         default=4 * 1024 * 1024,
         ge=0,

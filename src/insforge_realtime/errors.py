@@ -5,8 +5,8 @@
     │   ├── Unauthorized             UNAUTHORIZED       a policy or a credential said no
     │   ├── NotSubscribed            NOT_SUBSCRIBED     publish to a channel one has not joined
     │   ├── InvalidRequest           INVALID_REQUEST    malformed, wrong types, reserved or overlong names
-    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES
-    │   ├── RateLimited              RATE_LIMITED       over REALTIME_MAX_MESSAGES_PER_SECOND
+    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES, or more so once it is stored
+    │   ├── RateLimited              RATE_LIMITED       over REALTIME_MAX_MESSAGES_PER_SECOND or …_MAX_BYTES_PER_SECOND
     │   ├── TokenExpired             TOKEN_EXPIRED      get a fresh token and reconnect
     │   ├── Unavailable              UNAVAILABLE        the database cannot be reached; try again
     │   └── InternalError            INTERNAL_ERROR     our fault or a policy's; the log has the detail

@@ -1,13 +1,12 @@
 """What a client's request must look like before anybody acts on it: types, names, sizes. Pure.
 
 Whether it is *allowed* is PostgreSQL's business. What passes here is safe to hand on: text of a bounded length without
-control characters, and a payload that is an object.
+control characters, and a payload that is an object, of a bounded length also once PostgreSQL has written it out.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -15,26 +14,27 @@ import orjson
 from insforge_realtime.config import Config
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge
 from insforge_realtime.protocol import socketio
+from insforge_realtime.protocol.session import Emit
 
 RESERVED = socketio.RESERVED_EVENTS | {"error"}
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONGEST_ECHO = 1024
 """Names longer than this are not repeated in an answer."""
+EXPONENT = re.compile(r"[eE]\+?(-?)0*([0-9]+)")
+LONGEST_INTEGER, LONGEST_FRACTION = 309, 16384
+"""The digits of the greatest double, and one more than PostgreSQL's numeric can have after its point."""
+STEEPEST_GROWTH = LONGEST_FRACTION // len("1e-16383")
+"""How many bytes at most PostgreSQL makes of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One event that a client emitted. Anything that is JSON can be in it."""
+Command = Emit
+"""One event that a client emitted. Anything that is JSON can be in it."""
 
-    name: str | float
-    data: list[Any]
-    ack_id: int | None
 
-    @property
-    def claimed_channel(self) -> str | None:
-        """The channel that an error is about, if the command names one that can be named back."""
-        channel = self.data[0].get("channel") if self.data and isinstance(self.data[0], dict) else None
-        return channel if isinstance(channel, str) and len(channel) <= LONGEST_ECHO else None
+def claimed_channel(command: Command) -> str | None:
+    """The channel that an error is about, if the command names one that can be named back."""
+    channel = command.data[0].get("channel") if command.data and isinstance(command.data[0], dict) else None
+    return channel if isinstance(channel, str) and len(channel) <= LONGEST_ECHO else None
 
 
 class Form:
@@ -70,17 +70,53 @@ class Form:
 
     def _payload(self, command: Command) -> str:
         payload = _object(command).get("payload")
-        if not isinstance(payload, dict):
+        if command.payload is None or not isinstance(payload, dict):
             raise InvalidRequest("The payload must be an object")
-        try:
-            text = orjson.dumps(payload, default=_refuse_binary)
-        except orjson.JSONEncodeError as error:
-            # Only what `default` raises has a cause.
-            reason = "The payload contains binary data" if error.__cause__ else "The payload is nested too deeply"
-            raise InvalidRequest(reason) from error
-        if self._payload_bytes and len(text) > self._payload_bytes:
-            raise PayloadTooLarge(f"The payload is larger than {self._payload_bytes} bytes")
-        return text.decode()
+        _refuse_what_is_not_plain(payload)
+        if self._payload_bytes:
+            self._refuse_too_large(command.payload)
+        return command.payload
+
+    def _refuse_too_large(self, text: str) -> None:
+        limit = self._payload_bytes
+        room = limit - (len(text) if text.isascii() else len(text.encode()))
+        if room < 0:
+            raise PayloadTooLarge(f"The payload is larger than {limit} bytes")
+        if len(text) * STEEPEST_GROWTH > room and outgrows(text, room):
+            raise PayloadTooLarge(
+                f"The payload is larger than {limit} bytes once its exponents (1e300) are written out"
+            )
+
+
+def outgrows(text: str, room: int) -> bool:
+    """Whether PostgreSQL may need more than `room` bytes more for a payload's numbers: it writes 1e300 with 301 digits."""
+    for exponent in EXPONENT.finditer(_outside_strings(text)):
+        room -= _zeros(*exponent.groups())
+        if room < 0:
+            return True
+    return False
+
+
+def _zeros(minus: str, digits: str) -> int:
+    most = LONGEST_FRACTION if minus else LONGEST_INTEGER
+    return most if len(digits) > 5 else min(int(digits), most)
+
+
+def _outside_strings(text: str) -> str:
+    """JSON without what is in its strings. Every second piece between quotes is; escaped quotes are none."""
+    if "\\" in text:
+        text = text.replace("\\\\", "").replace('\\"', "")
+    return "".join(text.split('"')[::2])
+
+
+def _refuse_what_is_not_plain(payload: dict[str, Any]) -> None:
+    """Refuse attachments, and more levels than every reader can be expected to read: as orjson refuses to write them."""
+    try:
+        orjson.dumps(payload, default=_refuse_binary)
+    except orjson.JSONEncodeError as error:
+        # Only what `default` raises has a cause.
+        reason = "The payload contains binary data" if error.__cause__ else "The payload is nested too deeply"
+        raise InvalidRequest(reason) from error
 
 
 def is_reserved(event: str) -> bool:

@@ -155,7 +155,6 @@ async def attacking(
 
 # Bytes that break a protocol: the connection is closed with this code, and the log says why.
 
-DEEP = '{"a":' * 2000 + "1" + "}" * 2000
 BROKEN: dict[str, tuple[list[bytes | str], int]] = {
     "no JSON": (["42{" + MARKER], 1002),
     "no packet": ([MARKER], 1002),
@@ -169,8 +168,8 @@ BROKEN: dict[str, tuple[list[bytes | str], int]] = {
     "event name connect": (['42["connect"]'], 1002),
     "event name disconnect": (['42["disconnect",{}]'], 1002),
     "an ack id of 30 digits": (["42" + "9" * 30 + '["realtime:subscribe",{"channel":"orders"}]'], 1002),
-    "nesting of 2000 levels": ([f'421["realtime:publish",{DEEP}]'], 1002),
-    "a lone surrogate": (['42["a","\\ud800"]'], 1002),
+    "a number that JSON does not know": (['42["a",Infinity]'], 1002),
+    "half a surrogate pair, and no JSON": (['42["a","\\ud800"'], 1002),
     "a second CONNECT": (["40" + json.dumps({"token": TOKEN})], 1002),
     "a CONNECT_ERROR": (['44{"message":"x"}'], 1002),
     "a binary event whose attachment is text": (['451-["a",{"_placeholder":true,"num":0}]', '42["a"]'], 1002),
@@ -251,6 +250,7 @@ def subscribe(channel: object) -> str:
     return f'"realtime:subscribe",{json.dumps({"channel": channel})}'
 
 
+DEEP = '{"a":' * 2000 + "1" + "}" * 2000
 NESTED = '{"a":' * 300 + "1" + "}" * 300
 INJECTION = "orders'; DROP TABLE realtime.messages; --"
 SENSELESS: dict[str, tuple[str, str]] = {
@@ -286,6 +286,27 @@ SENSELESS: dict[str, tuple[str, str]] = {
     "payload with NUL": (publish('{"a":"' + MARKER + '\\u0000"}'), "INVALID_REQUEST"),
     "payload with NUL in a key": (publish('{"' + MARKER + '\\u0000":1}'), "INVALID_REQUEST"),
     "payload of 300 levels": (publish(NESTED), "INVALID_REQUEST"),
+    "payload of 2000 levels": (publish(DEEP), "INVALID_REQUEST"),
+    "payload with half a surrogate pair": (publish('{"a":"\\ud800"}'), "INVALID_REQUEST"),
+    "payload with half a surrogate pair in a key": (publish('{"\\udc00":"' + MARKER + '"}'), "INVALID_REQUEST"),
+    "payload with a number that is no double": (publish('{"a":-1e400}'), "INVALID_REQUEST"),
+    "payload with an integer of 400 digits": (publish(f'{{"a":{"9" * 400}}}'), "INVALID_REQUEST"),
+    "payload with a number too small for PostgreSQL": (publish('{"a":1e-999999}'), "INVALID_REQUEST"),
+    "payload with 20000 places": (publish(f'{{"a":0.{"3" * 20000}}}'), "INVALID_REQUEST"),
+    "payload that is a number that is no double": (publish("1e400"), "INVALID_REQUEST"),
+    "channel with half a surrogate pair": (subscribe("\ud800"), "INVALID_REQUEST"),
+    "channel and a number that is no double": (
+        '"realtime:unsubscribe",{"channel":"orders","n":1e400}',
+        "INVALID_REQUEST",
+    ),
+    "event with half a surrogate pair": (publish("{}", event="\ud800"), "INVALID_REQUEST"),
+    "event name that is half a surrogate pair": ('"\\ud800",{}', "INVALID_REQUEST"),
+    "event name that is a number that is no double": ("1e400,{}", "INVALID_REQUEST"),
+    "unknown event with a number that is no double": ('"realtime:foo",1e400', "INVALID_REQUEST"),
+    "payload of 38 MB once it is written out": (
+        publish('{"a":[' + ",".join(["1e300"] * 120_000) + "]}"),
+        "PAYLOAD_TOO_LARGE",
+    ),
     "payload a little too large": (publish(f'{{"a":"{"x" * 1_000_000}"}}'), "PAYLOAD_TOO_LARGE"),
     "reserved event connect": (publish("{}", event="connect"), "INVALID_REQUEST"),
     "reserved event error": (publish("{}", event="error"), "INVALID_REQUEST"),

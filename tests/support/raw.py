@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import cast
+import socket
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 
@@ -30,7 +31,7 @@ class RawClient(asyncio.Protocol):
         self._news = asyncio.Event()
 
     @classmethod
-    async def connect(cls, url: str, auth: object = None) -> RawClient:
+    async def connect(cls, url: str, auth: object = None) -> Self:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -75,3 +76,22 @@ class RawClient(asyncio.Protocol):
 
     def close(self) -> None:
         self.transport.abort()
+
+
+class NarrowClient(RawClient):
+    """One behind a line of 16 Mbit/s, with little room on its own side of it."""
+
+    BYTES_PER_SECOND = 2_000_000
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_later(len(data) / self.BYTES_PER_SECOND, self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.closed:
+            self.transport.resume_reading()

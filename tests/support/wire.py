@@ -49,9 +49,13 @@ class Conversation:
 
     async def ask_for_ack(self, name: str, *data: Any) -> asyncio.Future[Any]:
         """Emit; the ack is to come."""
+        return await self.ask_in_text(json.dumps([name, *data]))
+
+    async def ask_in_text(self, event: str) -> asyncio.Future[Any]:
+        """Emit an event that is JSON already; the ack is to come."""
         self._ids += 1
         answer = self._acks[self._ids] = asyncio.get_running_loop().create_future()
-        await self.send(f"42{self._ids}" + json.dumps([name, *data]))
+        await self.send(f"42{self._ids}{event}")
         return answer
 
     async def subscribe(self, channel: str) -> Any:

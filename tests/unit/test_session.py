@@ -24,7 +24,7 @@ from insforge_realtime.protocol.session import (
     Session,
     Timing,
 )
-from insforge_realtime.protocol.socketio import MAX_ATTACHMENTS
+from insforge_realtime.protocol.socketio import FLAW, MAX_ATTACHMENTS
 
 TIMING = Timing(ping_interval=25, ping_timeout=20, connect_timeout=45)
 STATES = (OPENED, ASKED, CONNECTED, CLOSED)
@@ -62,6 +62,13 @@ TABLE: dict[str, dict[int, Outcome]] = {
     "3": stays(),
     "3probe": stays(),
     "1": {state: (CLOSED, [Disconnect()], []) for state in (OPENED, ASKED, CONNECTED)},
+    '42["a",1e400]': {CONNECTED: (CONNECTED, [Emit("a", [{}], None, flaw=FLAW)], [])},
+    '427["a",{"channel":"c","n":1e400}]': {CONNECTED: (CONNECTED, [Emit("a", [{"channel": "c"}], 7, flaw=FLAW)], [])},
+    '450-7["a",1e400]': {CONNECTED: (CONNECTED, [Emit("a", [{}], 7, flaw=FLAW)], [])},
+    "431[1e400]": {CONNECTED: (CONNECTED, [], [])},
+    r'40{"token":"\ud800"}': {OPENED: (ASKED, [Connect({}, FLAW)], [])},
+    '40/admin,{"n":1e400}': stays(INVALID_NAMESPACE),
+    '42["a",1e400': {}, '42/admin,["a",1e400]': {},
     "4": {}, "4x": {}, "4{}": {}, "40[]": {}, "42": {}, "42{": {}, "42[null]": {}, "41{}": {},
     '44{"message":"x"}': {}, "43[]": {}, '45["a"]': {}, '45-["a"]': {}, '4511-["a"]': {}, '451-/admin,["a"]': {},
     '451-["a",{"_placeholder":true,"num":0}]': {CONNECTED: (CONNECTED, [], [])},
@@ -302,6 +309,23 @@ def test_a_binary_event_counts_once_its_last_attachment_is_here_and_pongs_may_co
     assert session.events() == [Emit("a", [[b"y"], b"x"], 7)]
     session.receive('42["b"]', 30.0)
     assert session.events() == [Emit("b", [], None)]
+
+
+def test_the_size_of_an_event_is_that_of_its_packet_and_its_attachments() -> None:
+    session = session_in(CONNECTED)
+    session.receive('42["é"]', 1.0)
+    session.receive('452-["a"]', 1.0)
+    session.receive(b"12345", 1.0)
+    session.receive(b"678", 1.0)
+    assert [event.size for event in session.events() if isinstance(event, Emit)] == [7, 16]
+
+
+def test_a_flawed_binary_event_still_waits_for_its_attachments() -> None:
+    session = session_in(CONNECTED)
+    session.receive(f'451-7["a",{PLACE % 0},1e400]', 1.0)
+    assert session.events() == []
+    session.receive(b"x", 1.0)
+    assert session.events() == [Emit("a", [{}], 7, flaw=FLAW)]
 
 
 @pytest.mark.parametrize("packet", ['42["a"]', '451-["a"]', "40", "41", "40/admin,", "5", "2"])

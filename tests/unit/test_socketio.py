@@ -115,14 +115,67 @@ def test_a_damaged_packet_decodes_or_is_a_protocol_error(packet: Packet, data: s
         "2", "2{}", "2[]", "2null", "2[true]", "2[false]", "2[null]", "2[[]]", "2[{}]", '2["a"', '2["a"]]', '2-["a"]',
         '2["connect"]', '2["disconnect"]', '2["connect_error"]', '2["newListener"]', '2["removeListener"]',
         '2["disconnecting"]', "2" + "1" * 30 + '["a"]', '2 1["a"]', '2+1["a"]', "2/chat", '2/chat["a"]',
-        "2[" * 2000, '2["a",' + '{"a":' * 2000 + "1" + "}" * 2000 + "]",
-        '2["a",NaN]', '2["a",Infinity]', '2["a",1e400]', '2["\x00"]', '2["a",\'b\']', '2["a"],', '2["a",]',
+        "2[" * 2000, "2" + "[" * 2000,
+        '2["a",NaN]', '2["a",Infinity]', '2["a",-Infinity]', '2["a",01e400]', '2["a",1e400', '2["\\ud800]', '2["\x00"]',
+        '2["connect",1e400]', '2[[1e400]]', "21e400", "11e400", "3[1e400]",
+        '51-["connect",1e400]', '2["a",\'b\']', '2["a"],', '2["a",]',
         "3[]", "31", "31{}", "31null", "3-1[]",
     ],
 )  # fmt: skip
 def test_malformed_packets_are_refused(text: str) -> None:
     with pytest.raises(ProtocolError):
         decode(text)
+
+
+TOO_BIG = ["1e400", "-1e400", "9" * 400, "-" + "9" * 5000, "1.7976931348623159e308", "1e" + "9" * 5000]
+HALVES = [r'"\ud800"', r'"\udc00"', r'"\ud800\ud800"', r'"\udc00\ud800"', r'{"\ud800":1}', r'"\\\ud83d"']
+DEEP = ["[" * 2000 + "]" * 2000, '{"a":' * 2000 + "1" + "}" * 2000]
+
+
+@pytest.mark.parametrize("value", TOO_BIG + HALVES + DEEP, ids=lambda value: str(value[:12]))
+@pytest.mark.parametrize(
+    "place", ["%s", "[%s,%s]", '{"channel":"c","payload":{"x":%s}}', '{"payload":{"x":%s},"channel":"c"}']
+)
+def test_json_that_we_cannot_hold_is_a_flawed_packet_and_no_breach(place: str, value: str) -> None:
+    argument = place.replace("%s", value)
+    for header in ("2", "20", "51-7", "2/a,3"):
+        packet = decode(f'{header}["a",{argument}]')
+        assert packet.flaw == socketio.FLAW
+        assert packet.data[0] == "a"
+        assert packet.payload is None
+    assert decode(f'0{{"token":{argument}}}').flaw == socketio.FLAW
+    assert decode(f"31[{argument}]").flaw == socketio.FLAW
+    assert (decode(f'271["a",{argument}]').id, decode(f'52-["a",{argument}]').attachments) == (71, 2)
+
+
+def test_of_a_flawed_packet_what_is_plain_is_known() -> None:
+    packet = decode(r'2["a\ud800",{"channel":"c","event":"\ud800","payload":{"n":1},"n":1e400},{"channel":"d"}]')
+    assert packet.data == [r"a\ud800", {"channel": "c"}]
+    assert decode("2[1e400]").data == [float("inf")]
+    assert decode(r'2["\ud83d\ude00",1e400]').data == ["\U0001f600", {}]
+
+
+@given(JSON, st.data())
+def test_only_what_the_grammar_allows_is_flawed(value: Any, data: st.DataObject) -> None:
+    """The standard library's parser is the judge: with a number beyond us in it, JSON is JSON and garbage is garbage."""
+    text = json.dumps(["a", value, float("inf")]).replace("Infinity", "1e400")
+    at = data.draw(st.integers(1, len(text)))
+    damaged = text[:at] + data.draw(st.text('0123456789-+.eE/,[]{}":\\ \x00atru', max_size=2)) + text[at:]
+    try:
+        judged = json.loads(damaged, parse_constant=int)
+    except ValueError:
+        with pytest.raises(ProtocolError):
+            decode("2" + damaged)
+    else:
+        if isinstance(judged[0], str | float | int) and not isinstance(judged[0], bool):
+            assume(judged[0] not in socketio.RESERVED_EVENTS)
+            assert decode("2" + damaged).flaw or json.dumps(judged, allow_nan=False)
+
+
+@given(JSON | st.text())
+def test_the_size_of_a_packet_is_that_of_its_bytes(value: Any) -> None:
+    text = "2" + json.dumps(["a", value], ensure_ascii=False)
+    assert decode(text).size == len(text.encode())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ The server pings every `ping_interval`; a client that stays silent for `ping_tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -44,18 +44,30 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """The client says who it is; answer with `accept` or `refuse`."""
+    """The client says who it is; answer with `accept` or `refuse`, always the latter where there is a `flaw`."""
 
     auth: Any
+    flaw: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take twice as long, for each message
 class Emit:
-    """The client emitted an event; `ack_id` is None unless it waits for an ack. Attachments are `bytes` in the data."""
+    """The client emitted an event.
+
+    Args:
+        name, data: of the event. Attachments are `bytes` in the data.
+        ack_id: None unless the client waits for an ack.
+        payload: the text of the data's payload, just as it came; None where it has none.
+        flaw: why it must be refused, if it must be; the data is only a sketch then.
+        size: of the packet and its attachments, in bytes.
+    """
 
     name: str | float
     data: list[Any]
     ack_id: int | None
+    payload: str | None = field(default=None, compare=False)
+    flaw: str | None = None
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +94,7 @@ class Gathering:
         if self.room < 0:
             raise ProtocolError("attachments too large")
         self.attachments.append(attachment)
+        self.packet.size += len(attachment)
         if len(self.attachments) < self.packet.attachments:
             return False
         socketio.attach(self.packet, self.attachments)
@@ -205,7 +218,7 @@ class Session:
             self._on_other_namespace(packet)
         elif packet.type == socketio.CONNECT and self.state == OPENED:
             self.state = ASKED
-            self._events += (Connect(packet.data),)
+            self._events += (Connect(packet.data, packet.flaw),)
         elif self.state != CONNECTED or packet.type == socketio.CONNECT:
             raise ProtocolError("unexpected Socket.IO packet")
         elif packet.type == socketio.DISCONNECT:
@@ -226,7 +239,8 @@ class Session:
 
     def _on_data(self, packet: socketio.Packet) -> None:
         if packet.type in (socketio.EVENT, socketio.BINARY_EVENT):
-            self._events += (Emit(packet.data[0], packet.data[1:], packet.id),)
+            name, *data = packet.data
+            self._events += (Emit(name, data, packet.id, packet.payload, packet.flaw, packet.size),)
 
     def _on_other_namespace(self, packet: socketio.Packet) -> None:
         if packet.type != socketio.CONNECT:

@@ -6,18 +6,20 @@ A binary packet announces its attachments, which follow as binary messages; `{"_
 the JSON where the first of them belongs, and `attach` puts it there.
 
 Any text at all either decodes to a packet that is valid in itself or raises `ProtocolError`: what the rest of the
-server gets to see has the right types. Whether a packet is allowed *now* is session.py's business.
+server gets to see has the right types. Whether a packet is allowed *now* is session.py's business. JSON that the grammar
+allows and that we cannot hold breaks no protocol: such a packet has a `flaw`, and what it asks for is to be refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from insforge_realtime.errors import ProtocolError
+from insforge_realtime.protocol import jsontext
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = range(7)
 
@@ -33,16 +35,30 @@ ACK_ID_DIGITS = 15
 MAX_ATTACHMENTS = 10
 """How many attachments a packet may announce. No command of this server takes any; they are gathered to say so."""
 
+FLAW = "The data has a number beyond \u00b11.8e308, half a surrogate pair, or too many levels: send it in another form"
+
 
 @dataclass(slots=True)
 class Packet:
-    """One decoded packet; `data` is the JSON after the header, or None; `attachments` is how many are still to come."""
+    """One decoded packet.
+
+    Args:
+        type, namespace, id: of the header.
+        data: the JSON after the header, or None.
+        attachments: how many are still to come.
+        payload: the text of what `data` has as an event's payload, just as it came (jsontext.py).
+        flaw: why nothing can be done with it; `data` is only a sketch then.
+        size: of the whole packet, in bytes, without attachments.
+    """
 
     type: int
     data: Any = None
     namespace: str = "/"
     id: int | None = None
     attachments: int = 0
+    payload: str | None = field(default=None, compare=False)
+    flaw: str | None = None
+    size: int = field(default=0, compare=False)
 
 
 def decode(text: str) -> Packet:
@@ -59,7 +75,9 @@ def decode(text: str) -> Packet:
     attachments, start = _attachments(text) if kind in (BINARY_EVENT, BINARY_ACK) else (0, 1)
     namespace, start = _namespace(text, start)
     ack_id, start = _number(text, start, "ack id")
-    packet = Packet(kind, _json(text, start), namespace, ack_id, attachments)
+    packet = Packet(kind, None, namespace, ack_id, attachments, size=_bytes(text))
+    if start < len(text):
+        _read(packet, text[start:])
     if not _VALID[kind](packet):
         raise ProtocolError("invalid Socket.IO payload")
     return packet
@@ -116,13 +134,23 @@ def _number(text: str, start: int, what: str) -> tuple[int | None, int]:
     return (int(text[start:end]), end) if end > start else (None, start)
 
 
-def _json(text: str, start: int) -> Any:
-    if start == len(text):
-        return None
+def _read(packet: Packet, text: str) -> None:
     try:
-        return orjson.loads(text[start:])
-    except orjson.JSONDecodeError as error:
+        packet.data, packet.payload = jsontext.read(text)
+    except (ValueError, RecursionError):
+        packet.data, packet.flaw = _sketch(text), FLAW
+
+
+def _sketch(text: str) -> Any:
+    try:
+        return jsontext.sketch(text)
+    except ValueError as error:
         raise ProtocolError("invalid JSON") from error
+
+
+def _bytes(text: str) -> int:
+    # Of ASCII, which is the rule, Python knows the size without a look.
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def _is_event(packet: Packet) -> bool:

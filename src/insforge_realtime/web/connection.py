@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from insforge_realtime.errors import InternalError, PayloadTooLarge, ProtocolError, RequestError
+from insforge_realtime.errors import InternalError, InvalidRequest, PayloadTooLarge, ProtocolError, RequestError
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
 
@@ -190,20 +190,22 @@ class Connection:
             self._carrier.send(packet)
         for event in self._session.events():
             if isinstance(event, Emit) and self._client is not None:
-                self._doorway.commands.handle(self._client, event.name, event.data, event.ack_id)
+                self._doorway.commands.handle(self._client, event)
             elif isinstance(event, Connect):
-                self._doorway.start(self._hello(event.auth))
+                self._doorway.start(self._hello(event))
             elif isinstance(event, Disconnect):
                 self._goodbye()
                 self._arm(self._session.deadline)
         if self._session is not None and self._session.state == CLOSED:
             self.close(CLOSED_BY_CLIENT, "closed by the client")
 
-    async def _hello(self, auth: object) -> None:
+    async def _hello(self, event: Connect) -> None:
         session = self._session
         assert session is not None
         try:
-            client = await self._doorway.commands.hello(self, auth)
+            if event.flaw is not None:
+                raise InvalidRequest(event.flaw)
+            client = await self._doorway.commands.hello(self, event.auth)
         except RequestError as error:
             self._refuse(session, error)
             return

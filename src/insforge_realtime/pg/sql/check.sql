@@ -1,0 +1,257 @@
+-- The questions of pg/doctor.py, by name, as in queries.sql. Most return what is wrong, a row each: verdict, what, advice; or
+-- nothing. They change nothing.
+
+-- name: doctor_owner
+-- Row-level security does not filter for the owner (or whoever inherits from it); it would filter the feed of others.
+SELECT 'broken' AS verdict,
+       format('%s belongs to %I, and the server connects as %I: row-level security would hide rows from it',
+              c.oid::regclass, pg_get_userbyid(c.relowner), current_user) AS what,
+       format('connect as %I; or ALTER TABLE %s OWNER TO %I, the functions of the schema too, then `insforge-realtime migrate`',
+              pg_get_userbyid(c.relowner), c.oid::regclass, current_user) AS advice
+FROM pg_class c, pg_roles me
+WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AND me.rolname = current_user
+  AND NOT (me.rolsuper OR pg_has_role(me.oid, c.relowner, 'USAGE') OR me.rolbypassrls
+           AND has_table_privilege(me.oid, c.oid, 'SELECT') AND has_table_privilege(me.oid, c.oid, 'UPDATE')
+           AND has_function_privilege(me.oid, 'realtime.check_subscribe(text[], text[], text[])', 'EXECUTE')
+           AND has_sequence_privilege(me.oid, 'realtime.rung', 'UPDATE'))
+ORDER BY 1;
+
+-- name: doctor_forced
+-- FORCE subjects even the owner to the policies: publish() and the feed would be judged like clients.
+SELECT 'broken' AS verdict,
+       format('FORCE ROW LEVEL SECURITY is set on %s: its policies would filter the server itself', c.oid::regclass) AS what,
+       format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', c.oid::regclass) AS advice
+FROM pg_class c JOIN pg_roles owner ON owner.oid = c.relowner
+WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass)
+  AND c.relforcerowsecurity AND NOT (owner.rolsuper OR owner.rolbypassrls)
+ORDER BY c.relname;
+
+-- name: doctor_triggers
+-- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner.
+WITH owner AS (
+    SELECT relowner AS oid, pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'realtime.messages'::regclass
+)
+SELECT 'broken' AS verdict, format('the trigger %s on realtime.messages is missing or disabled: %s', w.name, w.meaning) AS what,
+       format('ALTER TABLE realtime.messages ENABLE TRIGGER %s; or, where it is missing, `insforge-realtime migrate`', w.name) AS advice
+FROM (VALUES ('stamp_message', 'senders can be forged'), ('ring', 'messages arrive seconds late'),
+             ('queue_webhooks', 'no webhook is sent')) w (name, meaning)
+WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname = w.name
+                  AND t.tgenabled IN ('O', 'A'))
+UNION ALL
+SELECT 'broken', format('the trigger stamp_message does not name the present owner %I: it takes system messages for users'' ones',
+                        owner.name),
+       format('run `insforge-realtime migrate` as %I', owner.name)
+FROM pg_trigger t, owner
+WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname = 'stamp_message'
+  AND position('<> ' || quote_literal(owner.name) || '::name' IN pg_get_triggerdef(t.oid)) = 0
+UNION ALL
+SELECT 'broken', format('the function %s belongs to %I, but realtime.messages to %I', p.oid::regprocedure,
+                        pg_get_userbyid(p.proowner), owner.name),
+       format('ALTER FUNCTION %s OWNER TO %I, then `insforge-realtime migrate`', p.oid::regprocedure, owner.name)
+FROM pg_proc p, owner
+WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
+                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND p.proowner <> owner.oid
+UNION ALL
+SELECT 'broken', format('the function %s is not SECURITY DEFINER', p.oid::regprocedure), 'run `insforge-realtime migrate`'
+FROM pg_proc p
+WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
+                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND NOT p.prosecdef;
+
+-- name: doctor_grants
+-- What the three roles need, beside policies, to be judged at all; without it every answer is INTERNAL_ERROR.
+SELECT 'broken' AS verdict, format('the role %s lacks %s', r.rolname, n.missing) AS what,
+       format('GRANT %s TO %s', n.missing, r.rolname) AS advice
+FROM pg_roles r, LATERAL (VALUES
+    ('USAGE ON SCHEMA realtime', has_schema_privilege(r.oid, 'realtime', 'USAGE')),
+    ('SELECT ON realtime.channels', has_column_privilege(r.oid, 'realtime.channels', 'id', 'SELECT')),
+    ('INSERT ON realtime.messages', has_column_privilege(r.oid, 'realtime.messages', 'channel_name', 'INSERT')
+        AND has_column_privilege(r.oid, 'realtime.messages', 'event_name', 'INSERT')
+        AND has_column_privilege(r.oid, 'realtime.messages', 'payload', 'INSERT')),
+    ('EXECUTE ON FUNCTION realtime.channel_name()', has_function_privilege(r.oid, 'realtime.channel_name()', 'EXECUTE'))
+) n (missing, held)
+WHERE r.rolname IN ('anon', 'authenticated', 'project_admin') AND NOT n.held
+UNION ALL
+SELECT CASE WHEN r.oid = m.relowner THEN 'broken' ELSE 'open' END,
+       format('the role %I lacks %s, which %s', r.rolname, n.missing,
+              CASE WHEN r.oid = m.relowner THEN 'every client''s publish needs' ELSE 'policies with auth.uid() need' END),
+       format('GRANT %s TO %I', n.missing, r.rolname)
+FROM pg_roles r, pg_class m, LATERAL (VALUES
+    ('USAGE ON SCHEMA auth', has_schema_privilege(r.oid, 'auth', 'USAGE')),
+    ('EXECUTE ON FUNCTION auth.uid()', has_function_privilege(
+        r.oid, (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = to_regnamespace('auth') AND p.proname = 'uid' AND p.pronargs = 0),
+        'EXECUTE'))
+) n (missing, held)
+WHERE m.oid = 'realtime.messages'::regclass
+  AND (r.rolname IN ('anon', 'authenticated', 'project_admin') OR r.oid = m.relowner) AND NOT n.held;
+
+-- name: doctor_excess
+-- What clients' roles should not have: policies do not restrain TRUNCATE, and publish() speaks as the system.
+SELECT 'open' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
+       format('REVOKE %s FROM PUBLIC, %s', n.excess, r.rolname) AS advice
+FROM pg_roles r, pg_class m, LATERAL (VALUES
+    ('TRUNCATE ON realtime.channels', has_table_privilege(r.oid, 'realtime.channels', 'TRUNCATE')),
+    ('TRUNCATE ON realtime.messages', has_table_privilege(r.oid, 'realtime.messages', 'TRUNCATE')),
+    ('TRUNCATE ON realtime.webhook_deliveries', has_table_privilege(r.oid, 'realtime.webhook_deliveries', 'TRUNCATE')),
+    ('TRIGGER ON realtime.messages', has_table_privilege(r.oid, 'realtime.messages', 'TRIGGER')),
+    ('EXECUTE ON FUNCTION realtime.publish(text, text, jsonb)',
+        has_function_privilege(r.oid, 'realtime.publish(text, text, jsonb)', 'EXECUTE'))
+) n (excess, held)
+WHERE m.oid = 'realtime.messages'::regclass AND r.rolname IN ('anon', 'authenticated')
+  AND n.held AND NOT pg_has_role(r.oid, m.relowner, 'USAGE');
+
+-- name: doctor_rls
+-- An adopted database may have row-level security off: nobody's requests are judged then.
+SELECT 'open' AS verdict,
+       format('row-level security is OFF on %s: everybody may %s', c.oid::regclass, t.may) AS what,
+       format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY; %s', c.oid::regclass, CASE WHEN p.written > 0
+           THEN format('then the %s policies that it has decide', p.written)
+           ELSE format('then nobody may until policies allow it, e.g. CREATE POLICY signed_in ON %s %s', c.oid::regclass, t.example)
+       END) AS advice
+FROM (VALUES
+    ('realtime.channels'::regclass, 'subscribe to every channel', 'FOR SELECT TO authenticated USING (pattern = ''orders'')'),
+    ('realtime.messages', 'publish to every channel', 'FOR INSERT TO authenticated WITH CHECK (channel_name LIKE ''chat:%'')')
+) t (name, may, example)
+JOIN pg_class c ON c.oid = t.name
+CROSS JOIN LATERAL (
+    SELECT count(*) AS written FROM pg_policy WHERE polrelid = c.oid AND polname <> 'project_admin_policy') p
+WHERE NOT c.relrowsecurity
+ORDER BY c.relname;
+
+-- name: doctor_policies
+-- With row-level security on, what no permissive policy allows is denied.
+SELECT 'open' AS verdict, format('no policy on %s lets anon or authenticated %s', c.oid::regclass, t.act) AS what,
+       format('CREATE POLICY … ON %s %s', c.oid::regclass, t.example) AS advice
+FROM (VALUES
+    ('realtime.channels'::regclass, 'r', 'subscribe: nobody can', 'FOR SELECT TO authenticated USING (pattern = ''orders'')'),
+    ('realtime.messages', 'a', 'publish: no client can (fine if only triggers publish)',
+     'FOR INSERT TO authenticated WITH CHECK (channel_name LIKE ''chat:%'')')
+) t (name, command, act, example)
+JOIN pg_class c ON c.oid = t.name
+WHERE c.relrowsecurity AND NOT EXISTS (
+    SELECT FROM pg_policy p CROSS JOIN unnest(p.polroles) AS target
+    WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN (t.command::"char", '*')
+      AND (target = 0 OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated') AND pg_has_role(r.oid, target, 'USAGE'))))
+ORDER BY c.relname;
+
+-- name: doctor_admin_policy
+-- The API key's role is judged too; this policy is what lets it in.
+SELECT 'open' AS verdict, format('no policy project_admin_policy on %s: clients with the API key are refused', c.oid::regclass) AS what,
+       format('CREATE POLICY project_admin_policy ON %s TO project_admin USING (true) WITH CHECK (true)', c.oid::regclass) AS advice
+FROM pg_class c
+WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AND c.relrowsecurity
+  AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'project_admin_policy')
+  AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'project_admin' AND r.rolbypassrls)
+ORDER BY c.relname;
+
+-- name: doctor_channels
+-- Without an enabled channel there is nothing to subscribe to.
+SELECT 'open' AS verdict, 'no channel is enabled: there is nothing to subscribe to' AS what,
+       'INSERT INTO realtime.channels (pattern) VALUES (''order:%'')' AS advice
+WHERE NOT EXISTS (SELECT FROM realtime.channels WHERE enabled);
+
+-- name: doctor_patterns
+-- LIKE raises for these, whatever name is looked up: rows from before our constraint.
+SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
+       format('the channel pattern %L is no LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
+       format('UPDATE realtime.channels SET pattern = … WHERE id = %L', id) AS advice
+FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
+ORDER BY pattern;
+
+-- name: doctor_webhooks
+-- Whether the trigger that queues webhooks may do so, and which URLs cannot be sent to.
+SELECT 'broken' AS verdict,
+       format('realtime.webhook_deliveries belongs to %I, but realtime.messages to %I: publishing to channels with webhooks fails',
+              pg_get_userbyid(d.relowner), pg_get_userbyid(m.relowner)) AS what,
+       format('ALTER TABLE realtime.webhook_deliveries OWNER TO %I', pg_get_userbyid(m.relowner)) AS advice
+FROM pg_class d, pg_class m
+WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
+UNION ALL
+SELECT 'open', format('a webhook URL of the channel %L is no http:// or https:// URL: its deliveries fail', c.pattern),
+       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = … WHERE id = %L', c.id)
+FROM realtime.channels c
+WHERE c.enabled AND EXISTS (
+    SELECT FROM unnest(c.webhook_urls) u (url)
+    WHERE btrim(u.url, E' \t\r\n') !~* '^https?://([^/?#\s]*@)?(\[[0-9a-f:.]+\]|[^/?#\s:@\\]+)(:\d{1,5})?([/?#]\S*)?$'
+      AND btrim(u.url, E' \t\r\n') <> '');
+
+-- name: doctor_immutable
+-- PostgreSQL may evaluate an IMMUTABLE function once, when it plans: the first caller's identity would answer for everyone.
+-- The functions that the policies call, those that these call (as far as the catalog or a qualified name tells), and auth.*.
+WITH RECURSIVE ours AS (
+    SELECT p.oid, p.proname, n.nspname, p.provolatile, p.prolang,
+           coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS body
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND p.prokind = 'f'
+), called AS (
+    SELECT d.refobjid AS oid FROM pg_policy p
+    JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_proc'::regclass
+    WHERE p.polrelid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass)
+    UNION
+    SELECT next.oid FROM called JOIN ours caller ON caller.oid = called.oid JOIN ours next ON
+        strpos(caller.body, next.nspname || '.' || next.proname || '(') > 0
+        OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = caller.oid
+                   AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = next.oid)
+)
+SELECT 'broken' AS verdict,
+       format('the function %s is marked IMMUTABLE, but its answer depends on who asks or on rows', f.oid::regprocedure) AS what,
+       format('ALTER FUNCTION %s STABLE', f.oid::regprocedure) AS advice
+FROM ours f
+WHERE f.provolatile = 'i'
+  AND (f.nspname = 'auth' AND f.proname IN ('uid', 'jwt', 'role', 'email')
+    OR f.oid IN (SELECT oid FROM called) AND (
+        f.body ~* 'auth\.(uid|jwt|role|email)\s*\(|current_setting\s*\(|realtime\.channel_name\s*\(|\mcurrent_user\M'
+        OR EXISTS (
+            SELECT FROM regexp_matches(f.body, '\m(?:from|join)\s+(?:only\s+)?(?:["\w]+\.)*"?(\w+)', 'gi') AS m
+            JOIN pg_class c ON lower(c.relname) = lower(m[1]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))))
+ORDER BY what;
+
+-- name: doctor_future
+-- Rows whose transaction is still to come here: the database was restored into a new cluster.
+SELECT 'open' AS verdict,
+       format('%s rows of realtime.messages carry transaction ids from another cluster''s future', count(*)) AS what,
+       'nothing to do: the feed marks them as delivered when the server starts' AS advice
+FROM realtime.messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
+HAVING count(*) > 0;
+
+-- name: doctor_notifiers
+-- Another server's trigger that notifies for each row: slow, and a sign that two servers deliver.
+SELECT 'open' AS verdict,
+       format('the trigger %I on realtime.messages notifies for every row: another realtime server''s?', t.tgname) AS what,
+       format('once that server is retired: DROP TRIGGER %I ON realtime.messages', t.tgname) AS advice
+FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgrelid = 'realtime.messages'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 1 = 1
+  AND p.prosrc ~* 'pg_notify|\mnotify\s'
+ORDER BY t.tgname;
+
+-- name: doctor_limits
+-- What keeps one check from hanging, for the length of its transaction.
+SELECT set_config('statement_timeout', '5s', true), set_config('lock_timeout', '5s', true);
+
+-- name: doctor_who
+-- Whom and what the server has to do with.
+SELECT current_user AS me, quote_ident(current_user) AS quoted, current_setting('server_version') AS version,
+       current_setting('server_version_num')::int AS number;
+
+-- name: doctor_become
+-- Act as the role $1 until the end of the transaction.
+SELECT set_config('role', $1, true);
+
+-- name: doctor_clock
+-- The database's clock, in seconds since 1970.
+SELECT extract(epoch FROM clock_timestamp())::float8;
+
+-- name: doctor_ring
+-- A notification on the channel $1.
+SELECT pg_notify($1, '');
+
+-- name: doctor_backend
+-- Which server process answers.
+SELECT pg_backend_pid();
+
+-- name: doctor_remember
+-- A setting of this session, to be read back later.
+SELECT set_config('realtime.doctor', $1, false);
+
+-- name: doctor_recall
+-- Whether the session still is the one that $1 was told to.
+SELECT current_setting('realtime.doctor', true) = $1;

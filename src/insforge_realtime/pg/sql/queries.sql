@@ -126,3 +126,11 @@ WHERE id = (SELECT id FROM orders WHERE id::text LIKE '0de40000-%' ORDER BY id O
 -- name: migrator
 -- Whom a refused migration asks grants for, and where, quoted.
 SELECT quote_ident(current_user) AS user, quote_ident(current_database()) AS database;
+
+-- name: probe_claims
+-- Be somebody with the claims $1, until the end of the transaction.
+SELECT set_config('request.jwt.claims', $1, true);
+
+-- name: probe_uid
+-- Who auth.uid() says asks, as the uuid that a message's sender_id is.
+SELECT auth.uid()::text::uuid::text;

@@ -14,7 +14,7 @@ WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AN
            AND has_table_privilege(me.oid, c.oid, 'SELECT') AND has_table_privilege(me.oid, c.oid, 'UPDATE')
            AND has_function_privilege(me.oid, 'realtime.check_subscribe(text[], text[], text[])', 'EXECUTE')
            AND has_sequence_privilege(me.oid, 'realtime.rung', 'UPDATE'))
-ORDER BY 1;
+ORDER BY c.relname;
 
 -- name: doctor_forced
 -- FORCE subjects even the owner to the policies: publish() and the feed would be judged like clients.

@@ -20,7 +20,7 @@ from insforge_realtime.pg.doctor import Finding, examine
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster, running_cluster
-from support.patients import Plain, as_user, configuration, run, the_trouble, troubles
+from support.patients import Plain, as_user, configuration, name_of, run, the_trouble, troubles
 from support.servers import SECRET
 
 
@@ -35,8 +35,8 @@ def at_port(url: str, port: int) -> str:
 async def test_a_healthy_database_is_ok_in_every_respect(healthy: str) -> None:
     findings = await examine(configuration(healthy))
     assert [finding for finding in findings if finding.verdict != "ok" or finding.advice] == []
-    assert len(findings) == 21
-    assert len({finding.what for finding in findings}) == 21
+    assert len(findings) == 33
+    assert len({finding.what for finding in findings}) == 33
 
 
 async def test_the_doctor_changes_nothing(healthy: str) -> None:
@@ -149,6 +149,7 @@ async def test_clocks_that_disagree_are_open(healthy: str, ahead: int, monkeypat
 
 async def test_an_unmigrated_database_is_broken_and_only_that(cluster: Cluster) -> None:
     url = await cluster.database("empty")
+    await cluster.execute(f"ALTER DATABASE {name_of(url)} SET synchronous_commit = on")
     found = await the_trouble(url)
     assert found.verdict == "broken"
     assert "insforge-realtime migrate" in str(found.advice)
@@ -170,6 +171,16 @@ DROP_POLICIES = (
 RLS_OFF = "ALTER TABLE realtime.{} DISABLE ROW LEVEL SECURITY;"
 READ_ALL = "CREATE POLICY read_all ON realtime.channels FOR SELECT TO authenticated USING ({});"
 
+PAST_THE_TRIGGERS = (
+    "DO $$ DECLARE states json; t record; BEGIN "
+    "SELECT json_object_agg(tgname, CASE tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END) INTO states"
+    " FROM pg_trigger WHERE tgrelid = 'realtime.messages'::regclass AND NOT tgisinternal;"
+    "ALTER TABLE realtime.messages DISABLE TRIGGER USER; {};"
+    "FOR t IN SELECT * FROM json_each_text(states) LOOP "
+    "EXECUTE format('ALTER TABLE realtime.messages %s TRIGGER %I', t.value, t.key); END LOOP; END $$"
+)
+"""What a restore does that disables the triggers while it writes."""
+
 AILMENTS = {
     "stamp disabled": (
         "ALTER TABLE realtime.messages DISABLE TRIGGER stamp_message",
@@ -189,7 +200,8 @@ AILMENTS = {
     ),
     "no select": (
         "REVOKE SELECT ON realtime.channels FROM authenticated",
-        "broken", "authenticated lacks SELECT ON realtime.channels", "GRANT SELECT ON realtime.channels TO authenticated",
+        "broken", "authenticated lacks SELECT (id, pattern, description, enabled, created_at, updated_at) ON realtime.",
+        "updated_at) ON realtime.channels TO authenticated",
     ),
     "no insert": (
         "REVOKE INSERT ON realtime.messages FROM project_admin",
@@ -205,7 +217,7 @@ AILMENTS = {
     ),
     "may speak as the system": (
         "GRANT EXECUTE ON FUNCTION realtime.publish(text, text, jsonb) TO anon",
-        "open", "anon has EXECUTE ON FUNCTION realtime.publish(text, text, jsonb)", "REVOKE EXECUTE ON FUNCTION",
+        "open", "anon has EXECUTE ON FUNCTION realtime.publish(text,text,jsonb)", "REVOKE EXECUTE ON FUNCTION",
     ),
     "subscribe open": (
         RLS_OFF.format("channels"),
@@ -291,8 +303,8 @@ AILMENTS = {
         "broken", "inner_one() is marked IMMUTABLE", "ALTER FUNCTION inner_one() STABLE",
     ),
     "rows of the future": (
-        "UPDATE realtime.messages SET xid = '999999999'",
-        "open", "rows of realtime.messages carry transaction ids from another cluster's future", "nothing to do",
+        PAST_THE_TRIGGERS.format("UPDATE realtime.messages SET xid = '999999999'"),
+        "open", "rows of realtime.messages carry transaction ids of another cluster", "restart the server",
     ),
     "another server's trigger": (
         "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
@@ -601,19 +613,19 @@ def check(url: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(demo: str) -> None:
-    fine = await asyncio.to_thread(check, demo, REALTIME_JWT_SECRET=SECRET)
+async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(healthy: str, admin: str) -> None:
+    fine = await asyncio.to_thread(check, healthy, REALTIME_JWT_SECRET=SECRET)
     assert (fine.returncode, fine.stderr) == (0, "")
     assert {line.split()[0] for line in fine.stdout.splitlines()} == {"ok"}
-    await run(demo, "ALTER TABLE realtime.messages DISABLE ROW LEVEL SECURITY")
-    loud = await asyncio.to_thread(check, demo, REALTIME_JWT_SECRET=SECRET)
+    await run(admin, "ALTER TABLE realtime.messages DISABLE ROW LEVEL SECURITY")
+    loud = await asyncio.to_thread(check, healthy, REALTIME_JWT_SECRET=SECRET)
     assert loud.returncode == 0
     assert (
         "open   row-level security is OFF on realtime.messages: everybody may publish to every channel" in loud.stdout
     )
     assert "       → ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY" in loud.stdout
-    await run(demo, "REVOKE INSERT ON realtime.messages FROM anon")
-    broken = await asyncio.to_thread(check, demo)
+    await run(admin, "REVOKE INSERT ON realtime.messages FROM anon")
+    broken = await asyncio.to_thread(check, healthy)
     assert (broken.returncode, broken.stderr) == (1, "")
     assert "broken the role anon lacks INSERT ON realtime.messages" in broken.stdout
-    assert str(urlsplit(demo).password) not in broken.stdout
+    assert str(urlsplit(healthy).password) not in broken.stdout

@@ -1,5 +1,5 @@
-"""The statements of `sql/queries.sql`, `sql/deliveries.sql` and `sql/check.sql`, by name. No SQL stands in Python: it is
-written, read and reviewed in .sql files."""
+"""The statements of the files `FILES` below `sql/`, by name. No SQL stands in Python: it is written, read and reviewed in
+.sql files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-FILES = ("queries.sql", "deliveries.sql", "check.sql")
+FILES = ("queries.sql", "deliveries.sql", "check.sql", "check_rights.sql", "check_server.sql")
 _NAMED = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 
 

@@ -1,30 +1,5 @@
--- The questions of pg/doctor.py, by name, as in queries.sql. Most return what is wrong, a row each: verdict, what, advice; or
--- nothing. They change nothing.
-
--- name: doctor_owner
--- Row-level security does not filter for the owner (or whoever inherits from it); it would filter the feed of others.
-SELECT 'broken' AS verdict,
-       format('%s belongs to %I, and the server connects as %I: row-level security would hide rows from it',
-              c.oid::regclass, pg_get_userbyid(c.relowner), current_user) AS what,
-       format('connect as %I; or ALTER TABLE %s OWNER TO %I, the functions of the schema too, then `insforge-realtime migrate`',
-              pg_get_userbyid(c.relowner), c.oid::regclass, current_user) AS advice
-FROM pg_class c, pg_roles me
-WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AND me.rolname = current_user
-  AND NOT (me.rolsuper OR pg_has_role(me.oid, c.relowner, 'USAGE') OR me.rolbypassrls
-           AND has_table_privilege(me.oid, c.oid, 'SELECT') AND has_table_privilege(me.oid, c.oid, 'UPDATE')
-           AND has_function_privilege(me.oid, 'realtime.check_subscribe(text[], text[], text[])', 'EXECUTE')
-           AND has_sequence_privilege(me.oid, 'realtime.rung', 'UPDATE'))
-ORDER BY c.relname;
-
--- name: doctor_forced
--- FORCE subjects even the owner to the policies: publish() and the feed would be judged like clients.
-SELECT 'broken' AS verdict,
-       format('FORCE ROW LEVEL SECURITY is set on %s: its policies would filter the server itself', c.oid::regclass) AS what,
-       format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', c.oid::regclass) AS advice
-FROM pg_class c JOIN pg_roles owner ON owner.oid = c.relowner
-WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass)
-  AND c.relforcerowsecurity AND NOT (owner.rolsuper OR owner.rolbypassrls)
-ORDER BY c.relname;
+-- Questions of pg/doctor.py about what is in the schema realtime, by name, as in queries.sql. Most return what is wrong, a row
+-- each: verdict, what, advice; or nothing. They change nothing.
 
 -- name: doctor_triggers
 -- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner.
@@ -56,48 +31,6 @@ SELECT 'broken', format('the function %s is not SECURITY DEFINER', p.oid::regpro
 FROM pg_proc p
 WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
                 'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND NOT p.prosecdef;
-
--- name: doctor_grants
--- What the three roles need, beside policies, to be judged at all; without it every answer is INTERNAL_ERROR.
-SELECT 'broken' AS verdict, format('the role %s lacks %s', r.rolname, n.missing) AS what,
-       format('GRANT %s TO %s', n.missing, r.rolname) AS advice
-FROM pg_roles r, LATERAL (VALUES
-    ('USAGE ON SCHEMA realtime', has_schema_privilege(r.oid, 'realtime', 'USAGE')),
-    ('SELECT ON realtime.channels', has_column_privilege(r.oid, 'realtime.channels', 'id', 'SELECT')),
-    ('INSERT ON realtime.messages', has_column_privilege(r.oid, 'realtime.messages', 'channel_name', 'INSERT')
-        AND has_column_privilege(r.oid, 'realtime.messages', 'event_name', 'INSERT')
-        AND has_column_privilege(r.oid, 'realtime.messages', 'payload', 'INSERT')),
-    ('EXECUTE ON FUNCTION realtime.channel_name()', has_function_privilege(r.oid, 'realtime.channel_name()', 'EXECUTE'))
-) n (missing, held)
-WHERE r.rolname IN ('anon', 'authenticated', 'project_admin') AND NOT n.held
-UNION ALL
-SELECT CASE WHEN r.oid = m.relowner THEN 'broken' ELSE 'open' END,
-       format('the role %I lacks %s, which %s', r.rolname, n.missing,
-              CASE WHEN r.oid = m.relowner THEN 'every client''s publish needs' ELSE 'policies with auth.uid() need' END),
-       format('GRANT %s TO %I', n.missing, r.rolname)
-FROM pg_roles r, pg_class m, LATERAL (VALUES
-    ('USAGE ON SCHEMA auth', has_schema_privilege(r.oid, 'auth', 'USAGE')),
-    ('EXECUTE ON FUNCTION auth.uid()', has_function_privilege(
-        r.oid, (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = to_regnamespace('auth') AND p.proname = 'uid' AND p.pronargs = 0),
-        'EXECUTE'))
-) n (missing, held)
-WHERE m.oid = 'realtime.messages'::regclass
-  AND (r.rolname IN ('anon', 'authenticated', 'project_admin') OR r.oid = m.relowner) AND NOT n.held;
-
--- name: doctor_excess
--- What clients' roles should not have: policies do not restrain TRUNCATE, and publish() speaks as the system.
-SELECT 'open' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
-       format('REVOKE %s FROM PUBLIC, %s', n.excess, r.rolname) AS advice
-FROM pg_roles r, pg_class m, LATERAL (VALUES
-    ('TRUNCATE ON realtime.channels', has_table_privilege(r.oid, 'realtime.channels', 'TRUNCATE')),
-    ('TRUNCATE ON realtime.messages', has_table_privilege(r.oid, 'realtime.messages', 'TRUNCATE')),
-    ('TRUNCATE ON realtime.webhook_deliveries', has_table_privilege(r.oid, 'realtime.webhook_deliveries', 'TRUNCATE')),
-    ('TRIGGER ON realtime.messages', has_table_privilege(r.oid, 'realtime.messages', 'TRIGGER')),
-    ('EXECUTE ON FUNCTION realtime.publish(text, text, jsonb)',
-        has_function_privilege(r.oid, 'realtime.publish(text, text, jsonb)', 'EXECUTE'))
-) n (excess, held)
-WHERE m.oid = 'realtime.messages'::regclass AND r.rolname IN ('anon', 'authenticated')
-  AND n.held AND NOT pg_has_role(r.oid, m.relowner, 'USAGE');
 
 -- name: doctor_rls
 -- An adopted database may have row-level security off: nobody's requests are judged then.
@@ -206,12 +139,46 @@ WHERE f.provolatile = 'i'
 ORDER BY what;
 
 -- name: doctor_future
--- Rows whose transaction is still to come here: the database was restored into a new cluster.
+-- Rows whose transaction is still to come here came past the triggers that take such ids away: those were disabled, or younger.
 SELECT 'open' AS verdict,
-       format('%s rows of realtime.messages carry transaction ids from another cluster''s future', count(*)) AS what,
-       'nothing to do: the feed marks them as delivered when the server starts' AS advice
+       format('%s rows of realtime.messages carry transaction ids of another cluster that are still to come here: they are '
+              'delivered when those have come', count(*)) AS what,
+       'restart the server, which marks them as delivered; or UPDATE realtime.messages SET xid = ''0'' '
+       'WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())' AS advice
 FROM realtime.messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
 HAVING count(*) > 0;
+
+-- name: doctor_undeliverable
+-- What the feed had to pass over, among the newest 100 000 messages (no index knows more). A schema without that column has none.
+SELECT 'open' AS verdict,
+       format('%s messages of the last day could not be delivered, the newest because: %s', count(*),
+              regexp_replace((array_agg(m.reason ORDER BY m.seq DESC))[1], '\s+', ' ', 'g')) AS what,
+       'SELECT id, created_at, channel_name, event_name, undeliverable FROM realtime.messages WHERE undeliverable IS NOT NULL '
+       'ORDER BY seq DESC' AS advice
+FROM (SELECT NULL::text) none (undeliverable), LATERAL (
+    SELECT seq, undeliverable AS reason, created_at FROM realtime.messages ORDER BY seq DESC LIMIT 100000) m
+WHERE m.reason IS NOT NULL AND m.created_at > now() - interval '1 day'
+HAVING count(*) > 0;
+
+-- name: doctor_subscriptions
+-- Logical replication brings copies of messages along, and a copy counts as delivered.
+SELECT 'open' AS verdict,
+       format('the subscription %I copies another database''s messages into realtime.messages: nobody hears them here',
+              s.subname) AS what,
+       format('take realtime.messages out of its publication there, then ALTER SUBSCRIPTION %I REFRESH PUBLICATION',
+              s.subname) AS advice
+FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid AND r.srrelid = 'realtime.messages'::regclass
+ORDER BY s.subname;
+
+-- name: doctor_two_phase
+-- A transaction that has notified cannot be prepared, so where transactions may be, the feed looks instead of being rung.
+SELECT 'open' AS verdict,
+       format('transactions may be prepared here (max_prepared_transactions is %s): the feed looks for messages all the time, '
+              'instead of being rung', current_setting('max_prepared_transactions')) AS what,
+       format('where none that publishes is ever prepared: ALTER DATABASE %I SET realtime.two_phase = ''off''',
+              current_database()) AS advice
+WHERE current_setting('max_prepared_transactions')::int > 0 AND to_regprocedure('realtime.is_two_phase()') IS NOT NULL
+  AND current_setting('realtime.two_phase', true) IS DISTINCT FROM 'off';
 
 -- name: doctor_notifiers
 -- Another server's trigger that notifies for each row: slow, and a sign that two servers deliver.
@@ -222,36 +189,3 @@ FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE t.tgrelid = 'realtime.messages'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 1 = 1
   AND p.prosrc ~* 'pg_notify|\mnotify\s'
 ORDER BY t.tgname;
-
--- name: doctor_limits
--- What keeps one check from hanging, for the length of its transaction.
-SELECT set_config('statement_timeout', '5s', true), set_config('lock_timeout', '5s', true);
-
--- name: doctor_who
--- Whom and what the server has to do with.
-SELECT current_user AS me, quote_ident(current_user) AS quoted, current_setting('server_version') AS version,
-       current_setting('server_version_num')::int AS number;
-
--- name: doctor_become
--- Act as the role $1 until the end of the transaction.
-SELECT set_config('role', $1, true);
-
--- name: doctor_clock
--- The database's clock, in seconds since 1970.
-SELECT extract(epoch FROM clock_timestamp())::float8;
-
--- name: doctor_ring
--- A notification on the channel $1.
-SELECT pg_notify($1, '');
-
--- name: doctor_backend
--- Which server process answers.
-SELECT pg_backend_pid();
-
--- name: doctor_remember
--- A setting of this session, to be read back later.
-SELECT set_config('realtime.doctor', $1, false);
-
--- name: doctor_recall
--- Whether the session still is the one that $1 was told to.
-SELECT current_setting('realtime.doctor', true) = $1;

@@ -265,7 +265,7 @@ AILMENTS = {
     "no queue": (
         "ALTER TABLE realtime.messages DISABLE TRIGGER queue_webhooks",
         "broken", "queue_webhooks on realtime.messages is missing or disabled: no webhook is sent",
-        "ENABLE TRIGGER queue_webhooks",
+        "ENABLE ALWAYS TRIGGER queue_webhooks",
     ),
     "a queue of somebody else's": (
         "DO $$ BEGIN CREATE ROLE a_stranger; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;"

@@ -2,16 +2,31 @@
 -- each: verdict, what, advice; or nothing. They change nothing.
 
 -- name: doctor_triggers
--- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner.
+-- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner. The others must fire in
+-- every session, also where only ALWAYS triggers do (the apply workers of logical replication, some restores); the stamp must not
+-- there, it would take copies for users' new messages. (The functions of an earlier version know no copies.)
 WITH owner AS (
     SELECT relowner AS oid, pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'realtime.messages'::regclass
+), wanted AS (
+    SELECT w.*, t.tgenabled AS state FROM (VALUES
+        ('stamp_message', 'senders can be forged', 'copies of messages become users'' new ones'),
+        ('ring', 'messages arrive seconds late', 'what is published there arrives seconds late'),
+        ('queue_webhooks', 'no webhook is sent', 'for what is published there, no webhook is sent'),
+        ('retire_copy', 'restored and replicated messages are delivered again', 'replicated messages are delivered again'),
+        ('keep_history', 'messages that are updated by hand are delivered again', 'replicated updates are delivered as messages')
+    ) w (name, without, there) LEFT JOIN pg_trigger t ON t.tgrelid = 'realtime.messages'::regclass AND t.tgname = w.name
+    WHERE w.name IN ('stamp_message', 'ring', 'queue_webhooks') OR to_regprocedure('realtime.retire_copy()') IS NOT NULL
 )
-SELECT 'broken' AS verdict, format('the trigger %s on realtime.messages is missing or disabled: %s', w.name, w.meaning) AS what,
-       format('ALTER TABLE realtime.messages ENABLE TRIGGER %s; or, where it is missing, `insforge-realtime migrate`', w.name) AS advice
-FROM (VALUES ('stamp_message', 'senders can be forged'), ('ring', 'messages arrive seconds late'),
-             ('queue_webhooks', 'no webhook is sent')) w (name, meaning)
-WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname = w.name
-                  AND t.tgenabled IN ('O', 'A'))
+SELECT 'broken' AS verdict, format('the trigger %s on realtime.messages is missing or disabled: %s', w.name, w.without) AS what,
+       format('ALTER TABLE realtime.messages ENABLE %sTRIGGER %s; or, where it is missing, `insforge-realtime migrate`',
+              CASE WHEN w.name <> 'stamp_message' THEN 'ALWAYS ' ELSE '' END, w.name) AS advice
+FROM wanted w WHERE coalesce(w.state, 'D') NOT IN ('O', 'A')
+UNION ALL
+SELECT 'open', format('the trigger %s on realtime.messages is %sENABLE ALWAYS, for sessions with session_replication_role = replica: %s',
+                      w.name, CASE w.state WHEN 'A' THEN '' ELSE 'not ' END, w.there),
+       format('ALTER TABLE realtime.messages ENABLE %sTRIGGER %s', CASE w.state WHEN 'A' THEN '' ELSE 'ALWAYS ' END, w.name)
+FROM wanted w
+WHERE to_regprocedure('realtime.retire_copy()') IS NOT NULL AND w.state = CASE w.name WHEN 'stamp_message' THEN 'A' ELSE 'O' END
 UNION ALL
 SELECT 'broken', format('the trigger stamp_message does not name the present owner %I: it takes system messages for users'' ones',
                         owner.name),

@@ -35,7 +35,8 @@ SELECT 'open' AS verdict,
 FROM pg_roles me, LATERAL (SELECT CASE WHEN me.rolsuper THEN 'it is a superuser' ELSE nullif(concat_ws(', ',
     CASE WHEN me.rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN me.rolcreaterole THEN 'CREATEROLE' END,
     (SELECT 'a member of ' || string_agg(quote_ident(r.rolname), ', ' ORDER BY r.rolname) FROM pg_roles r
-     WHERE r.oid <> me.oid AND pg_has_role(me.oid, r.oid, 'MEMBER')
+     WHERE r.oid <> me.oid AND pg_has_role(me.oid, r.oid, 'MEMBER') AND NOT EXISTS (
+         SELECT FROM pg_roles k WHERE k.rolname IN ('anon', 'authenticated') AND pg_has_role(k.oid, r.oid, 'MEMBER'))
        AND (r.rolsuper OR r.rolcreaterole OR r.rolbypassrls AND r.rolname <> 'project_admin'
             OR r.rolname IN ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_write_all_data',
                              'pg_read_all_data'))),

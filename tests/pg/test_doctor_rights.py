@@ -26,7 +26,7 @@ AILMENTS = {
     ),
     "all columns by a role that a client is a member of": (
         STRANGER + "GRANT a_stranger TO anon; GRANT SELECT ON realtime.channels TO a_stranger",
-        "open", "the role anon may read the webhook_urls", "REVOKE SELECT ON realtime.channels FROM a_stranger; GRANT SELECT",
+        "open", "the role anon may read the webhook_urls", "REVOKE SELECT ON realtime.channels FROM a_stranger; G",
     ),
     "all data for a client": (
         "GRANT pg_read_all_data TO anon",
@@ -114,8 +114,8 @@ async def test_a_right_that_is_too_much_or_too_little_is_found_alone_and_with_it
 
 
 HARMLESS = {
-    "a function of the schema that a policy calls": "CREATE FUNCTION realtime.is_vip() RETURNS bool LANGUAGE sql"
-    " STABLE SECURITY DEFINER AS 'SELECT true'; CREATE POLICY vips ON realtime.channels FOR SELECT USING (realtime.is_vip())",
+    "a function of the schema that a policy calls": "CREATE FUNCTION realtime.is_vip() RETURNS bool LANGUAGE sql STABLE"
+    " SECURITY DEFINER AS 'SELECT true'; CREATE POLICY vips ON realtime.channels FOR SELECT USING (realtime.is_vip())",
     "a trigger function of somebody else's": "CREATE FUNCTION realtime.touch() RETURNS trigger LANGUAGE plpgsql AS"
     " 'BEGIN RETURN NEW; END'",
     "its owner and superusers may create": f"GRANT CREATE ON SCHEMA public TO {SERVER}, postgres",

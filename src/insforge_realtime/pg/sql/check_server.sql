@@ -6,10 +6,10 @@ SELECT current_user AS me, quote_ident(current_user) AS quoted, current_setting(
        current_setting('server_version_num')::int AS number;
 
 -- name: doctor_encoding
--- Messages are JSON, which may hold any character.
+-- Messages are JSON, which may hold any character. (In ASCII, or another encoding could not even take the question.)
 SELECT 'broken' AS verdict,
        format('the database is encoded in %s, not in UTF8: it cannot hold every message', current_setting('server_encoding')) AS what,
-       'move it (pg_dump, pg_restore) into a database made by CREATE DATABASE … TEMPLATE template0 ENCODING ''UTF8''' AS advice
+       'move it (pg_dump, pg_restore) into a database made with TEMPLATE template0 ENCODING ''UTF8''' AS advice
 WHERE current_setting('server_encoding') <> 'UTF8';
 
 -- name: doctor_standby
@@ -23,7 +23,8 @@ WHERE pg_is_in_recovery();
 -- read as they hold here, so one that the server overrules in its sessions is none. (Setting, when it hurts, what it does, cure.)
 SELECT h.verdict, format('%s is %s for the server: %s', h.name, s.setting, h.meaning) AS what,
        CASE WHEN s.context = 'sighup' THEN format('ALTER SYSTEM SET %s = %L; SELECT pg_reload_conf()', h.name, h.good)
-            ELSE format('ALTER ROLE %I IN DATABASE %I SET %s = %L', session_user, current_database(),
+            ELSE CASE h.name WHEN 'transaction_read_only' THEN 'SET default_transaction_read_only = off; ' ELSE '' END
+              || format('ALTER ROLE %I IN DATABASE %I SET %s = %L', session_user, current_database(),
                         replace(h.name, 'transaction_', 'default_transaction_'), h.good) END AS advice
 FROM (VALUES
     ('row_security', 'off', 'broken', 'PostgreSQL refuses what policies would judge, so nobody may subscribe or publish', 'on'),

@@ -19,7 +19,7 @@ from insforge_realtime.pg.pool import connected
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
 from support.databases import MAJORS, SERVER, Cluster, data_folder, installed, running_cluster, wait_until
-from support.patients import as_user, configuration, name_of, run, the_trouble, troubles
+from support.patients import as_user, configuration, heed, name_of, run, the_trouble, troubles
 
 ROOM = "chat:c0000000-0000-4000-8000-000000000001"
 ALICE = "a11ce000-0000-4000-8000-000000000001"
@@ -105,11 +105,12 @@ async def test_a_setting_under_which_the_server_does_not_work_is_broken_until_cu
         named = [finding for finding in found if finding.what.startswith(name.removeprefix("default_"))]
         assert {finding.verdict for finding in named} == (set() if await serves(healthy) else {"broken"})
         for finding in named:
-            await run(admin, str(finding.advice))
+            await heed(admin, finding.advice)
         assert await troubles(healthy) == []
         assert await serves(healthy)
     finally:
-        await run(admin, f"ALTER ROLE {SERVER} RESET ALL; ALTER ROLE {SERVER} IN DATABASE {name_of(healthy)} RESET ALL")
+        reset = f"ALTER ROLE {SERVER} RESET ALL; ALTER ROLE {SERVER} IN DATABASE {name_of(healthy)} RESET ALL"
+        await heed(admin, f"SET default_transaction_read_only = off; {reset}")
 
 
 async def test_a_database_that_forgets_what_it_has_acknowledged_is_open(healthy: str, admin: str) -> None:

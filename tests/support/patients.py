@@ -41,6 +41,16 @@ async def run(url: str, sql: str) -> None:
         await connection.close()
 
 
+async def heed(url: str, advice: str | None) -> None:
+    """Do what is advised, as psql does: a statement at a time."""
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in str(advice).split("; "):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
 async def troubles(url: str | None, **settings: object) -> list[Finding]:
     findings = await examine(configuration(url, **settings))
     for finding in findings:

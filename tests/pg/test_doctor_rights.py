@@ -104,8 +104,8 @@ async def test_a_right_that_is_too_much_or_too_little_is_found_alone_and_with_it
     try:
         found = await the_trouble(healthy)
         assert found.verdict == verdict
-        assert what in found.what
-        assert advice in str(found.advice)
+        assert what in found.what.replace("public.", "")  # names are as long as the search_path wants them
+        assert advice in str(found.advice).replace("public.", "")
         if not str(found.advice).startswith(("name", "let")):
             await run(admin, str(found.advice))
             assert await troubles(healthy) == []

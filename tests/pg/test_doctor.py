@@ -9,8 +9,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from itertools import count
-from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -22,80 +20,13 @@ from insforge_realtime.pg.doctor import Finding, examine
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster, running_cluster
+from support.patients import Plain, as_user, configuration, name_of, run, the_trouble, troubles
 from support.servers import SECRET
-
-_names = count(1)
-
-
-@pytest.fixture
-async def healthy(cluster: Cluster) -> AsyncIterator[str]:
-    """A database with the demo in it, on each PostgreSQL in turn."""
-    url = await cluster.database("demo")
-    yield url
-    await cluster.drop(url)
-
-
-class Plain(NamedTuple):
-    """A database that belongs to a role that is no superuser."""
-
-    url: str
-    admin_url: str
-    role: str
-
-
-@pytest.fixture
-async def plain(cluster: Cluster) -> AsyncIterator[Plain]:
-    admin_url = await cluster.database("migrated")  # so that the three roles exist
-    await cluster.drop(admin_url)
-    role = f"server_{os.getpid()}_{next(_names)}"
-    admin_url = await cluster.database("empty")
-    await cluster.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT anon, authenticated, project_admin TO {role};"
-        f"GRANT CREATE ON DATABASE {name_of(admin_url)} TO {role}"
-    )
-    url = as_user(admin_url, role)
-    await migrate(url)
-    yield Plain(url, admin_url, role)
-    await cluster.drop(admin_url)
-    await cluster.execute(f"DROP ROLE {role}")
-
-
-def name_of(url: str) -> str:
-    return url.rsplit("/", 1)[1]
-
-
-def as_user(url: str, user: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{user}:secret@{parts.hostname}:{parts.port}"))
 
 
 def at_port(url: str, port: int) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{port}"))
-
-
-def configuration(url: str | None, **settings: object) -> Config:
-    return Config(**{"database_url": url, "jwt_secret": SECRET, **settings})  # type: ignore[arg-type]
-
-
-async def run(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
-
-
-async def troubles(url: str | None, **settings: object) -> list[Finding]:
-    findings = await examine(configuration(url, **settings))
-    for finding in findings:
-        assert "\n" not in finding.what + (finding.advice or "")
-    return [finding for finding in findings if finding.verdict != "ok"]
-
-
-async def the_trouble(url: str | None, **settings: object) -> Finding:
-    [finding] = await troubles(url, **settings)
-    return finding
 
 
 # ---- the whole ---------------------------------------------------------------------------------------------
@@ -104,8 +35,8 @@ async def the_trouble(url: str | None, **settings: object) -> Finding:
 async def test_a_healthy_database_is_ok_in_every_respect(healthy: str) -> None:
     findings = await examine(configuration(healthy))
     assert [finding for finding in findings if finding.verdict != "ok" or finding.advice] == []
-    assert len(findings) == 21
-    assert len({finding.what for finding in findings}) == 21
+    assert len(findings) == 33
+    assert len({finding.what for finding in findings}) == 33
 
 
 async def test_the_doctor_changes_nothing(healthy: str) -> None:
@@ -128,8 +59,8 @@ async def test_a_plain_owner_of_the_tables_is_fine(plain: Plain) -> None:
     ]
 
 
-async def test_a_question_that_fails_is_a_finding_and_stops_no_other(healthy: str) -> None:
-    await run(healthy, "DROP FUNCTION auth.uid() CASCADE; ALTER FUNCTION realtime.publish RENAME TO published")
+async def test_a_question_that_fails_is_a_finding_and_stops_no_other(healthy: str, admin: str) -> None:
+    await run(admin, "DROP FUNCTION auth.uid() CASCADE; ALTER FUNCTION realtime.publish RENAME TO published")
     found = await troubles(healthy)
     assert [finding.what.split(":")[0] for finding in found if finding.what.startswith("could not find out")]
     assert {finding.verdict for finding in found} >= {"broken"}
@@ -218,14 +149,15 @@ async def test_clocks_that_disagree_are_open(healthy: str, ahead: int, monkeypat
 
 async def test_an_unmigrated_database_is_broken_and_only_that(cluster: Cluster) -> None:
     url = await cluster.database("empty")
+    await cluster.execute(f"ALTER DATABASE {name_of(url)} SET synchronous_commit = on")
     found = await the_trouble(url)
     assert found.verdict == "broken"
     assert "insforge-realtime migrate" in str(found.advice)
     await cluster.drop(url)
 
 
-async def test_a_schema_from_before_is_broken(healthy: str) -> None:
-    await run(healthy, "DELETE FROM realtime.schema_migrations")
+async def test_a_schema_from_before_is_broken(healthy: str, admin: str) -> None:
+    await run(admin, "DELETE FROM realtime.schema_migrations")
     assert (await the_trouble(healthy)).what.startswith("the schema is not current")
 
 
@@ -238,6 +170,16 @@ DROP_POLICIES = (
 )
 RLS_OFF = "ALTER TABLE realtime.{} DISABLE ROW LEVEL SECURITY;"
 READ_ALL = "CREATE POLICY read_all ON realtime.channels FOR SELECT TO authenticated USING ({});"
+
+PAST_THE_TRIGGERS = (
+    "DO $$ DECLARE states json; t record; BEGIN "
+    "SELECT json_object_agg(tgname, CASE tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END) INTO states"
+    " FROM pg_trigger WHERE tgrelid = 'realtime.messages'::regclass AND NOT tgisinternal;"
+    "ALTER TABLE realtime.messages DISABLE TRIGGER USER; {};"
+    "FOR t IN SELECT * FROM json_each_text(states) LOOP "
+    "EXECUTE format('ALTER TABLE realtime.messages %s TRIGGER %I', t.value, t.key); END LOOP; END $$"
+)
+"""What a restore does that disables the triggers while it writes."""
 
 AILMENTS = {
     "stamp disabled": (
@@ -258,7 +200,8 @@ AILMENTS = {
     ),
     "no select": (
         "REVOKE SELECT ON realtime.channels FROM authenticated",
-        "broken", "authenticated lacks SELECT ON realtime.channels", "GRANT SELECT ON realtime.channels TO authenticated",
+        "broken", "authenticated lacks SELECT (id, pattern, description, enabled, created_at, updated_at) ON realtime.",
+        "updated_at) ON realtime.channels TO authenticated",
     ),
     "no insert": (
         "REVOKE INSERT ON realtime.messages FROM project_admin",
@@ -274,7 +217,7 @@ AILMENTS = {
     ),
     "may speak as the system": (
         "GRANT EXECUTE ON FUNCTION realtime.publish(text, text, jsonb) TO anon",
-        "open", "anon has EXECUTE ON FUNCTION realtime.publish(text, text, jsonb)", "REVOKE EXECUTE ON FUNCTION",
+        "open", "anon has EXECUTE ON FUNCTION realtime.publish(text,text,jsonb)", "REVOKE EXECUTE ON FUNCTION",
     ),
     "subscribe open": (
         RLS_OFF.format("channels"),
@@ -322,13 +265,13 @@ AILMENTS = {
     "no queue": (
         "ALTER TABLE realtime.messages DISABLE TRIGGER queue_webhooks",
         "broken", "queue_webhooks on realtime.messages is missing or disabled: no webhook is sent",
-        "ENABLE TRIGGER queue_webhooks",
+        "ENABLE ALWAYS TRIGGER queue_webhooks",
     ),
     "a queue of somebody else's": (
         "DO $$ BEGIN CREATE ROLE a_stranger; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;"
         "ALTER TABLE realtime.webhook_deliveries OWNER TO a_stranger",
-        "broken", "realtime.webhook_deliveries belongs to a_stranger, but realtime.messages to postgres",
-        "ALTER TABLE realtime.webhook_deliveries OWNER TO postgres",
+        "broken", "realtime.webhook_deliveries belongs to a_stranger, but realtime.messages to realtime_server",
+        "ALTER TABLE realtime.webhook_deliveries OWNER TO realtime_server",
     ),
     "a malformed webhook": (
         "UPDATE realtime.channels SET webhook_urls = '{https://a.example/x,b.example/x}' WHERE pattern = 'orders'",
@@ -360,8 +303,8 @@ AILMENTS = {
         "broken", "inner_one() is marked IMMUTABLE", "ALTER FUNCTION inner_one() STABLE",
     ),
     "rows of the future": (
-        "UPDATE realtime.messages SET xid = '999999999'",
-        "open", "rows of realtime.messages carry transaction ids from another cluster's future", "nothing to do",
+        PAST_THE_TRIGGERS.format("UPDATE realtime.messages SET xid = '999999999'"),
+        "open", "rows of realtime.messages carry transaction ids of another cluster", "restart the server",
     ),
     "another server's trigger": (
         "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
@@ -373,9 +316,9 @@ AILMENTS = {
 
 
 @pytest.mark.parametrize("name", AILMENTS)
-async def test_an_ailment_is_found_alone_and_with_its_cure(healthy: str, name: str) -> None:
+async def test_an_ailment_is_found_alone_and_with_its_cure(healthy: str, admin: str, name: str) -> None:
     cause, verdict, what, advice = AILMENTS[name]
-    await run(healthy, cause)
+    await run(admin, cause)
     found = await the_trouble(healthy)
     assert found.verdict == verdict
     assert what in found.what
@@ -403,30 +346,30 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-async def test_what_is_harmless_is_not_reported(healthy: str, name: str) -> None:
-    await run(healthy, HARMLESS[name])
+async def test_what_is_harmless_is_not_reported(healthy: str, admin: str, name: str) -> None:
+    await run(admin, HARMLESS[name])
     try:
         assert await troubles(healthy) == []
     finally:
-        await run(healthy, "ALTER ROLE project_admin NOBYPASSRLS")
+        await run(admin, "ALTER ROLE project_admin NOBYPASSRLS")
 
 
 # ---- who the server is -------------------------------------------------------------------------------------
 
 
-async def test_a_stranger_to_the_tables_is_told_so(healthy: str, plain: Plain) -> None:
+async def test_a_stranger_to_the_tables_is_told_so(healthy: str, admin: str, plain: Plain) -> None:
     await run(
         healthy,
         f"GRANT USAGE ON SCHEMA realtime TO {plain.role}; GRANT SELECT ON ALL TABLES IN SCHEMA realtime TO {plain.role}",
     )
     found = await troubles(as_user(healthy, plain.role))
-    await run(healthy, f"DROP OWNED BY {plain.role}")
+    await run(admin, f"DROP OWNED BY {plain.role}")
     assert [finding.what.split(",")[0] for finding in found] == [
-        "realtime.channels belongs to postgres",
-        "realtime.messages belongs to postgres",
+        "realtime.channels belongs to realtime_server",
+        "realtime.messages belongs to realtime_server",
     ]
     assert {finding.verdict for finding in found} == {"broken"}
-    assert "connect as postgres" in str(found[0].advice)
+    assert "connect as realtime_server" in str(found[0].advice)
 
 
 async def test_a_new_owner_of_the_table_has_to_get_the_functions_and_migrate(plain: Plain) -> None:
@@ -670,19 +613,19 @@ def check(url: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(demo: str) -> None:
-    fine = await asyncio.to_thread(check, demo, REALTIME_JWT_SECRET=SECRET)
+async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(healthy: str, admin: str) -> None:
+    fine = await asyncio.to_thread(check, healthy, REALTIME_JWT_SECRET=SECRET)
     assert (fine.returncode, fine.stderr) == (0, "")
     assert {line.split()[0] for line in fine.stdout.splitlines()} == {"ok"}
-    await run(demo, "ALTER TABLE realtime.messages DISABLE ROW LEVEL SECURITY")
-    loud = await asyncio.to_thread(check, demo, REALTIME_JWT_SECRET=SECRET)
+    await run(admin, "ALTER TABLE realtime.messages DISABLE ROW LEVEL SECURITY")
+    loud = await asyncio.to_thread(check, healthy, REALTIME_JWT_SECRET=SECRET)
     assert loud.returncode == 0
     assert (
         "open   row-level security is OFF on realtime.messages: everybody may publish to every channel" in loud.stdout
     )
     assert "       → ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY" in loud.stdout
-    await run(demo, "REVOKE INSERT ON realtime.messages FROM anon")
-    broken = await asyncio.to_thread(check, demo)
+    await run(admin, "REVOKE INSERT ON realtime.messages FROM anon")
+    broken = await asyncio.to_thread(check, healthy)
     assert (broken.returncode, broken.stderr) == (1, "")
     assert "broken the role anon lacks INSERT ON realtime.messages" in broken.stdout
-    assert str(urlsplit(demo).password) not in broken.stdout
+    assert str(urlsplit(healthy).password) not in broken.stdout

@@ -28,6 +28,13 @@ FAST = {
 MAJORS = (15, 18)
 """The system's PostgreSQL of Debian 12, and the wheel's."""
 
+ROLES = "".join(
+    f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+    for role in ("anon", "authenticated", "project_admin")
+)
+SERVER = "realtime_server"
+"""The role that `served` databases belong to; its password is "secret"."""
+
 _names = count(1)
 
 
@@ -79,7 +86,8 @@ class Cluster:
         self._templates: set[str] = set()
 
     async def database(self, template: str = "migrated") -> str:
-        """The URL of a new database: `empty`, `migrated`, or `demo` (migrated, with the demo of `dev`)."""
+        """The superuser's URL of a new database: `empty`, `migrated`, `demo` (migrated, with the demo of `dev`), or `served`
+        (the same, but the schema belongs to `SERVER`)."""
         name = f"test_{os.getpid()}_{next(_names)}"
         if template != "empty" and template not in self._templates:
             await self._make_template(template)
@@ -101,8 +109,13 @@ class Cluster:
     async def _make_template(self, template: str) -> None:
         await self.execute(f"CREATE DATABASE {template}")
         url = self.postgres.url(template)
-        await migrate(url)
-        if template == "demo":
+        if template == "served":
+            await self.execute(
+                f"{ROLES} CREATE ROLE {SERVER} LOGIN PASSWORD 'secret';"
+                f"GRANT anon, authenticated, project_admin TO {SERVER}; GRANT CREATE ON DATABASE {template} TO {SERVER}"
+            )
+        await migrate(self.postgres.url(template, SERVER, "secret") if template == "served" else url)
+        if template in ("demo", "served"):
             connection = await asyncpg.connect(url)
             await connection.execute(sql_file("demo.sql"))
             await connection.close()

@@ -22,6 +22,7 @@ import asyncpg
 
 from insforge_realtime.pg.migrate import OLDEST_VERSION, is_current
 from insforge_realtime.pg.pool import LINK_ERRORS, connect, connected, describe
+from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to look at: `what` names it where looking fails, `ask` looks."""
+    """Something to look at: `what` names it where looking fails, `ask` looks. Where the answer to a `decisive` one is bad,
+    the rest is not looked at: it would all be bad for that reason."""
 
     what: str
     ask: Callable[[Connection, Config], Awaitable[list[Finding]]]
     in_transaction: bool = True
+    decisive: bool = False
 
 
 async def examine(config: Config) -> list[Finding]:
@@ -69,11 +72,10 @@ async def examine(config: Config) -> list[Finding]:
     try:
         await patient.reach()
         findings.append(Finding("ok", f"the database {_place(config.database_url)} can be reached"))
-        for question in ALWAYS:
-            findings += await patient.ask(question)
-        findings += (schema := await patient.ask(SCHEMA))
-        for question in ONCE_MIGRATED if schema[0].verdict == "ok" else ():
-            findings += await patient.ask(question)
+        for question in QUESTIONS:
+            findings += (answers := await patient.ask(question))
+            if question.decisive and any(found.verdict == "broken" for found in answers):
+                break
     except _UnreachableError as error:
         findings.append(Finding("broken", _discreet(str(error), config), error.advice))
     finally:
@@ -150,14 +152,14 @@ async def _in_transaction(connection: Connection, question: Question, config: Co
                 await transaction.rollback()
 
 
-def _sql(name: str, fine: str) -> Question:
+def _sql(name: str, fine: str, *, decisive: bool = False) -> Question:
     """A question that one query answers: with what is wrong, or with nothing, and then all is `fine`."""
 
     async def ask(connection: Connection, _: Config) -> list[Finding]:
         rows = await connection.fetch(query(name))
         return [Finding(row["verdict"], row["what"], row["advice"]) for row in rows] or [Finding("ok", fine)]
 
-    return Question(f"could not find out whether {fine}", ask)
+    return Question(f"could not find out whether {fine}", ask, decisive=decisive)
 
 
 def _place(url: str | None) -> str:
@@ -330,19 +332,35 @@ async def _keeps_its_session(url: str, listener: Connection) -> bool:
     return same and bool(remembers) and not shared
 
 
-ALWAYS = (
+async def _identity(connection: Connection, _: Config) -> list[Finding]:
+    """An auth.uid() of another server's may not know every kind of token. It is not ours to replace."""
+    wrong = await probe_auth_uid(connection)
+    if wrong is None:
+        return [Finding("ok", "auth.uid() knows every kind of token")]
+    what, _comma, advice = " ".join(wrong.split()).rpartition("; ")
+    return [Finding("open", what, advice)]
+
+
+QUESTIONS = (
     Question("could not find out the server's version", _version),
+    _sql("doctor_encoding", "the database is encoded in UTF8", decisive=True),
+    _sql("doctor_standby", "the database is no standby", decisive=True),
+    _sql("doctor_settings", "no setting of the role or the database is in the way"),
     Question("could not compare the clocks", _clocks),
     Question("could not find out whether LISTEN works", _listening, in_transaction=False),
-)
-SCHEMA = Question("could not find out whether the schema is current", _schema)
-ONCE_MIGRATED = (
+    Question("could not find out whether the schema is current", _schema, decisive=True),
     _sql("doctor_owner", "row-level security hides nothing from the server"),
     _sql("doctor_forced", "row-level security is not forced upon the owner"),
     _sql("doctor_triggers", "the triggers and functions belong to the owner of realtime.messages"),
     Question("could not find out whether the server may act as the clients' roles", _roles),
+    _sql("doctor_powers", "the server's role can do no more than it needs"),
+    _sql("doctor_creators", "nobody else may create what the server would take for something else"),
     _sql("doctor_grants", "the clients' roles have the grants that they need"),
+    _sql("doctor_reads", "the clients' roles may read and call what the policies do"),
+    _sql("doctor_secrets", "the clients' roles may not read webhook URLs"),
     _sql("doctor_excess", "the clients' roles have no grants that policies do not restrain"),
+    _sql("doctor_members", "the clients' roles are subject to policies"),
+    Question("could not find out whether auth.uid() knows every kind of token", _identity),
     _sql("doctor_rls", "row-level security is on for both tables"),
     _sql("doctor_policies", "there are policies by which clients may subscribe and publish"),
     _sql("doctor_admin_policy", "the API key's role is let in by project_admin_policy"),
@@ -351,5 +369,9 @@ ONCE_MIGRATED = (
     _sql("doctor_webhooks", "webhooks can be queued, and their URLs can be read"),
     _sql("doctor_immutable", "no function that policies call is wrongly IMMUTABLE"),
     _sql("doctor_future", "no row comes from another cluster's future"),
+    _sql("doctor_undeliverable", "every message of the last day could be delivered"),
+    _sql("doctor_subscriptions", "no subscription writes to realtime.messages"),
+    _sql("doctor_two_phase", "the feed may be rung"),
     _sql("doctor_notifiers", "no other server's trigger notifies for every row"),
 )
+"""In this order."""

@@ -1,5 +1,5 @@
-"""The statements of `sql/queries.sql` and `sql/deliveries.sql`, by name. No SQL stands in Python: it is written, read and
-reviewed in .sql files."""
+"""The statements of the files `FILES` below `sql/`, by name. No SQL stands in Python: it is written, read and reviewed in
+.sql files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
+FILES = ("queries.sql", "deliveries.sql", "check.sql", "check_rights.sql", "check_server.sql")
 _NAMED = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -18,7 +19,7 @@ def sql_file(name: str) -> str:
 @cache
 def queries() -> dict[str, str]:
     """Every named statement."""
-    text = sql_file("queries.sql") + sql_file("deliveries.sql")
+    text = "".join(map(sql_file, FILES))
     return {name: body.strip().rstrip(";") for name, body in _NAMED.findall(text)}
 
 

@@ -96,7 +96,7 @@ class Host:
     @property
     def place(self) -> str:
         """For people."""
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+        return f"[{self.name}]:{self.port}" if ":" in self.name and not self.is_socket else f"{self.name}:{self.port}"
 
     @property
     def is_socket(self) -> bool:

@@ -206,7 +206,7 @@ def _login(rest: str) -> tuple[str | None, str]:
     first = rest.partition("/")[0].find("@")
     if first < 0:
         return None, rest
-    end = re.search(r"[/?#]", rest[first:])
+    end = re.search(r"[/?]", rest[first:])
     last = rest.rfind("@", 0, first + end.start() if end else len(rest))
     return rest[:last], rest[last + 1 :]
 
@@ -231,7 +231,7 @@ def _query(text: str) -> dict[str, str]:
         name, equals, value = item.partition("=")
         name = _decode(name)
         if not _NAME.fullmatch(name):
-            raise ConfigError("what follows the question mark must be parameters like sslmode=require")
+            raise ConfigError(f"what follows the question mark must be parameters like sslmode=require ({_ESCAPE})")
         if not equals:
             raise ConfigError(f"the parameter {name} has no value: write {name}=…")
         found[SYNONYMS.get(name, name)] = _decode(value)

@@ -420,14 +420,27 @@ async def test_what_a_url_has_that_means_nothing_is_said_once(demo: str, start: 
     assert sorted(line["note"].split()[0] for line in lines) == ["channel_binding=require", "the"]
 
 
+def run(url: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("REALTIME_", "PG"))}
+    return subprocess.run(
+        [sys.executable, "-m", "insforge_realtime", *arguments],
+        env={**clean, "DATABASE_URL": url, "REALTIME_JWT_SECRET": "x" * 32},
+        cwd=cwd, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["migrate", "check", "webhooks list --json"])
+def test_a_command_says_on_standard_error_what_a_url_has_that_means_nothing(
+    demo: str, command: str, tmp_path: Path
+) -> None:
+    done = run(and_(demo, "pgbouncer=true"), *command.split(), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "pgbouncer" not in done.stdout
+    assert done.stderr.count("the parameter pgbouncer means nothing to this server") == 1
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate", "check", "webhooks list", "dev"])
 def test_a_mistake_in_a_url_ends_every_command_with_status_2_and_one_line(command: str, tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("REALTIME_", "PG"))}
-    url = "postgresql://u:hunter2@127.0.0.1:1/d?sslmod=require"
-    done = subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", *command.split()],
-        env={**clean, "DATABASE_URL": url, "REALTIME_JWT_SECRET": "x" * 32},
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = run("postgresql://u:hunter2@127.0.0.1:1/d?sslmod=require", *command.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: DATABASE_URL: there is no parameter sslmod; sslmode is one\n"

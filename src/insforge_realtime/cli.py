@@ -85,10 +85,12 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
 ) -> None:
     """Bring the database to the current schema. Safe to repeat, and to run from several places at once."""
-    from insforge_realtime import config
+    from insforge_realtime import config, logs
     from insforge_realtime.pg import migrate as migration
 
-    url = config.load(database_url=database).database()
+    settings = config.load(database_url=database)
+    url = settings.database()
+    logs.configure(settings)
     lines = asyncio.run(migration.plan(url) if dry_run else migration.migrate(url))
     typer.echo("would:" if dry_run else "done:")
     for line in lines:
@@ -128,10 +130,11 @@ def token(
 @app.command()
 def check(database: Database = None) -> None:
     """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
-    from insforge_realtime import config
+    from insforge_realtime import config, logs
     from insforge_realtime.pg.doctor import examine
 
     settings = config.load(database_url=database)
+    logs.configure(settings)
     findings = asyncio.run(examine(settings))
     out = Console(highlight=False, soft_wrap=True)
     colours = {"ok": "green", "open": "yellow", "broken": "red"}

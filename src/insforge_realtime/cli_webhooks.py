@@ -92,9 +92,11 @@ def cancel(
 
 
 def _database(url: str | None) -> str:
-    from insforge_realtime import config
+    from insforge_realtime import config, logs
 
-    return config.load(database_url=url).database()
+    settings = config.load(database_url=url)
+    logs.configure(settings)
+    return settings.database()
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:

@@ -19,12 +19,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from insforge_realtime import dsn
 from insforge_realtime.errors import ConfigError
 
 
 def _postgres_url(value: object) -> object:
-    if isinstance(value, str) and not value.lower().startswith(("postgres://", "postgresql://")):
-        raise ValueError("must be a URL that starts with postgresql://")
+    if isinstance(value, str):
+        try:
+            dsn.parse(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
     return value
 
 

@@ -288,19 +288,19 @@ AILMENTS = {
     "immutable helper": (
         "CREATE FUNCTION is_admin() RETURNS boolean LANGUAGE sql IMMUTABLE AS "
         "$$ SELECT auth.uid() = '00000000-0000-4000-8000-000000000000' $$;" + READ_ALL.format("is_admin()"),
-        "broken", "is_admin() is marked IMMUTABLE", "ALTER FUNCTION is_admin() STABLE",
+        "broken", "is_admin() is marked IMMUTABLE", "ALTER FUNCTION public.is_admin() STABLE",
     ),
     "immutable lookup": (
         "CREATE FUNCTION any_admin() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS "
         "$$ BEGIN RETURN EXISTS (SELECT 1\nFROM public.admins); END $$;" + READ_ALL.format("any_admin()"),
-        "broken", "any_admin() is marked IMMUTABLE", "ALTER FUNCTION any_admin() STABLE",
+        "broken", "any_admin() is marked IMMUTABLE", "ALTER FUNCTION public.any_admin() STABLE",
     ),
     "immutable below": (
         "CREATE FUNCTION inner_one() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT realtime.channel_name() $$;"
         "CREATE FUNCTION middle() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT inner_one(); END;"
         "CREATE FUNCTION outer_one() RETURNS text LANGUAGE sql STABLE AS $$ SELECT public.middle() $$;"
         + READ_ALL.format("outer_one() = 'x'"),
-        "broken", "inner_one() is marked IMMUTABLE", "ALTER FUNCTION inner_one() STABLE",
+        "broken", "inner_one() is marked IMMUTABLE", "ALTER FUNCTION public.inner_one() STABLE",
     ),
     "rows of the future": (
         PAST_THE_TRIGGERS.format("UPDATE realtime.messages SET xid = '999999999'"),

@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from insforge_realtime.errors import EmbeddedPostgresError
-from insforge_realtime.pg.embedded import Binaries, EmbeddedPostgres, find_binaries
+from insforge_realtime.pg.embedded import Binaries, EmbeddedPostgres, accounts, find_binaries
+from insforge_realtime.pg.embedded.processes import is_ready
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import sql_file
 
@@ -132,3 +137,43 @@ async def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> 
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, f"not true within {seconds} s: {condition}"
         await asyncio.sleep(0.005)
+
+
+@contextlib.contextmanager
+def bare_server(*signals: str, **settings: str) -> Iterator[tuple[str, Path]]:
+    """A PostgreSQL as nobody's launcher starts it: with a socket; as a standby, where `signals` has "standby.signal".
+
+    Yields:
+        its URL, and the folder of its socket.
+    """
+    binaries = installed(MAJORS[-1])
+    assert binaries is not None
+    with data_folder() as folder:
+        with EmbeddedPostgres(folder / "pg", binaries=binaries, settings=FAST) as made:
+            assert made.pid is not None
+            program, url, old = psutil.Process(made.pid).exe(), made.dsn, made.dsn.rpartition(":")[2]
+        cluster = (folder / "pg" / "cluster").resolve()
+        account = accounts.lent(cluster)
+        (folder / "socket").mkdir(mode=0o777)
+        (folder / "socket").chmod(0o777)
+        for name in signals:
+            (cluster / name).touch(mode=0o644)
+        port = free_port()
+        options = FAST | settings | {"port": str(port), "unix_socket_directories": str(folder / "socket")}
+        command = [program, "-D", str(cluster), *(f"--{name}={value}" for name, value in options.items())]
+        process = accounts.popen(command, account, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait_until_it_answers(process, cluster)
+            yield url.replace(f":{old}", f":{port}/postgres"), folder / "socket"
+        finally:
+            process.terminate()
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], cluster: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not is_ready(cluster, process.pid):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -23,11 +23,11 @@ class Certificate:
     authority: Path
 
 
-def certificate(folder: Path) -> Certificate:
-    """A new one for this machine, made by a new authority."""
+def certificate(folder: Path, *names: str) -> Certificate:
+    """A new one for this machine, by all its names or by these, made by a new authority."""
     folder.mkdir(exist_ok=True)
     authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1", "localhost")
+    issued = authority.issue_cert(*(names or ("127.0.0.1", "localhost")))
     made = Certificate(folder / "certificate.pem", folder / "key.pem", folder / "authority.pem")
     issued.private_key_pem.write_to_path(made.key)
     for pem in issued.cert_chain_pems:

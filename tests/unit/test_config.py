@@ -70,8 +70,16 @@ VALUES: dict[str, tuple[str, object]] = {
 }
 
 WRONG: dict[str, list[str]] = {
-    "database_url": ["", "mysql://u@h/d", "host=h user=u", "postgresql", "postgresql:h", "http://h"],
-    "listen_url": ["", "redis://h"],
+    "database_url": [
+        "",
+        "mysql://u@h/d",
+        "host=h user=u",
+        "postgresql",
+        "postgresql:h",
+        "http://h",
+        "postgresql://h:x/d",
+    ],
+    "listen_url": ["", "redis://h", "postgresql://h/d?sslmode=banana"],
     "db_connections": ["", "0", "101", "two", "1.5"],
     "host": ["", " "],
     "port": ["", "-1", "65536", "http"],

@@ -92,7 +92,9 @@ class DeliveryQueue:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the worker's own."""
-        async with connected(self._dsn, name="webhooks", pooled=self._pooled) as connection:
+        async with connected(
+            self._dsn, name="webhooks", pooled=self._pooled, statement_timeout=STATEMENT_SECONDS - 3
+        ) as connection:
             if not self._pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_claims_by_index"), timeout=STATEMENT_SECONDS)
             yield connection

@@ -18,10 +18,8 @@ ROOM = "c0000000-0000-4000-8000-000000000001"
 
 async def load_demo(dsn: str) -> None:
     """Create the demo's tables, policies, trigger and rows, as far as they are not there."""
-    async with connected(dsn, name="demo") as connection:
-        await connection.execute("SET client_min_messages = warning")
-        async with connection.transaction():
-            await connection.execute(sql_file("demo.sql"))
+    async with connected(dsn, name="demo", pooled=True) as connection, connection.transaction():
+        await connection.execute(sql_file("demo.sql"))
 
 
 async def traffic(dsn: str) -> None:
@@ -29,7 +27,7 @@ async def traffic(dsn: str) -> None:
     numbers = count()
 
     async def session() -> None:
-        async with connected(dsn, name="demo traffic") as connection:
+        async with connected(dsn, name="demo traffic", pooled=True) as connection:
             while True:
                 await connection.execute(query("change_some_order"), next(numbers))
                 await asyncio.sleep(1.0)

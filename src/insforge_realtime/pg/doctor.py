@@ -132,7 +132,7 @@ async def _reach(config: Config) -> Connection:
         raise _UnreachableError("no database is configured", advice)
     try:
         # As if pooled, always: a pooler in the way should be named by its finding, not by errors in all the others.
-        return await connect(config.database_url, name="check", pooled=True)
+        return await connect(config.database_url, name="check", pooled=True, search_path="pg_catalog, pg_temp")
     except Exception as error:
         raise _UnreachableError(
             f"the database {_place(config.database_url)} cannot be reached: {describe(error)}",
@@ -288,7 +288,7 @@ async def _listening(patient: Connection, config: Config) -> list[Finding]:
     url = config.listen_url or config.database_url
     assert url is not None
     try:
-        async with connected(url, name="check") as listener:
+        async with connected(url, name="check", pooled=True) as listener:
             if not (await _rings(patient, listener) and await _keeps_its_session(url, listener)):
                 return [_deaf(config, "notifications do not arrive, or sessions are shared")]
     except (*LINK_ERRORS, ValueError) as error:
@@ -324,7 +324,7 @@ async def _keeps_its_session(url: str, listener: Connection) -> bool:
     token = secrets.token_hex(8)
     await listener.fetchval(query("doctor_remember"), token)
     backend = await listener.fetchval(query("doctor_backend"))
-    async with connected(url, name="check") as other:
+    async with connected(url, name="check", pooled=True) as other:
         await other.transaction().start()  # ends with the connection
         shared = await other.fetchval(query("doctor_backend")) == backend
         same = await listener.fetchval(query("doctor_backend")) == backend

@@ -88,9 +88,10 @@ async def plan(dsn: str) -> list[str]:
     """
     async with _session(dsn) as connection:
         lines = []
-        for migration in await _pending(connection):
-            lines += [step.what for step in await _needed(connection, migration)]
-            lines.append(f"record migration {migration.name}")
+        async with connection.transaction():
+            for migration in await _pending(connection):
+                lines += [step.what for step in await _needed(connection, migration)]
+                lines.append(f"record migration {migration.name}")
         return [*lines, FUNCTIONS.what, *await _left_alone(connection)]
 
 
@@ -121,10 +122,10 @@ async def is_current(connection: Connection) -> bool:
 @asynccontextmanager
 async def _session(dsn: str) -> AsyncIterator[Connection]:
     try:
-        async with connected(dsn, name="migrate") as connection:
+        # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
+        async with connected(dsn, name="migrate", pooled=True) as connection:
             if connection.get_server_version().major < OLDEST_VERSION:
                 raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
-            await connection.execute("SET client_min_messages = warning")
             try:
                 yield connection
             except _NotAllowedError as error:

@@ -1,7 +1,7 @@
 """Connections that come back, and the coalescer that lets many callers share a few of them.
 
-What lives here: how a connection is opened, how it is opened again (one visible loop), and how requests are gathered into
-batches. What does not: any statement of the application.
+What lives here: that a connection is opened and opened again (one visible loop), and how requests are gathered into
+batches. What does not: how it is opened (dial.py), and any statement of the application.
 
 A pool hands a connection to each caller, so a thousand callers make a thousand round trips. Here it is the other way
 round: a free connection takes all requests that are waiting (up to `BATCH`) and asks for them at once. Under load the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,14 +26,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import asyncpg
 import structlog
 
-from insforge_realtime.errors import InternalError, RequestError, Unavailable
+from insforge_realtime import dsn as urls
+from insforge_realtime.errors import ConfigError, InternalError, RequestError, Unavailable
+from insforge_realtime.pg.dial import Session, dial, remedy
 
 BATCH = 200
 BATCH_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
+"""For opening a connection, where its URL has no connect_timeout. Several hosts share it."""
 GRACE_SECONDS = 3.0
 """How much longer than PostgreSQL's own limit we wait for its answer before we call the connection dead."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+REMIND_SECONDS = 60.0
+"""How often the log says that somebody must do something."""
 
 log = structlog.get_logger("insforge_realtime.pg")
 
@@ -56,29 +62,44 @@ LOST = (
 """What a statement raises when its connection is gone, rather than the statement wrong."""
 
 
-async def connect(dsn: str, *, name: str, pooled: bool = False) -> Connection:
-    """Open a connection.
+_told: dict[str, float] = {}
+"""When the log last said something that all links would say, by what that was."""
+
+
+async def connect(
+    dsn: str,
+    *,
+    name: str,
+    pooled: bool = False,
+    statement_timeout: float = 0.0,
+    lock_timeout: float = 0.0,
+    search_path: str | None = None,
+) -> Connection:
+    """Open a connection, on which no default of the role or the database holds that would be in our way.
 
     Args:
-        dsn: where to.
-        name: shown in `pg_stat_activity`, after "insforge-realtime ".
-        pooled: a pooler may hand every statement to another session, so nothing may be prepared.
+        dsn: where to; see ../dsn.py.
+        name: shown in `pg_stat_activity`, after "insforge-realtime " or the URL's application_name.
+        pooled: a pooler may hand every transaction to another session, so nothing is prepared or left behind.
+        statement_timeout, lock_timeout: PostgreSQL's own limits, in seconds; 0 for none.
+        search_path: None for the role's own, which policies and triggers may need.
 
     Raises:
         OSError, asyncpg.PostgresError, TimeoutError: it cannot be reached or lets us not in.
+        ConfigError: the URL, or a file that it names, cannot be used.
     """
-    return await asyncpg.connect(
-        dsn,
-        timeout=CONNECT_SECONDS,
-        server_settings=None if pooled else {"application_name": f"insforge-realtime {name}", "jit": "off"},
-        statement_cache_size=0 if pooled else 100,
-    )
+    parsed = urls.parse(dsn)
+    for note in parsed.notes:
+        if _not_told(note, None):
+            log.warning("database URL", note=note)
+    session = Session(name, pooled, statement_timeout, lock_timeout, search_path)
+    return await dial(parsed, session, seconds=CONNECT_SECONDS)
 
 
 @asynccontextmanager
-async def connected(dsn: str, *, name: str, pooled: bool = False) -> AsyncIterator[Connection]:
-    """A connection that is closed at the end, quickly where closing politely does not work."""
-    connection = await connect(dsn, name=name, pooled=pooled)
+async def connected(dsn: str, *, name: str, **options: Any) -> AsyncIterator[Connection]:
+    """A connection that is closed at the end, quickly where closing politely does not work. `options`: as for `connect`."""
+    connection = await connect(dsn, name=name, **options)
     try:
         yield connection
     finally:
@@ -109,8 +130,8 @@ async def keep(what: str, session: Callable[[], Awaitable[None]]) -> None:
         began = loop.time()
         try:
             await session()
-        except LINK_ERRORS as error:
-            log.warning("database link lost", link=what, error=describe(error))
+        except (*LINK_ERRORS, ConfigError) as error:
+            _tell(what, error)
         except Exception as error:
             # A bug, not the weather. It must not stop the server, and it must not pass unseen.
             log.exception("database link failed", link=what, error=describe(error))
@@ -118,6 +139,24 @@ async def keep(what: str, session: Callable[[], Awaitable[None]]) -> None:
             pause = FIRST_PAUSE
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _tell(what: str, error: BaseException) -> None:
+    """Say why a link is lost. Where somebody must do something, all links have the same to say: once a minute will do."""
+    advice = remedy(error)
+    if advice is None:
+        log.warning("database link lost", link=what, error=describe(error))
+    elif _not_told(describe(error), REMIND_SECONDS):
+        log.error("the database cannot be used", link=what, error=describe(error), advice=advice)
+
+
+def _not_told(text: str, seconds: float | None) -> bool:
+    """Whether this was not said in the last so many seconds (None: ever). Then it counts as said."""
+    now = time.monotonic()
+    if text in _told and (seconds is None or now - _told[text] < seconds):
+        return False
+    _told[text] = now
+    return True
 
 
 def describe(error: BaseException) -> str:

@@ -16,6 +16,8 @@ from insforge_realtime.pg.queries import query
 
 INTERVAL_SECONDS = 0.25
 CHUNK = 5000
+STATEMENT_SECONDS = 8.0
+"""PostgreSQL's own limit; we wait a little longer before we call the link dead."""
 
 
 class Counters:
@@ -52,7 +54,9 @@ class Counters:
                 await self._last_words()
 
     async def _session(self) -> None:
-        async with connected(self._dsn, name="counters", pooled=self._pooled) as connection:
+        async with connected(
+            self._dsn, name="counters", pooled=self._pooled, statement_timeout=STATEMENT_SECONDS
+        ) as connection:
             if not self._pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_counts_by_index"), timeout=10)
             while True:

@@ -42,6 +42,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ THICK_RINGS, THICK_SECONDS = 25, 0.1
 """Where so many rings come in so long, looking is cheaper."""
 RINGS_ASLEEP, MOST_RINGS_ASLEEP = 64, 512
 """After so many rings, have a look at what writers do when they need not ring; twice as many after each look in vain."""
+LOCK_SECONDS = 5.0
 CALL = "awake "
 
 log = structlog.get_logger("insforge_realtime.pg.feed")
@@ -140,14 +142,18 @@ class Feed:
         writers would go on ringing, at the price of a NOTIFY for each commit, until another feed hears them."""
         self._ring = self._ticket
         try:
-            async with asyncio.timeout(3), connected(self._dsn, name="feed") as last:
+            async with asyncio.timeout(3), self._connected() as last:
                 await self._call(last)
         except LINK_ERRORS:
             pass
 
+    def _connected(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection on which no name means what somebody else has made of it, and no lock is waited for long."""
+        return connected(self._dsn, name="feed", lock_timeout=LOCK_SECONDS, search_path="pg_catalog, pg_temp")
+
     async def _session(self) -> None:
         try:
-            async with connected(self._dsn, name="feed") as connection:
+            async with self._connected() as connection:
                 await self._prepare(connection)
                 while True:
                     await self._awake(connection)

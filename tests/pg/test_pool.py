@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from insforge_realtime.errors import InternalError, InvalidRequest, RequestError, Unavailable
-from insforge_realtime.pg.pool import Coalescer
+from insforge_realtime.pg.pool import Coalescer, connected
 from support.databases import running_cluster, wait_until
 
 CUT = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -117,6 +117,24 @@ async def test_a_request_that_is_too_slow_fails_alone(database: str) -> None:
         await busy
 
 
+async def test_a_pooled_link_that_freezes_in_the_middle_of_a_request_is_given_up() -> None:
+    with running_cluster() as cluster:
+        async with running(Bench(cluster.dsn, links=1, limit=60, pooled=True)) as bench:
+            assert cluster.pid is not None
+            asking = asyncio.create_task(bench.coalescer.submit(0.4))
+            await wait_until(lambda: bench.batches)
+            processes = [cluster.pid, *(child.pid for child in psutil.Process(cluster.pid).children(recursive=True))]
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(15):
+                    with pytest.raises(Unavailable):
+                        await asking
+            finally:
+                for pid in reversed(processes):
+                    os.kill(pid, signal.SIGCONT)
+
+
 async def test_who_must_be_asked_alone_is_not_starved_by_a_steady_stream_of_others(database: str) -> None:
     async with running(Bench(database, links=1, limit=0.4)) as bench:
         busy = asyncio.create_task(bench.coalescer.submit(0.02))
@@ -153,9 +171,13 @@ async def test_a_bug_in_a_batch_costs_one_request_not_the_batch(database: str) -
         assert await busy == "slept 0.02"
 
 
-async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_thaws() -> None:
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_thaws(pooled: bool) -> None:
     with running_cluster() as cluster:
-        async with running(Bench(cluster.dsn, links=1, limit=0.3)) as bench:
+        async with (
+            running(Bench(cluster.dsn, links=1, limit=0.3, pooled=pooled)) as bench,
+            connected(cluster.dsn, name="test", pooled=pooled) as other,
+        ):
             assert cluster.pid is not None
             processes = [cluster.pid, *(child.pid for child in psutil.Process(cluster.pid).children(recursive=True))]
             for pid in processes:
@@ -163,6 +185,9 @@ async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_tha
             began = time.monotonic()
             with pytest.raises(Unavailable):
                 await bench.coalescer.submit(0)
+            with pytest.raises(TimeoutError):
+                await other.fetchval("SELECT 1", timeout=0.5)
+            other.terminate()
             assert time.monotonic() - began < 10
             for pid in reversed(processes):
                 os.kill(pid, signal.SIGCONT)

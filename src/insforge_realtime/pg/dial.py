@@ -20,7 +20,7 @@ import contextlib
 import random
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -38,6 +38,8 @@ else:
 
 SHORTEST_SECONDS = 2.0
 """The least that a host gets of the time that all of them share."""
+ROLLBACK_SECONDS = 3.0
+"""How long the end of a failed transaction may take before the link counts as dead."""
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 """A link whose other end vanished while it was idle is noticed within a minute. In seconds, as libpq's."""
 OPTIONS = {
@@ -84,31 +86,44 @@ class Pooled(Connection):
 
     begin = "BEGIN"
 
-    async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        if query.startswith("BEGIN"):
-            query = query.replace("BEGIN", self.begin, 1) if query == "BEGIN;" else query
-        elif args and not self.is_in_transaction():
-            async with self.transaction():
-                return await super().execute(query, *args, **options)
-        return await super().execute(query, *args, **options)
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        if args and not self.is_in_transaction():
+            async with self._transaction(timeout):
+                return await super().execute(query, *args, timeout=timeout)
+        if query == "ROLLBACK;":
+            return await self._roll_back(query)
+        # What the driver's transactions begin with.
+        return await super().execute(f"{self.begin};" if query == "BEGIN;" else query, *args, timeout=timeout)
 
-    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
-        if self.is_in_transaction():
-            return await super().fetch(query, *args, **options)
-        async with self.transaction():
-            return await super().fetch(query, *args, **options)
+    async def _roll_back(self, query: str) -> str:
+        """Also on a link that has gone silent, where it would wait for ever."""
+        try:
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                return await super().execute(query)
+        except TimeoutError:
+            self.terminate()
+            raise
 
-    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
-        if self.is_in_transaction():
-            return await super().fetchval(query, *args, **options)
-        async with self.transaction():
-            return await super().fetchval(query, *args, **options)
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
+        async with self._transaction(timeout):
+            return await super().fetch(query, *args, timeout=timeout, **options)
 
-    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+    async def fetchval(self, query: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
+        async with self._transaction(timeout):
+            return await super().fetchval(query, *args, timeout=timeout, **options)
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
+        async with self._transaction(timeout):
+            return await super().fetchrow(query, *args, timeout=timeout, **options)
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, timeout: float | None) -> AsyncIterator[None]:
+        """The one that there is, or one of its own."""
         if self.is_in_transaction():
-            return await super().fetchrow(query, *args, **options)
-        async with self.transaction():
-            return await super().fetchrow(query, *args, **options)
+            yield
+        else:
+            async with asyncio.timeout(timeout), self.transaction():
+                yield
 
 
 async def dial(dsn: Dsn, session: Session, *, seconds: float) -> Connection:

@@ -48,7 +48,7 @@ class Step:
 FUNCTIONS = Step(
     "re-apply the functions of the schema realtime",
     "true",
-    sql_file("functions.sql"),
+    sql_file("functions.sql") + sql_file("judges.sql"),
     "ALTER FUNCTION … OWNER TO {user}, for each function of the schema realtime",
 )
 LOOK = Step(
@@ -124,7 +124,7 @@ async def _session(dsn: str) -> AsyncIterator[Connection]:
         async with connected(dsn, name="migrate") as connection:
             if connection.get_server_version().major < OLDEST_VERSION:
                 raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
-            await connection.execute("SET client_min_messages = warning")
+            await connection.execute(query("migrate_safely"))
             try:
                 yield connection
             except _NotAllowedError as error:

@@ -1,5 +1,5 @@
 -- Every statement that the server runs, by name, each with one sentence on what it does.
--- Parameters are PostgreSQL's own ($1, $2 …); pg/queries.py makes `QUERIES.name` of each.
+-- Parameters are PostgreSQL's own ($1, $2 and so on); pg/queries.py makes `QUERIES.name` of each.
 
 -- name: now_snapshot
 -- The snapshot that a feed without a past begins from.
@@ -76,15 +76,15 @@ SELECT setval('realtime.rung', $1::bigint) WHERE $1::bigint > coalesce(pg_sequen
 
 -- name: check_subscribe
 -- Judge many subscribe requests under row-level security in one round trip.
-SELECT realtime.check_subscribe($1::text[], $2::text[], $3::text[]);
+SELECT realtime.check_subscribe($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[]);
 
 -- name: publish_as
 -- Insert many clients' messages, each under the INSERT policies of its own role.
-SELECT realtime.publish_as($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]);
+SELECT realtime.publish_as($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[], $5::pg_catalog.text[]);
 
 -- name: publish_lists
 -- Publish lists of messages as the system, each as a whole or not at all.
-SELECT realtime.publish_lists($1::int[], $2::text[], $3::text[], $4::text[]);
+SELECT realtime.publish_lists($1::int[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[]);
 
 -- name: plan_counts_by_index
 -- For the session of the counters: thousands of rows of a large table, each found by its seq, whatever the statistics say.
@@ -94,6 +94,10 @@ SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_h
 -- Add to the WebSocket audience of many messages at once: $1 their seq, $2 how many sockets each was sent to.
 UPDATE realtime.messages m SET ws_audience_count = m.ws_audience_count + d.audience
 FROM unnest($1::bigint[], $2::int[]) AS d (seq, audience) WHERE m.seq = d.seq;
+
+-- name: migrate_safely
+-- For the session of `migrate`: no name means what somebody else has made of it, and no backslash is an escape.
+SET client_min_messages = warning; SET search_path = pg_catalog, pg_temp; SET standard_conforming_strings = on;
 
 -- name: migrations_applied
 -- The versions that this database has had.

@@ -1,7 +1,7 @@
 """Bring a database to the current schema: empty, ours from an earlier version, or the incumbent's.
 
 What lives here: reading the migration files, deciding which steps a database needs, running them. What the steps do is in
-`sql/migrations/*.sql` and `sql/functions.sql`, nowhere else. All of it runs in one transaction under an advisory lock, so
+`sql/migrations/*.sql`, `sql/functions.sql` and `sql/judges.sql`, nowhere else. All of it runs in one transaction under an advisory lock, so
 that servers which start together are harmless to each other, and a failure leaves the database as it was.
 
 A migration's steps carry their own conditions, SQL expressions over the catalog. `plan` evaluates them and changes nothing:

@@ -1,7 +1,7 @@
 """May this client subscribe to this channel? PostgreSQL judges, by the row-level security policies on `realtime.channels`.
 
 What lives here: the question, and what its answers mean. What does not: who asks (commands.py) and how questions are
-gathered (pool.py). The judging itself is `realtime.check_subscribe` in sql/functions.sql.
+gathered (pool.py). The judging itself is `realtime.check_subscribe` in sql/judges.sql.
 
 Denied is not broken: a policy that says no is `Unauthorized`; a policy that raises is `InternalError`, logged with
 PostgreSQL's own words, of which the client is told nothing.

@@ -1,7 +1,7 @@
 """A message becomes a row of `realtime.messages`: a client's, if the INSERT policies allow it, or the system's own.
 
 What lives here: the requests and what their answers mean. The judging and inserting is `realtime.publish_as` and
-`realtime.publish_lists` in sql/functions.sql; from the row on, every message takes the same way down as a trigger's.
+`realtime.publish_lists` in sql/judges.sql; from the row on, every message takes the same way down as a trigger's.
 """
 
 from __future__ import annotations

@@ -109,31 +109,20 @@ CREATE OR REPLACE FUNCTION realtime.is_well_formed(p_event_name text, p_payload 
 $$;
 
 -- Whether a payload certainly is no larger as text than an event may be. Nothing in jsonb expands more than a number: 16 bytes
--- may stand for 147 456 digits, so 112 bytes never are more than the least that the limit may be (1 MiB). What is longer
--- is written out and measured, unless that alone might take too long or too much memory.
+-- of it stand for 147 457 characters at most, so 448 bytes never are more than the least that the limit may be (4 MiB).
+-- What is longer is written out and measured, unless that might be more than PostgreSQL allows a string, and raise.
 CREATE OR REPLACE FUNCTION realtime.is_small(p_payload jsonb) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT pg_catalog.pg_column_compression(p_payload) IS NULL AND CASE
-        WHEN pg_catalog.pg_column_size(p_payload) OPERATOR(pg_catalog.<=) 112 THEN true
-        WHEN pg_catalog.pg_column_size(p_payload) OPERATOR(pg_catalog.<=) 8192
-        THEN pg_catalog.octet_length(p_payload::pg_catalog.text) OPERATOR(pg_catalog.<=) 1048576 END
+        WHEN pg_catalog.pg_column_size(p_payload) OPERATOR(pg_catalog.<=) 448 THEN true
+        WHEN pg_catalog.pg_column_size(p_payload) OPERATOR(pg_catalog.<=) 100000
+        THEN pg_catalog.octet_length(p_payload::pg_catalog.text) OPERATOR(pg_catalog.<=) 4194304 END
 $$;
 
--- Whether a payload is larger as text than an event may be. The numbers come first and one by one, no further than the limit:
--- all at once they could take the gigabyte that PostgreSQL allows a string.
+-- Whether a payload is larger as text than an event may be.
 CREATE OR REPLACE FUNCTION realtime.is_too_large(p_payload jsonb)
 RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_most integer := realtime.max_event_bytes();
 BEGIN
-    IF (pg_column_compression(p_payload) IS NOT NULL OR pg_column_size(p_payload) > 100000) AND EXISTS (
-        SELECT FROM (
-            SELECT sum(octet_length(number::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
-            FROM jsonb_path_query(p_payload, 'strict $.** ? (@.type() == "number")') number) numbers
-        WHERE bytes > v_most)
-    THEN
-        RETURN true;
-    END IF;
-    RETURN octet_length(p_payload::text) > v_most;
+    RETURN octet_length(p_payload::text) > realtime.max_event_bytes();
 EXCEPTION WHEN program_limit_exceeded THEN
     RETURN true;
 END
@@ -279,7 +268,8 @@ BEGIN
     END IF;
     IF v_channel.id IS NULL THEN
         PERFORM realtime.refuse(realtime.fault_of_name('channel', NEW.channel_name));
-        RAISE 'realtime: no enabled channel matches "%"', NEW.channel_name USING ERRCODE = 'no_data_found';
+        RAISE 'realtime: no enabled channel matches "%"', NEW.channel_name
+            USING ERRCODE = 'no_data_found', CONSTRAINT = 'realtime_no_channel';
     END IF;
     NEW.id := realtime.new_id();
     NEW.channel_id := v_channel.id;
@@ -373,14 +363,13 @@ FOR EACH ROW WHEN (NEW.wh_audience_count > 0) EXECUTE FUNCTION realtime.queue_we
 
 -- The doorbell: rings only while some feed sleeps, because NOTIFY takes a database-wide lock until after the WAL flush,
 -- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py).
-CREATE OR REPLACE FUNCTION realtime.ring()
-RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION realtime.ring() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    v_asleep bigint := coalesce(pg_sequence_last_value('realtime.asleep'::regclass), 0);
-    v_rung bigint := coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+    v_asleep bigint := coalesce(pg_catalog.pg_sequence_last_value('realtime.asleep'::pg_catalog.regclass), 0);
+    v_rung bigint := coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 BEGIN
-    IF v_asleep > v_rung THEN
-        PERFORM pg_notify('realtime', v_asleep::text);
+    IF v_asleep OPERATOR(pg_catalog.>) v_rung THEN
+        PERFORM pg_catalog.pg_notify('realtime', v_asleep::pg_catalog.text);
     END IF;
     RETURN NULL;
 END

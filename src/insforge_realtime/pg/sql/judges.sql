@@ -28,24 +28,25 @@ DECLARE
     v_seen boolean;
 BEGIN
     IF p_role OPERATOR(pg_catalog.=) 'authenticated' THEN
-        v_seen := EXISTS (SELECT FROM realtime.channels WHERE id OPERATOR(pg_catalog.=) p_id);
+        SELECT true INTO v_seen FROM realtime.channels WHERE id OPERATOR(pg_catalog.=) p_id;
     ELSIF p_role OPERATOR(pg_catalog.=) 'anon' THEN
-        v_seen := EXISTS (SELECT FROM realtime.channels WHERE id OPERATOR(pg_catalog.=) p_id);
+        SELECT true INTO v_seen FROM realtime.channels WHERE id OPERATOR(pg_catalog.=) p_id;
     ELSE
-        v_seen := EXISTS (SELECT FROM realtime.channels WHERE id OPERATOR(pg_catalog.=) p_id);
+        SELECT true INTO v_seen FROM realtime.channels WHERE id OPERATOR(pg_catalog.=) p_id;
     END IF;
     v_setting := pg_catalog.set_config('role', 'none', true);
-    RETURN v_seen;
+    RETURN v_seen IS TRUE;
 END
 $$;
 
--- What an error says of a client's request: 'no' and the error where a value could not be read (class 22: a cast that cannot
--- read a segment of the name, mostly), else the SQLSTATE and message. Refusals of our own have a mark (see refuse()); among
--- errors they are those of a publish() in somebody's trigger, which are no answer to the client.
+-- What an error says of a client's request: 'no' where the stamp found no channel; 'no' and the error where a value could not be
+-- read (class 22: a cast that cannot read a segment of the name, mostly); else the SQLSTATE and message. Other refusals of
+-- our own, which have a mark (see refuse()), are those of a publish() in somebody's trigger, and no answer to the client.
 CREATE OR REPLACE FUNCTION realtime.verdict_of(p_state text, p_message text, p_mark text)
 RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN CASE
+        WHEN p_mark = 'realtime_no_channel' THEN 'no'
         WHEN p_state LIKE '22%' AND p_mark NOT LIKE 'realtime%' THEN format('no %s %s', p_state, p_message)
         ELSE format('%s %s', p_state, p_message) END;
 END
@@ -67,7 +68,7 @@ DECLARE
     v_id pg_catalog.uuid;
 BEGIN
     FOR i IN 1 .. pg_catalog.cardinality(p_channels) LOOP
-        v_id := realtime.match_channel(p_channels[i]);
+        v_id := (realtime.find_channel(p_channels[i])).id;
         v_verdict := 'no';
         FOR attempt IN 1 .. CASE WHEN v_id IS NULL THEN 0 ELSE 3 END LOOP
             v_channel := CASE WHEN attempt OPERATOR(pg_catalog.=) 2 THEN '' ELSE p_channels[i] END;
@@ -123,11 +124,11 @@ BEGIN
     FOR i IN 1 .. pg_catalog.cardinality(p_channels) LOOP
         BEGIN
             v_payload := p_payloads[i];
-            v_verdict := CASE WHEN realtime.is_well_formed(p_events[i], v_payload) AND realtime.is_name(p_events[i])
-                AND realtime.is_small(v_payload) THEN NULL ELSE realtime.fault(p_events[i], v_payload) END;
-            IF v_verdict IS NULL AND realtime.match_channel(p_channels[i]) IS NULL THEN
-                v_verdict := coalesce(realtime.fault_of_name('channel', p_channels[i]), 'no');
-            END IF;
+            v_verdict := CASE
+                WHEN realtime.is_name(p_channels[i]) IS NOT TRUE THEN realtime.fault_of_name('channel', p_channels[i])
+                WHEN realtime.is_well_formed(p_events[i], v_payload) AND realtime.is_name(p_events[i])
+                    AND realtime.is_small(v_payload) THEN NULL
+                ELSE realtime.fault(p_events[i], v_payload) END;
         EXCEPTION WHEN data_exception THEN
             v_verdict := 'invalid PostgreSQL cannot store this payload as jsonb';
         END;
@@ -147,6 +148,7 @@ BEGIN
                 WHEN OTHERS THEN
                     GET STACKED DIAGNOSTICS v_mark = CONSTRAINT_NAME;
                     v_verdict := realtime.verdict_of(SQLSTATE, SQLERRM, v_mark);
+                    EXIT WHEN v_verdict OPERATOR(pg_catalog.=) 'no' AND attempt OPERATOR(pg_catalog.<>) 2;
             END;
         END LOOP;
         v_verdicts[i] := v_verdict;

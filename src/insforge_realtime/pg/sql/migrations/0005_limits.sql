@@ -4,13 +4,13 @@
 --? EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass('realtime.limits') AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname IN ('one_row', 'max_event_bytes', 'max_name_bytes')) < 3)
 DO $$ BEGIN RAISE 'realtime.limits lacks columns this server needs: rename or drop it'; END $$;
 
--- Functions read it only for what is beyond the least that a limit may be: 8 names and payloads out of 10 never cost a look.
+-- Functions read it only for what is beyond the least that a limit may be, so hardly ever.
 --: create the table realtime.limits, of one row
 --? to_regclass('realtime.limits') IS NULL
 --! GRANT USAGE, CREATE ON SCHEMA realtime TO {user}
 CREATE TABLE realtime.limits (
     one_row         boolean PRIMARY KEY DEFAULT true CHECK (one_row),
-    max_event_bytes integer NOT NULL DEFAULT 4194304 CHECK (max_event_bytes BETWEEN 1048576 AND 67108864),
+    max_event_bytes integer NOT NULL DEFAULT 4194304 CHECK (max_event_bytes BETWEEN 4194304 AND 67108864),
     max_name_bytes  integer NOT NULL DEFAULT 255 CHECK (max_name_bytes BETWEEN 255 AND 4096)
 );
 INSERT INTO realtime.limits DEFAULT VALUES;

@@ -2,10 +2,10 @@
 
     RealtimeError
     ├── RequestError             answered to the client that asked; carries a wire code
-    │   ├── Unauthorized             UNAUTHORIZED       a policy or a credential said no
+    │   ├── Unauthorized             UNAUTHORIZED       a policy said no or could not read a value; or a credential did
     │   ├── NotSubscribed            NOT_SUBSCRIBED     publish to a channel one has not joined
     │   ├── InvalidRequest           INVALID_REQUEST    malformed, wrong types, reserved or overlong names
-    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES
+    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES or realtime.limits
     │   ├── RateLimited              RATE_LIMITED       over REALTIME_MAX_MESSAGES_PER_SECOND
     │   ├── TokenExpired             TOKEN_EXPIRED      get a fresh token and reconnect
     │   ├── Unavailable              UNAVAILABLE        the database cannot be reached; try again

@@ -1,8 +1,8 @@
 """Bring a database to the current schema: empty, ours from an earlier version, or the incumbent's.
 
 What lives here: reading the migration files, deciding which steps a database needs, running them. What the steps do is in
-`sql/migrations/*.sql`, `sql/functions.sql` and `sql/judges.sql`, nowhere else. All of it runs in one transaction under an advisory lock, so
-that servers which start together are harmless to each other, and a failure leaves the database as it was.
+`sql/migrations/*.sql`, `sql/functions.sql` and `sql/judges.sql`, nowhere else. All of it runs in one transaction under an
+advisory lock, so that servers which start together are harmless to each other, and a failure leaves the database as it was.
 
 A migration's steps carry their own conditions, SQL expressions over the catalog. `plan` evaluates them and changes nothing:
 the dry run asks the same questions as the real one, takes no lock and writes nothing.

@@ -26,6 +26,7 @@ import asyncpg
 import structlog
 
 from insforge_realtime.errors import InternalError, RequestError, Unavailable
+from insforge_realtime.pg.queries import query
 
 BATCH = 200
 BATCH_SECONDS = 0.5
@@ -67,12 +68,26 @@ async def connect(dsn: str, *, name: str, pooled: bool = False) -> Connection:
     Raises:
         OSError, asyncpg.PostgresError, TimeoutError: it cannot be reached or lets us not in.
     """
-    return await asyncpg.connect(
+    connection = await asyncpg.connect(
         dsn,
         timeout=CONNECT_SECONDS,
         server_settings=None if pooled else {"application_name": f"insforge-realtime {name}", "jit": "off"},
         statement_cache_size=0 if pooled else 100,
     )
+    try:
+        await asyncio.wait_for(_learn_types(connection), CONNECT_SECONDS)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def _learn_types(connection: Connection) -> None:
+    """Let asyncpg ask the catalog about the arrays that we send, which it does once for each, with unqualified names: now,
+    under a path of our own, where no operator that somebody has put into `public` answers it as the server."""
+    async with connection.transaction():
+        await connection.execute(query("path_of_our_own"))
+        await connection.fetchrow(query("arrays_that_we_send"))
 
 
 @asynccontextmanager

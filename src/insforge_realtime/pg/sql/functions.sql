@@ -136,9 +136,8 @@ BEGIN
         WHEN realtime.is_name(p_name) THEN NULL
         WHEN coalesce(p_name, '') = '' THEN format('invalid the %s name is empty', p_what)
         WHEN octet_length(p_name) > realtime.max_name_bytes() THEN
-            format('invalid the %s name is %s bytes long, and may be %s (max_name_bytes in realtime.limits): shorten it',
-                   p_what, octet_length(p_name), realtime.max_name_bytes())
-        ELSE format('invalid the %s name contains a control character (U+%s): leave it out', p_what, lpad(upper(to_hex(
+            format('invalid the %s name is %s bytes long, and may be %s', p_what, octet_length(p_name), realtime.max_name_bytes())
+        ELSE format('invalid the %s name contains the control character U+%s', p_what, lpad(upper(to_hex(
             ascii(substring(p_name FROM $q$[\u0001-\u001F\u007F-\u009F]$q$)))), 4, '0')) END;
 END
 $$;
@@ -152,8 +151,7 @@ BEGIN
         WHEN NOT realtime.is_well_formed(p_event_name, '{}') THEN format('invalid the event name "%s" is reserved', p_event_name)
         WHEN p_payload IS NULL OR jsonb_typeof(p_payload) <> 'object' THEN 'invalid the payload must be a JSON object'
         WHEN realtime.is_too_large(p_payload) THEN
-            format('too_large the payload is larger than %s bytes as text (max_event_bytes in realtime.limits): send less, '
-                   'or a reference to it', realtime.max_event_bytes()) END;
+            format('too_large the payload is larger than %s bytes as text', realtime.max_event_bytes()) END;
 END
 $$;
 
@@ -165,7 +163,11 @@ DECLARE
 BEGIN
     IF p_fault IS NOT NULL THEN
         RAISE 'realtime: %', substr(p_fault, length(v_kind) + 2) USING CONSTRAINT = 'realtime_' || v_kind,
-            ERRCODE = CASE v_kind WHEN 'too_large' THEN 'program_limit_exceeded' ELSE 'invalid_parameter_value' END;
+            ERRCODE = CASE v_kind WHEN 'too_large' THEN 'program_limit_exceeded' ELSE 'invalid_parameter_value' END,
+            HINT = CASE v_kind WHEN 'too_large'
+                THEN 'Publish less of it, or a reference to it. The limit is max_event_bytes in realtime.limits.'
+                ELSE 'Names are short (max_name_bytes in realtime.limits), without control characters and not reserved; '
+                     'a payload is what jsonb_build_object() or to_jsonb() of a row makes.' END;
     END IF;
 END
 $$;

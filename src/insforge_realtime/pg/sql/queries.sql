@@ -1,13 +1,23 @@
 -- Every statement that the server runs, by name, each with one sentence on what it does.
+-- Names are qualified where others' code may run (triggers, policies), which needs the session's search_path; see functions.sql.
 -- Parameters are PostgreSQL's own ($1, $2 and so on); pg/queries.py makes `QUERIES.name` of each.
+
+-- name: path_of_our_own
+-- For the rest of the transaction, no name means what somebody else has made of it.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- name: arrays_that_we_send
+-- The types of parameters that asyncpg has to ask the catalog about (see pg/pool.py).
+SELECT NULL::bigint[] AS a, NULL::int[] AS b, NULL::float8[] AS c;
 
 -- name: now_snapshot
 -- The snapshot that a feed without a past begins from.
-SELECT pg_current_snapshot()::text;
+SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text;
 
 -- name: heal_future_xids
 -- After a restore into a new cluster, old rows can carry transaction ids that are still to come here: call those delivered.
-UPDATE realtime.messages SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
+UPDATE realtime.messages SET xid = '0'
+WHERE xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot());
 
 -- name: plan_looks_by_index
 -- For the session of the feed: a look is planned once, for any snapshot, and always by index: estimates for an unknown snapshot
@@ -53,26 +63,29 @@ FROM (
 
 -- name: take_ticket
 -- Say that this feed is about to sleep; the ticket counts only if it is greater than `rung`.
-SELECT nextval('realtime.asleep') AS ticket, coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0) AS rung;
+SELECT pg_catalog.nextval('realtime.asleep') AS ticket,
+       coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0) AS rung;
 
 -- name: barrier
 -- A transaction id of our own: once every snapshot is past it, no writer is left that may have missed the ticket.
-SELECT pg_current_xact_id()::text::bigint;
+SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint;
 
 -- name: is_rung
 -- Whether ticket $1 has been called.
-SELECT $1::bigint <= coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+SELECT $1::bigint OPERATOR(pg_catalog.<=) coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 
 -- name: call
 -- Wake all feeds whose ticket is not greater than ring number $1 (a forged one counts no further than `asleep`); gives the number,
 -- unless all of them are awake.
-WITH ring AS MATERIALIZED (SELECT least($1::bigint, pg_sequence_last_value('realtime.asleep'::regclass)) AS number)
-SELECT number, pg_notify('realtime', 'awake ' || number) FROM ring
-WHERE number > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+WITH ring AS MATERIALIZED (
+    SELECT least($1::bigint, pg_catalog.pg_sequence_last_value('realtime.asleep'::pg_catalog.regclass)) AS number)
+SELECT number, pg_catalog.pg_notify('realtime', pg_catalog.concat('awake ', number)) FROM ring
+WHERE number OPERATOR(pg_catalog.>) coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 
 -- name: answer_ring
 -- All feeds whose ticket is not greater than $1 have been called, so nobody need ring for them.
-SELECT setval('realtime.rung', $1::bigint) WHERE $1::bigint > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+SELECT pg_catalog.setval('realtime.rung', $1::bigint)
+WHERE $1::bigint OPERATOR(pg_catalog.>) coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 
 -- name: check_subscribe
 -- Judge many subscribe requests under row-level security in one round trip.
@@ -92,8 +105,8 @@ SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_h
 
 -- name: count_audience
 -- Add to the WebSocket audience of many messages at once: $1 their seq, $2 how many sockets each was sent to.
-UPDATE realtime.messages m SET ws_audience_count = m.ws_audience_count + d.audience
-FROM unnest($1::bigint[], $2::int[]) AS d (seq, audience) WHERE m.seq = d.seq;
+UPDATE realtime.messages m SET ws_audience_count = m.ws_audience_count OPERATOR(pg_catalog.+) d.audience
+FROM unnest($1::bigint[], $2::int[]) AS d (seq, audience) WHERE m.seq OPERATOR(pg_catalog.=) d.seq;
 
 -- name: migrate_safely
 -- For the session of `migrate`: no name means what somebody else has made of it, and no backslash is an escape.
@@ -251,7 +264,7 @@ ORDER BY c.relname;
 -- name: doctor_policies
 -- With row-level security on, what no permissive policy allows is denied.
 SELECT 'open' AS verdict, format('no policy on %s lets anon or authenticated %s', c.oid::regclass, t.act) AS what,
-       format('CREATE POLICY … ON %s %s', c.oid::regclass, t.example) AS advice
+       format('CREATE POLICY ... ON %s %s', c.oid::regclass, t.example) AS advice
 FROM (VALUES
     ('realtime.channels'::regclass, 'r', 'subscribe: nobody can', 'FOR SELECT TO authenticated USING (pattern = ''orders'')'),
     ('realtime.messages', 'a', 'publish: no client can (fine if only triggers publish)',
@@ -284,7 +297,7 @@ WHERE NOT EXISTS (SELECT FROM realtime.channels WHERE enabled);
 -- LIKE raises for these, whatever name is looked up: rows from before our constraint.
 SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
        format('the channel pattern %L is no LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
-       format('UPDATE realtime.channels SET pattern = … WHERE id = %L', id) AS advice
+       format('UPDATE realtime.channels SET pattern = ... WHERE id = %L', id) AS advice
 FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
 ORDER BY pattern;
 
@@ -298,7 +311,7 @@ FROM pg_class d, pg_class m
 WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
 UNION ALL
 SELECT 'open', format('a webhook URL of the channel %L is no http:// or https:// URL: its deliveries fail', c.pattern),
-       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = … WHERE id = %L', c.id)
+       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = ... WHERE id = %L', c.id)
 FROM realtime.channels c
 WHERE c.enabled AND EXISTS (
     SELECT FROM unnest(c.webhook_urls) u (url)

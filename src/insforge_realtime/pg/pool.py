@@ -85,9 +85,12 @@ async def connect(dsn: str, *, name: str, pooled: bool = False) -> Connection:
 async def _learn_types(connection: Connection) -> None:
     """Let asyncpg ask the catalog about the arrays that we send, which it does once for each, with unqualified names: now,
     under a path of our own, where no operator that somebody has put into `public` answers it as the server."""
-    async with connection.transaction():
-        await connection.execute(query("path_of_our_own"))
-        await connection.fetchrow(query("arrays_that_we_send"))
+    # No `async with`: where the link goes silent, a rollback would wait for ever.
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(query("path_of_our_own"))
+    await connection.fetchrow(query("arrays_that_we_send"))
+    await transaction.commit()
 
 
 @asynccontextmanager

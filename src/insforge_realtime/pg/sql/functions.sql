@@ -118,11 +118,22 @@ CREATE OR REPLACE FUNCTION realtime.is_small(p_payload jsonb) RETURNS boolean LA
         THEN pg_catalog.octet_length(p_payload::pg_catalog.text) OPERATOR(pg_catalog.<=) 4194304 END
 $$;
 
--- Whether a payload is larger as text than an event may be.
+-- Whether a payload is larger as text than an event may be. Of large ones the numbers of more than 64 digits come first, one by
+-- one and no further than the limit: to write them all may take a gigabyte, and ten seconds.
 CREATE OR REPLACE FUNCTION realtime.is_too_large(p_payload jsonb)
 RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_most integer := realtime.max_event_bytes();
 BEGIN
-    RETURN octet_length(p_payload::text) > realtime.max_event_bytes();
+    IF (pg_column_compression(p_payload) IS NOT NULL OR pg_column_size(p_payload) > 100000) AND EXISTS (
+        SELECT FROM (
+            SELECT sum(octet_length(number::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+            FROM jsonb_path_query(p_payload, 'strict $.**{last} ? (@.abs() > 1e64)') number) numbers
+        WHERE bytes > v_most)
+    THEN
+        RETURN true;
+    END IF;
+    RETURN octet_length(p_payload::text) > v_most;
 EXCEPTION WHEN program_limit_exceeded THEN
     RETURN true;
 END

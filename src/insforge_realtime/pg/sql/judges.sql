@@ -56,13 +56,14 @@ $$;
 -- Must be called as a single autocommit statement: every setting made here ends with it.
 --
 -- The planner evaluates stable expressions to estimate them, so making a plan can raise for a channel that the policy
--- does not even concern. Hence, after an error, a second attempt with an empty channel name, which makes the plan, and a
--- third for real: only its error is believed.
+-- does not even concern, or for claims that it does not need. Hence, after an error, a second attempt with an empty channel
+-- name and without claims, which makes the plan, and a third for real: only its error is believed.
 CREATE OR REPLACE FUNCTION realtime.check_subscribe(p_roles text[], p_claims text[], p_channels text[])
 RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_verdicts pg_catalog.text[] := '{}';
     v_verdict pg_catalog.text;
+    v_claims pg_catalog.text;
     v_channel pg_catalog.text;
     v_mark pg_catalog.text;
     v_id pg_catalog.uuid;
@@ -72,8 +73,9 @@ BEGIN
         v_verdict := 'no';
         FOR attempt IN 1 .. CASE WHEN v_id IS NULL THEN 0 ELSE 3 END LOOP
             v_channel := CASE WHEN attempt OPERATOR(pg_catalog.=) 2 THEN '' ELSE p_channels[i] END;
+            v_claims := CASE WHEN attempt OPERATOR(pg_catalog.=) 2 THEN '{}' ELSE p_claims[i] END;
             BEGIN
-                v_verdict := CASE WHEN realtime.judge_subscribe(p_roles[i], p_claims[i], v_channel, v_id)
+                v_verdict := CASE WHEN realtime.judge_subscribe(p_roles[i], v_claims, v_channel, v_id)
                     THEN 'yes' ELSE 'no' END;
                 EXIT WHEN attempt OPERATOR(pg_catalog.<>) 2;
             EXCEPTION WHEN OTHERS THEN
@@ -119,6 +121,7 @@ DECLARE
     v_verdict pg_catalog.text;
     v_payload pg_catalog.jsonb;
     v_setting pg_catalog.text;
+    v_claims pg_catalog.text;
     v_mark pg_catalog.text;
 BEGIN
     FOR i IN 1 .. pg_catalog.cardinality(p_channels) LOOP
@@ -134,9 +137,10 @@ BEGIN
         END;
         FOR attempt IN 1 .. CASE WHEN v_verdict IS NULL THEN 3 ELSE 0 END LOOP
             v_setting := CASE WHEN attempt OPERATOR(pg_catalog.=) 2 THEN '' ELSE p_channels[i] END;
+            v_claims := CASE WHEN attempt OPERATOR(pg_catalog.=) 2 THEN '{}' ELSE p_claims[i] END;
             BEGIN
                 v_verdict := pg_catalog.concat('ok ', realtime.insert_as(
-                    p_roles[i], p_claims[i], v_setting, p_channels[i], p_events[i], v_payload));
+                    p_roles[i], v_claims, v_setting, p_channels[i], p_events[i], v_payload));
                 EXIT WHEN attempt OPERATOR(pg_catalog.<>) 2;
                 RAISE 'undo';
             EXCEPTION

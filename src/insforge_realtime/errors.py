@@ -2,7 +2,7 @@
 
     RealtimeError
     ├── RequestError             answered to the client that asked; carries a wire code
-    │   ├── Unauthorized             UNAUTHORIZED       a policy or a credential said no
+    │   ├── Unauthorized             UNAUTHORIZED       a policy said no or could not read a value; or a credential did
     │   ├── NotSubscribed            NOT_SUBSCRIBED     publish to a channel one has not joined
     │   ├── InvalidRequest           INVALID_REQUEST    malformed, wrong types, reserved or overlong names
     │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES, or more so once it is stored

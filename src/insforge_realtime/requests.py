@@ -120,7 +120,7 @@ def _refuse_what_is_not_plain(payload: dict[str, Any]) -> None:
 
 
 def is_reserved(event: str) -> bool:
-    """Whether an event name belongs to Socket.IO or to this server. `realtime.refuse_malformed` in SQL agrees."""
+    """Whether an event name belongs to Socket.IO or to this server. `realtime.is_well_formed` in SQL agrees."""
     return event in RESERVED or event.startswith(("realtime:", "presence:"))
 
 

@@ -30,7 +30,7 @@ OTHERS = "INSERT INTO realtime.channels (pattern) SELECT 'other:' || n || ':%' F
 
 PIECES = ["a", "b", "ab", ":", "%", "_", r"\%", r"\_", r"\\", r"\a", "ü", "😀", "."]
 PATTERNS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
-NAMES = st.lists(st.sampled_from([*PIECES, "\\"]), max_size=7).map("".join)
+NAMES = st.lists(st.sampled_from([*PIECES, "\\"]), min_size=1, max_size=7).map("".join)
 
 
 @pytest.fixture

@@ -258,7 +258,8 @@ async def test_what_is_not_ours_is_left_alone_and_the_dry_run_tells_what_changes
     assert any("add the columns seq and xid" in line for line in planned)
     assert [line for line in planned if "row-level security OFF" in line] == planned[-2:]
     assert [line for line in planned if "create the table" in line or "auth.uid" in line] == [
-        "create the table realtime.webhook_deliveries, with row-level security"
+        "create the table realtime.webhook_deliveries, with row-level security",
+        "create the table realtime.limits, of one row",
     ]
     assert "create the function auth.jwt(): the claims of whoever asks" in planned
     assert (
@@ -288,6 +289,11 @@ LATER = [
     "create the index channels_prefix_idx, by which the patterns for a name are found among thousands",
     "leave half of each new page of realtime.messages free, so that every counter is updated in place",
     "record migration 0003_patterns_and_room",
+    "add the column undeliverable to realtime.messages: why a row is passed over, NULL for all others",
+    "record migration 0004_undeliverable",
+    "create the table realtime.limits, of one row",
+    "make realtime.literal_prefix() independent of standard_conforming_strings",
+    "record migration 0005_limits",
     "let PUBLIC, anon and authenticated read every column of realtime.channels but webhook_urls "
     "(whatever they were granted there)",
     "record migration 0006_grants",

@@ -161,10 +161,10 @@ async def test_a_byte_that_is_not_utf8_is_marked_and_passed_over(ascii_only: str
 async def test_an_event_larger_than_what_a_client_may_leave_unread_goes_to_nobody(database: str) -> None:
     owner = await prepare(database)
     large = f"{INSERT} SELECT 'large', 'news', id, jsonb_build_object('t', repeat('x', $1)), 0 {OF_CHANNEL}"
-    async with watching(database, largest=LARGEST) as watch:
-        await owner.execute(large, LARGEST - 1000)
+    async with watching(database, largest=1_000_000) as watch:
+        await owner.execute(large, 999_000)
         await wait_until(lambda: len(watch.ids) == 1)
-        await owner.execute(large, LARGEST)
+        await owner.execute(large, 1_000_000)
         await assert_the_witness_arrives(owner, watch)
         assert (watch.feed.health.oversized, watch.feed.health.undeliverable) == (1, 0)
         assert len(watch.ids) == 2

@@ -1,8 +1,8 @@
 """Bring a database to the current schema: empty, ours from an earlier version, or the incumbent's.
 
 What lives here: reading the migration files, deciding which steps a database needs, running them. What the steps do is in
-`sql/migrations/*.sql` and `sql/functions.sql`, nowhere else. All of it runs in one transaction under an advisory lock, so
-that servers which start together are harmless to each other, and a failure leaves the database as it was.
+`sql/migrations/*.sql`, `sql/functions.sql` and `sql/judges.sql`, nowhere else. All of it runs in one transaction under an
+advisory lock, so that servers which start together are harmless to each other, and a failure leaves the database as it was.
 
 A migration's steps carry their own conditions, SQL expressions over the catalog. `plan` evaluates them and changes nothing:
 the dry run asks the same questions as the real one, takes no lock and writes nothing.
@@ -48,7 +48,7 @@ class Step:
 FUNCTIONS = Step(
     "re-apply the functions of the schema realtime",
     "true",
-    sql_file("functions.sql"),
+    sql_file("functions.sql") + sql_file("judges.sql"),
     "ALTER FUNCTION … OWNER TO {user}, for each function of the schema realtime",
 )
 LOOK = Step(
@@ -123,7 +123,7 @@ async def is_current(connection: Connection) -> bool:
 async def _session(dsn: str) -> AsyncIterator[Connection]:
     try:
         # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
-        async with connected(dsn, name="migrate", pooled=True) as connection:
+        async with connected(dsn, name="migrate", pooled=True, search_path="pg_catalog, pg_temp") as connection:
             if connection.get_server_version().major < OLDEST_VERSION:
                 raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
             try:

@@ -29,6 +29,7 @@ import structlog
 from insforge_realtime import dsn as urls
 from insforge_realtime.errors import ConfigError, InternalError, RequestError, Unavailable
 from insforge_realtime.pg.dial import Session, dial, remedy
+from insforge_realtime.pg.queries import query
 
 BATCH = 200
 BATCH_SECONDS = 0.5
@@ -93,7 +94,24 @@ async def connect(
         if _not_told(note, None):
             log.warning("database URL", note=note)
     session = Session(name, pooled, statement_timeout, lock_timeout, search_path)
-    return await dial(parsed, session, seconds=CONNECT_SECONDS)
+    connection = await dial(parsed, session, seconds=CONNECT_SECONDS)
+    try:
+        await asyncio.wait_for(_learn_types(connection), CONNECT_SECONDS)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def _learn_types(connection: Connection) -> None:
+    """Let asyncpg ask the catalog about the arrays that we send, which it does once for each, with unqualified names: now,
+    under a path of our own, where no operator that somebody has put into `public` answers it as the server."""
+    # No `async with`: where the link goes silent, a rollback would wait for ever.
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(query("path_of_our_own"))
+    await connection.fetchrow(query("arrays_that_we_send"))
+    await transaction.rollback()  # asyncpg sets `jit` for the session, which may be somebody else's next
 
 
 @asynccontextmanager

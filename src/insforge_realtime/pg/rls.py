@@ -1,16 +1,16 @@
 """May this client subscribe to this channel? PostgreSQL judges, by the row-level security policies on `realtime.channels`.
 
 What lives here: the question, and what its answers mean. What does not: who asks (commands.py) and how questions are
-gathered (pool.py). The judging itself is `realtime.check_subscribe` in sql/functions.sql.
+gathered (pool.py). The judging itself is `realtime.check_subscribe` in sql/judges.sql.
 
-Denied is not broken: a policy that says no is `Unauthorized`; a policy that raises is `InternalError`, logged with
-PostgreSQL's own words, of which the client is told nothing.
+Denied is not broken: a policy that says no is `Unauthorized`, and so is one that cannot read a value (SQLSTATE class 22: a
+cast of a segment of the channel's name, mostly), which anybody can provoke; a policy that raises anything else is
+`InternalError`. Both are logged with PostgreSQL's own words, of which the client is told nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from logging import ERROR, WARNING
 from typing import TYPE_CHECKING
 
 import structlog
@@ -48,9 +48,9 @@ class Authorizer:
         """Return if the policies let this client subscribe.
 
         Raises:
-            Unauthorized: they do not, or no enabled channel matches.
+            Unauthorized: they do not, or cannot read the name or the claims; or no enabled channel matches.
             Unavailable: the database cannot be reached.
-            InternalError: a policy raised, or took too long.
+            InternalError: a policy raised anything else, or took too long.
         """
         await self.coalescer.submit((identity, channel))
 
@@ -66,17 +66,22 @@ async def _ask(connection: Connection, questions: Sequence[Question]) -> list[Re
 
 
 def _meaning(verdict: str, channel: str) -> RequestError | None:
-    if verdict == "yes":
+    kind, _, error = verdict.partition(" ")
+    if kind == "yes":
         return None
-    if verdict == "no":
-        return Unauthorized("Not allowed to subscribe to this channel")
+    if kind == "no":
+        return denied("subscribe", channel, error)
     return raised("a subscribe policy raised", channel, verdict)
 
 
-def raised(event: str, channel: str, verdict: str) -> InternalError:
-    """What the client is told when PostgreSQL raised, once the operator has been told more.
+def denied(act: str, channel: str, error: str) -> Unauthorized:
+    """A policy's no. With an `error`, it could not read a value: the operator is told of it, for the case that it should."""
+    if error:
+        log.info(f"a {act} policy could not read a value, which is a no", channel=channel, error=error)
+    return Unauthorized(f"Not allowed to {act} to this channel")
 
-    Class 22 (a cast that cannot read a segment of the channel's name, mostly) is anybody's to provoke: only a warning.
-    """
-    log.log(WARNING if verdict.startswith("22") else ERROR, event, channel=channel, error=verdict)
+
+def raised(event: str, channel: str, error: str) -> InternalError:
+    """What the client is told when PostgreSQL raised, once the operator has been told more."""
+    log.error(event, channel=channel, error=error)
     return InternalError()

@@ -1,7 +1,7 @@
 """A message becomes a row of `realtime.messages`: a client's, if the INSERT policies allow it, or the system's own.
 
 What lives here: the requests and what their answers mean. The judging and inserting is `realtime.publish_as` and
-`realtime.publish_lists` in sql/functions.sql; from the row on, every message takes the same way down as a trigger's.
+`realtime.publish_lists` in sql/judges.sql; from the row on, every message takes the same way down as a trigger's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError, Unauthorized
+from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError
 from insforge_realtime.model import Publication
 from insforge_realtime.pg.pool import Coalescer
 from insforge_realtime.pg.queries import query
-from insforge_realtime.pg.rls import raised
+from insforge_realtime.pg.rls import denied, raised
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
@@ -39,11 +39,12 @@ class MessageStore:
         """Insert a message as the client that sent it, and return its id once it is committed.
 
         Raises:
-            Unauthorized: no policy lets it, or no enabled channel matches.
-            InvalidRequest: PostgreSQL cannot hold the payload (a NUL character, say).
+            Unauthorized: no policy lets it, or one cannot read a value; or no enabled channel matches.
+            InvalidRequest: a name or the payload is malformed, or PostgreSQL cannot hold it (a NUL character, say).
+            PayloadTooLarge: written out by PostgreSQL, the payload is larger than an event may be (`realtime.limits`).
             Unavailable: the database cannot be reached; the message may or may not have been committed if the
                 connection broke meanwhile.
-            InternalError: a policy or a trigger raised, or took too long.
+            InternalError: a policy or a trigger raised anything else, or took too long.
         """
         return await self.coalescer.submit(publication)
 
@@ -65,10 +66,16 @@ def _meaning(verdict: str, publication: Publication) -> str | RequestError:
     if kind == "ok":
         return rest
     if kind == "no":
-        return Unauthorized("Not allowed to publish to this channel")
+        return denied("publish", publication.channel, rest)
     if kind == "invalid":
-        return InvalidRequest("PostgreSQL cannot store this payload as jsonb")
+        return InvalidRequest(_sentence(rest))
+    if kind == "too_large":
+        return PayloadTooLarge(_sentence(rest))
     return raised("a publish policy or trigger raised", publication.channel, verdict)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 SYSTEM_LIMIT_SECONDS = 60.0
@@ -146,6 +153,8 @@ def _ids(verdict: dict[str, Any]) -> list[str | None] | RequestError:
         ids: list[str | None] = verdict["ids"]
         return ids
     state, message = verdict["state"], verdict["message"]
+    if verdict["mark"] == "realtime_too_large":
+        return PayloadTooLarge(message)
     if state[:2] == "22":  # ours for malformed names and payloads, PostgreSQL's for what it cannot store
         return InvalidRequest(message)
     return raised("a trigger on realtime.messages raised", "", f"{state} {message}")

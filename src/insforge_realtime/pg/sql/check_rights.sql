@@ -162,6 +162,9 @@ FROM pg_roles r, pg_class m, LATERAL (
     SELECT 'EXECUTE ON FUNCTION ' || p.oid::regprocedure, has_function_privilege(r.oid, p.oid, 'EXECUTE')
     FROM pg_proc p
     WHERE p.pronamespace = 'realtime'::regnamespace AND p.prokind = 'f' AND p.proname NOT IN ('channel_name', 'literal_prefix')
+      AND p.oid NOT IN (SELECT to_regprocedure(open.name) FROM (VALUES -- these call publish(jsonb), with their caller's rights
+          ('realtime.publish(text, text, json)'), ('realtime.publish(text, text, text)'), ('realtime.refuse_text()')) open (name)
+          WHERE to_regprocedure(open.name) IS NOT NULL)
       AND (p.prosecdef OR p.prorettype <> 'trigger'::regtype)
       AND (p.proname = 'publish' OR NOT EXISTS (
           SELECT FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid))

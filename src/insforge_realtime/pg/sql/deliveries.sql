@@ -1,4 +1,6 @@
 -- The statements of the webhook queue (pg/deliveries.py), by name, as in queries.sql.
+-- They run under the session's search_path, which triggers on these tables may need; so functions are qualified, and operators
+-- get operands of just the types that PostgreSQL's own have: nobody's can fit better. (unnest of several arrays is syntax.)
 
 -- name: plan_claims_by_index
 -- For the session of the webhooks' worker: the rows that are due are few, whatever the table's history and its statistics say.
@@ -21,24 +23,24 @@ WITH RECURSIVE hosts AS (
     FROM hosts h LEFT JOIN unnest($5::text[], $6::int[]) AS l (host, rows) ON l.host = h.host
     WHERE coalesce(l.rows, 1) > 0
 ), served AS (
-    SELECT o.host, least(o.rows, greatest(1, $1::int / (count(*) OVER ())::int)) AS rows
-    FROM open o WHERE o.due <= now() ORDER BY o.due LIMIT $1::int
+    SELECT o.host, least(o.rows, greatest(1, $1::int / (pg_catalog.count(*) OVER ())::int)) AS rows
+    FROM open o WHERE o.due <= pg_catalog.now() ORDER BY o.due LIMIT $1::int
 ), due AS MATERIALIZED (
     SELECT d.id FROM served s, LATERAL (
         SELECT w.id FROM realtime.webhook_deliveries w
-        WHERE w.state = 'pending' AND w.host = s.host AND w.next_attempt_at <= now()
+        WHERE w.state = 'pending' AND w.host = s.host AND w.next_attempt_at <= pg_catalog.now()
         ORDER BY w.next_attempt_at LIMIT s.rows FOR UPDATE SKIP LOCKED) d
 ), claimed AS (
     UPDATE realtime.webhook_deliveries d SET
-        lease = $2::bigint, next_attempt_at = now() + $3::float8 * interval '1 s', updated_at = now(),
+        lease = $2::bigint, next_attempt_at = pg_catalog.now() + $3::float8 * interval '1 s', updated_at = pg_catalog.now(),
         history = CASE WHEN d.lease IS NULL THEN d.history
-            ELSE d.history || jsonb_build_object('at', now(), 'error', 'the lease ended without a result: its server was gone') END
+            ELSE d.history || pg_catalog.jsonb_build_object('at', pg_catalog.now(), 'error', 'the lease ended without a result: its server was gone') END
     WHERE d.id = ANY (ARRAY (SELECT id FROM due))
     RETURNING d.id, d.message_id, d.url, d.host, d.attempts
 )
 SELECT c.id, c.url, c.host, c.attempts, m.id::text AS message_id, m.event_name AS event, m.channel_name AS channel,
        realtime.payload_text(m.payload) AS payload, w.seconds
-FROM (SELECT extract(epoch FROM min(due) - now())::float8 AS seconds FROM open WHERE due > now()) w
+FROM (SELECT extract(epoch FROM pg_catalog.min(due) - pg_catalog.now())::float8 AS seconds FROM open WHERE due > pg_catalog.now()) w
 LEFT JOIN claimed c ON true
 LEFT JOIN LATERAL (SELECT * FROM realtime.messages WHERE id = c.message_id OFFSET 0) m ON true;
 
@@ -52,14 +54,14 @@ WITH results AS (
 ), done AS (
     UPDATE realtime.webhook_deliveries d SET
         state = CASE WHEN d.state = 'cancelled' AND r.state <> 'delivered' THEN 'cancelled' ELSE r.state END,
-        attempts = d.attempts + 1, lease = NULL, next_attempt_at = now() + r.pause * interval '1 s',
-        last_status_code = r.status_code, last_error = r.error, last_response = r.response, updated_at = now(),
-        history = d.history || jsonb_strip_nulls(jsonb_build_object('at', now() - r.ago * interval '1 s',
-            'ms', round(r.took * 1000), 'status', r.status_code, 'error', r.error))
+        attempts = d.attempts + 1, lease = NULL, next_attempt_at = pg_catalog.now() + r.pause * interval '1 s',
+        last_status_code = r.status_code, last_error = r.error, last_response = r.response, updated_at = pg_catalog.now(),
+        history = d.history || pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('at', pg_catalog.now() - r.ago * interval '1 s',
+            'ms', pg_catalog.round(r.took * 1000::float8), 'status', r.status_code, 'error', r.error))
     FROM results r WHERE d.id = r.id AND d.lease = r.lease AND d.id = ANY ($1::bigint[])
     RETURNING d.message_id, d.state
 ), arrived AS (
-    SELECT message_id, count(*) AS delivered FROM done WHERE state = 'delivered' GROUP BY 1
+    SELECT message_id, pg_catalog.count(*) AS delivered FROM done WHERE state = 'delivered' GROUP BY 1
 ), locked AS MATERIALIZED (
     SELECT m.id, a.delivered FROM arrived a JOIN realtime.messages m ON m.id = a.message_id
     WHERE m.id = ANY (ARRAY (SELECT message_id FROM arrived)) ORDER BY m.seq + 0 FOR NO KEY UPDATE OF m
@@ -67,34 +69,34 @@ WITH results AS (
     UPDATE realtime.messages m SET wh_delivered_count = m.wh_delivered_count + l.delivered FROM locked l
     WHERE m.id = l.id AND m.id = ANY (ARRAY (SELECT id FROM locked))
 )
-SELECT count(*) FROM done;
+SELECT pg_catalog.count(*) FROM done;
 
 -- name: release_deliveries
 -- Give back what is not finished: whoever looks next may take it at once.
-UPDATE realtime.webhook_deliveries d SET lease = NULL, next_attempt_at = now(), updated_at = now()
+UPDATE realtime.webhook_deliveries d SET lease = NULL, next_attempt_at = pg_catalog.now(), updated_at = pg_catalog.now()
 FROM unnest($1::bigint[], $2::bigint[]) AS r (id, lease)
 WHERE d.id = r.id AND d.lease = r.lease AND d.id = ANY ($1::bigint[]);
 
 -- name: list_deliveries
 -- The newest $4 deliveries of a message ($1), to URLs that contain a text ($2), in a state ($3); NULL stands for any.
 SELECT id, message_id::text AS message, url,
-       CASE WHEN state = 'pending' AND lease IS NOT NULL AND next_attempt_at > now() THEN 'sending' ELSE state END AS state,
+       CASE WHEN state = 'pending' AND lease IS NOT NULL AND next_attempt_at > pg_catalog.now() THEN 'sending' ELSE state END AS state,
        attempts, CASE WHEN state = 'pending' THEN next_attempt_at END AS next_attempt_at,
        last_status_code, last_error, last_response, history::text AS history, created_at, updated_at
 FROM realtime.webhook_deliveries
-WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
+WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR pg_catalog.strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
 ORDER BY id DESC LIMIT $4;
 
 -- name: retry_deliveries
 -- Begin again with the deliveries of list_deliveries' conditions that are over without success, or wait for their next attempt.
 -- An attempt that is under way all the same (of one that was cancelled) keeps its lease: nobody sends beside it.
-UPDATE realtime.webhook_deliveries SET state = 'pending', attempts = 0, updated_at = now(),
-    next_attempt_at = CASE WHEN lease IS NULL THEN now() ELSE next_attempt_at END
-WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
+UPDATE realtime.webhook_deliveries SET state = 'pending', attempts = 0, updated_at = pg_catalog.now(),
+    next_attempt_at = CASE WHEN lease IS NULL THEN pg_catalog.now() ELSE next_attempt_at END
+WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR pg_catalog.strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
   AND (state IN ('failed', 'cancelled') OR state = 'pending' AND lease IS NULL);
 
 -- name: cancel_deliveries
 -- Send the deliveries of list_deliveries' conditions no more. The lease stays, for what an attempt under way will say.
-UPDATE realtime.webhook_deliveries SET state = 'cancelled', updated_at = now()
-WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
+UPDATE realtime.webhook_deliveries SET state = 'cancelled', updated_at = pg_catalog.now()
+WHERE ($1::uuid IS NULL OR message_id = $1) AND ($2::text IS NULL OR pg_catalog.strpos(url, $2) > 0) AND ($3::text IS NULL OR state = $3)
   AND state = 'pending';

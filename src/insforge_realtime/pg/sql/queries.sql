@@ -1,5 +1,14 @@
 -- Every statement that the server runs, by name, each with one sentence on what it does.
--- Parameters are PostgreSQL's own ($1, $2 …); pg/queries.py makes `QUERIES.name` of each.
+-- Names are qualified where others' code may run (triggers, policies), which needs the session's search_path; see functions.sql.
+-- Parameters are PostgreSQL's own ($1, $2 and so on); pg/queries.py makes `QUERIES.name` of each.
+
+-- name: path_of_our_own
+-- For the rest of the transaction, no name means what somebody else has made of it.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- name: arrays_that_we_send
+-- The types of parameters that asyncpg has to ask the catalog about (see pg/pool.py).
+SELECT NULL::bigint[] AS a, NULL::int[] AS b, NULL::float8[] AS c;
 
 -- name: settle_session
 -- What holds in a session whatever the defaults of the role and the database are: no limit but ours ($1 for statements, $2 for
@@ -43,11 +52,12 @@ SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.current_setting('de
 
 -- name: now_snapshot
 -- The snapshot that a feed without a past begins from.
-SELECT pg_current_snapshot()::text;
+SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text;
 
 -- name: heal_future_xids
 -- After a restore into a new cluster, old rows can carry transaction ids that are still to come here: call those delivered.
-UPDATE realtime.messages SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
+UPDATE realtime.messages SET xid = '0'
+WHERE xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot());
 
 -- name: plan_looks_by_index
 -- For the session of the feed: a look is planned once, for any snapshot, and always by index: estimates for an unknown snapshot
@@ -90,38 +100,41 @@ FROM pg_control_system();
 
 -- name: take_ticket
 -- Say that this feed is about to sleep; the ticket counts only if it is greater than `rung`.
-SELECT nextval('realtime.asleep') AS ticket, coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0) AS rung;
+SELECT pg_catalog.nextval('realtime.asleep') AS ticket,
+       coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0) AS rung;
 
 -- name: barrier
 -- A transaction id of our own: once every snapshot is past it, no writer is left that may have missed the ticket.
-SELECT pg_current_xact_id()::text::bigint;
+SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint;
 
 -- name: is_rung
 -- Whether ticket $1 has been called.
-SELECT $1::bigint <= coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+SELECT $1::bigint OPERATOR(pg_catalog.<=) coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 
 -- name: call
 -- Wake all feeds whose ticket is not greater than ring number $1 (a forged one counts no further than `asleep`); gives the number,
 -- unless all of them are awake.
-WITH ring AS MATERIALIZED (SELECT least($1::bigint, pg_sequence_last_value('realtime.asleep'::regclass)) AS number)
-SELECT number, pg_notify('realtime', 'awake ' || number) FROM ring
-WHERE number > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+WITH ring AS MATERIALIZED (
+    SELECT least($1::bigint, pg_catalog.pg_sequence_last_value('realtime.asleep'::pg_catalog.regclass)) AS number)
+SELECT number, pg_catalog.pg_notify('realtime', pg_catalog.concat('awake ', number)) FROM ring
+WHERE number OPERATOR(pg_catalog.>) coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 
 -- name: answer_ring
 -- All feeds whose ticket is not greater than $1 have been called, so nobody need ring for them.
-SELECT setval('realtime.rung', $1::bigint) WHERE $1::bigint > coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
+SELECT pg_catalog.setval('realtime.rung', $1::bigint)
+WHERE $1::bigint OPERATOR(pg_catalog.>) coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 
 -- name: check_subscribe
 -- Judge many subscribe requests under row-level security in one round trip.
-SELECT realtime.check_subscribe($1::text[], $2::text[], $3::text[]);
+SELECT realtime.check_subscribe($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[]);
 
 -- name: publish_as
 -- Insert many clients' messages, each under the INSERT policies of its own role.
-SELECT realtime.publish_as($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]);
+SELECT realtime.publish_as($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[], $5::pg_catalog.text[]);
 
 -- name: publish_lists
 -- Publish lists of messages as the system, each as a whole or not at all.
-SELECT realtime.publish_lists($1::int[], $2::text[], $3::text[], $4::text[]);
+SELECT realtime.publish_lists($1::int[], $2::pg_catalog.text[], $3::pg_catalog.text[], $4::pg_catalog.text[]);
 
 -- name: plan_counts_by_index
 -- For the session of the counters: thousands of rows of a large table, each found by its seq, whatever the statistics say.
@@ -129,8 +142,8 @@ SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_h
 
 -- name: count_audience
 -- Add to the WebSocket audience of many messages at once: $1 their seq, $2 how many sockets each was sent to.
-UPDATE realtime.messages m SET ws_audience_count = m.ws_audience_count + d.audience
-FROM unnest($1::bigint[], $2::int[]) AS d (seq, audience) WHERE m.seq = d.seq;
+UPDATE realtime.messages m SET ws_audience_count = m.ws_audience_count OPERATOR(pg_catalog.+) d.audience
+FROM unnest($1::bigint[], $2::int[]) AS d (seq, audience) WHERE m.seq OPERATOR(pg_catalog.=) d.seq;
 
 -- name: migrations_applied
 -- The versions that this database has had.

@@ -9,7 +9,14 @@ It imports nothing of the server. Documented in docs/sdk-python.md.
 
 from __future__ import annotations
 
-from insforge_realtime.client.errors import ClientError, ConnectError, NotConnected, StreamOverflow, SubscribeError
+from insforge_realtime.client.errors import (
+    ClientError,
+    ConnectError,
+    InvalidRequest,
+    NotConnected,
+    StreamOverflow,
+    SubscribeError,
+)
 from insforge_realtime.client.realtime import RealtimeClient, create_client
 from insforge_realtime.client.types import (
     AccessToken,
@@ -30,6 +37,7 @@ __all__ = [
     "ConnectionState",
     "ErrorInfo",
     "Handler",
+    "InvalidRequest",
     "Member",
     "Message",
     "Meta",

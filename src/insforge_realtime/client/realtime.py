@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
+from insforge_realtime.client import codec
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.connection import Connection, Hooks
-from insforge_realtime.client.errors import ConnectError, NotConnected
+from insforge_realtime.client.errors import ConnectError, InvalidRequest, NotConnected, SubscribeError
 from insforge_realtime.client.link import Endpoint, Link, LinkLost
 from insforge_realtime.client.listeners import Listeners
 from insforge_realtime.client.stream import Feed
@@ -124,8 +125,11 @@ class RealtimeClient:
         """Subscribe to a channel, connecting if need be. Harmless to repeat.
 
         The subscription is renewed after each reconnect, until `unsubscribe`. Answers no with the server's code, or with
-        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`) or `DISCONNECTED`.
+        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
+        `INVALID_REQUEST` (such a name cannot be sent).
         """
+        if problem := _unsayable(channel):
+            return SubscribeResponse(False, channel, problem)
         self._connection.start()
         return await self._channels.subscribe(channel)
 
@@ -165,7 +169,8 @@ class RealtimeClient:
 
         Raises:
             NotConnected: there is no connection at this moment.
-            TypeError: the payload is not JSON.
+            InvalidRequest: what is to be published cannot be said in JSON (NaN, half a surrogate pair, an object of a class
+                of yours): nothing was sent.
         """
         link = self._connection.link
         if link is None or not link.is_open:
@@ -224,6 +229,8 @@ class RealtimeClient:
     async def _open_feed(self, channel: str, events: Collection[str] | None, buffer: int) -> Feed:
         """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
         feed = Feed(channel, events, buffer)
+        if problem := _unsayable(channel):
+            raise SubscribeError(problem.code, problem.message)
         self._connection.start()
         await self._channels.follow(feed)
         return feed
@@ -357,6 +364,15 @@ def create_client(
         timeout=timeout,
         backoff=backoff,
     )
+
+
+def _unsayable(channel: str) -> ErrorInfo | None:
+    """Why a channel's name cannot be sent, if it cannot."""
+    try:
+        codec.encoded({"channel": channel})
+    except InvalidRequest as error:
+        return ErrorInfo(error.code, error.message, channel)
+    return None
 
 
 def _unpublished(channel: str, code: str, message: str) -> PublishResponse:

@@ -189,7 +189,11 @@ class Config(BaseSettings):
     db_connections: int = Field(
         default=2, ge=1, le=100, description="Connections for subscribe checks, and as many for publishes."
     )
-    host: Text = Field(default="127.0.0.1", description="The address to listen on; `0.0.0.0` for all.")
+    host: Text = Field(
+        default="127.0.0.1",
+        description="The address, or the name, to listen on; `0.0.0.0` for all addresses of IPv4, `::` for all of IPv4 and "
+        "IPv6, `localhost` for this machine alone, by both.",
+    )
     port: int = Field(default=7130, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
 
     jwt_secret: Secret | None = Field(default=None, description="The secret of HS256 tokens.")

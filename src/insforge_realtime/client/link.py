@@ -288,19 +288,23 @@ class Link:
         self.is_open = False
         self._dropped.set()
 
-    async def close(self) -> None:
-        """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat."""
-        polite = False
+    async def close(self, *, polite: bool = True) -> None:
+        """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat.
+
+        Args:
+            polite: false ends it at once.
+        """
+        heard = False
         try:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    polite = await self._say_goodbye()
+                    heard = polite and await self._say_goodbye()
         finally:
             self.is_open = False
             for task in (self._ended, self._sio.eio.read_loop_task, self._sio.eio.write_loop_task):
                 if task is not None:
                     task.cancel()
-            if self._socket is not None and not polite:
+            if self._socket is not None and not heard:
                 self._socket.abort()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):

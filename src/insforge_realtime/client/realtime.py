@@ -34,9 +34,11 @@ H = TypeVar("H", bound=Handler)
 
 
 class RealtimeClient:
-    """A client of one server, for one event loop. Made by `create_client`; used in `async with`, which disconnects.
+    """A client of one server, in one event loop at a time. Made by `create_client`; used in `async with`, which disconnects.
 
     Entering the block does not connect, so that listeners can be added first: `connect`, `subscribe` and `stream` do.
+    The end of an event loop, of `asyncio.run`, ends the connection in it; in the next one the client begins anew, with its
+    listeners. Every awaited verb raises RuntimeError while the client is connected in another loop.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RealtimeClient:
         self._anon_key = anon_key
         self._api_key = api_key
         self._timeout = timeout
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners = listeners or Listeners()
         endpoint = Endpoint.parse(base_url, transports, ssl)
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
@@ -79,16 +82,18 @@ class RealtimeClient:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection at this moment."""
-        return self._connection.state == "connected"
+        return self.connection_state == "connected"
 
     @property
     def connection_state(self) -> ConnectionState:
         """`disconnected`, `connecting` (the first time, or again) or `connected`."""
+        self._forget_a_closed_loop()
         return self._connection.state
 
     @property
     def socket_id(self) -> str | None:
         """The socket's id on the server, while connected."""
+        self._forget_a_closed_loop()
         link = self._connection.link
         return None if link is None else link.sid
 
@@ -100,10 +105,12 @@ class RealtimeClient:
                 within `timeout`), or, while the client is reconnecting by itself, there is no connection yet after
                 `timeout` (it goes on trying).
         """
+        self._enter_loop()
         await self._connection.open()
 
     async def disconnect(self) -> None:
         """End the connection and every subscription. Listeners stay. What was published before is handled first."""
+        self._enter_loop()
         self._channels.clear("DISCONNECTED", "Disconnected")
         await self._connection.close()
 
@@ -116,6 +123,7 @@ class RealtimeClient:
                 is renewed. False is for a fresh token of the same user: it is used at the next handshake.
         """
         self._access_token = access_token
+        self._forget_a_closed_loop()
         if reconnect or not self.is_connected:
             self._connection.renew()
 
@@ -128,6 +136,7 @@ class RealtimeClient:
         `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
         `INVALID_REQUEST` (such a name cannot be sent).
         """
+        self._enter_loop()
         if problem := _unsayable(channel):
             return SubscribeResponse(False, channel, problem)
         self._connection.start()
@@ -135,14 +144,17 @@ class RealtimeClient:
 
     async def unsubscribe(self, channel: str) -> None:
         """Leave a channel. No listener hears of it any more; its streams end."""
+        self._enter_loop()
         self._channels.leave(channel)
 
     def get_subscribed_channels(self) -> list[str]:
         """The channels that the server has confirmed on this connection."""
+        self._forget_a_closed_loop()
         return self._channels.joined()
 
     def get_presence_state(self, channel: str) -> list[Member]:
         """Who is in a channel that we are subscribed to; while reconnecting, who was there last."""
+        self._forget_a_closed_loop()
         return self._channels.members(channel)
 
     @overload
@@ -172,6 +184,7 @@ class RealtimeClient:
             InvalidRequest: what is to be published cannot be said in JSON (NaN, half a surrogate pair, an object of a class
                 of yours): nothing was sent.
         """
+        self._enter_loop()
         link = self._connection.link
         if link is None or not link.is_open:
             raise NotConnected
@@ -228,6 +241,7 @@ class RealtimeClient:
 
     async def _open_feed(self, channel: str, events: Collection[str] | None, buffer: int) -> Feed:
         """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
+        self._enter_loop()
         feed = Feed(channel, events, buffer)
         if problem := _unsayable(channel):
             raise SubscribeError(problem.code, problem.message)
@@ -282,6 +296,34 @@ class RealtimeClient:
             return handler
 
         return decorate
+
+    # The event loop.
+
+    def _enter_loop(self) -> None:
+        """Use the loop that runs from now on, unless there is a connection in another one.
+
+        Raises:
+            RuntimeError: there is.
+        """
+        self._forget_a_closed_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._connection.state != "disconnected":
+                raise RuntimeError(
+                    "This client is connected in another event loop: use it there, or disconnect it there, or make another"
+                )
+            self._forget_the_loop()
+            self._loop = loop
+
+    def _forget_a_closed_loop(self) -> None:
+        if self._loop is not None and self._loop.is_closed():
+            self._forget_the_loop()
+
+    def _forget_the_loop(self) -> None:
+        self._loop = None
+        self._connection.forget()
+        self._channels.forget()
+        self._listeners.forget_calls()
 
     # What the connection tells.
 

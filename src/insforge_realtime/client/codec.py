@@ -78,18 +78,18 @@ def _deep(text: str) -> Any:
     return root[0]
 
 
-def _integer(digits: str) -> int:
+def integer(digits: str) -> int:
     """An integer of any length. Python refuses long ones because it is slow with them; halving is not."""
     if len(digits) <= SHORT:
         return int(digits)
     if digits.startswith("-"):
-        return -_integer(digits[1:])
+        return -integer(digits[1:])
     half = len(digits) // 2
     shift: int = 10**half
-    return _integer(digits[:-half]) * shift + _integer(digits[-half:])
+    return integer(digits[:-half]) * shift + integer(digits[-half:])
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+_DECODER = json.JSONDecoder(parse_int=integer)
 _PIECE = re.compile(r'[\[\]{},:]|"(?:[^"\\]|\\.)*"|[^\[\]{},:"\s]+')
 
 

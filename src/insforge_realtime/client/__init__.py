@@ -26,6 +26,7 @@ from insforge_realtime.client.types import (
     Member,
     Message,
     Meta,
+    PresenceEvent,
     PublishResponse,
     SubscribeResponse,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Message",
     "Meta",
     "NotConnected",
+    "PresenceEvent",
     "PublishResponse",
     "RealtimeClient",
     "StreamOverflow",

@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, overload
 
 from insforge_realtime.client import codec
 from insforge_realtime.client.backoff import Backoff
@@ -17,23 +17,21 @@ from insforge_realtime.client.connection import Connection, Hooks
 from insforge_realtime.client.errors import ConnectError, InvalidRequest, NotConnected, SubscribeError
 from insforge_realtime.client.link import Endpoint, Link, LinkLost
 from insforge_realtime.client.listeners import Listeners
+from insforge_realtime.client.registration import Registration
 from insforge_realtime.client.stream import Feed
 from insforge_realtime.client.subscriptions import Subscriptions
 from insforge_realtime.client.types import (
     AccessToken,
     ConnectionState,
     ErrorInfo,
-    Handler,
     Member,
     Message,
     PublishResponse,
     SubscribeResponse,
 )
 
-H = TypeVar("H", bound=Handler)
 
-
-class RealtimeClient:
+class RealtimeClient(Registration):
     """A client of one server, in one event loop at a time. Made by `create_client`; used in `async with`, which disconnects.
 
     Entering the block does not connect, so that listeners can be added first: `connect`, `subscribe` and `stream` do.
@@ -63,7 +61,7 @@ class RealtimeClient:
         self._api_key = api_key
         self._timeout = timeout
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._listeners = listeners or Listeners()
+        super().__init__(listeners or Listeners())
         endpoint = Endpoint.parse(base_url, transports, ssl)
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
         self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
@@ -252,50 +250,6 @@ class RealtimeClient:
     def _close_feed(self, feed: Feed) -> None:
         """End a feed; the last one out leaves the channel."""
         self._channels.unfollow(feed)
-
-    # Listeners.
-
-    @overload
-    def on(self, event: str, handler: Handler) -> Callable[[], None]: ...
-
-    @overload
-    def on(self, event: str) -> Callable[[H], H]: ...
-
-    def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Listen to an event: a published one's name, or one of the four reserved.
-
-        `connect` (called without data), `connect_error` (a ConnectError), `disconnect` (the reason, a string) and `error`
-        (an ErrorInfo). Plain functions are called at once and must not block; async ones run one call at a time.
-
-        Returns:
-            a function that removes the listener again; used as a decorator, the function itself.
-        """
-        if handler is not None:
-            return self._listeners.add(event, handler)
-        return self._decorator(event, once=False)
-
-    @overload
-    def once(self, event: str, handler: Handler) -> Callable[[], None]: ...
-
-    @overload
-    def once(self, event: str) -> Callable[[H], H]: ...
-
-    def once(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Like `on`, for the next event only."""
-        if handler is not None:
-            return self._listeners.add(event, handler, once=True)
-        return self._decorator(event, once=True)
-
-    def off(self, event: str, handler: Handler | None = None) -> None:
-        """Remove a listener, or all of an event. Harmless where there is none."""
-        self._listeners.remove(event, handler)
-
-    def _decorator(self, event: str, *, once: bool) -> Callable[[H], H]:
-        def decorate(handler: H) -> H:
-            self._listeners.add(event, handler, once=once)
-            return handler
-
-        return decorate
 
     # The event loop.
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from insforge_realtime import __version__, cli_client, cli_webhooks
+from insforge_realtime import __version__, cli_client, cli_webhooks, terminal
 from insforge_realtime.errors import ConfigError, RealtimeError
 
 app = typer.Typer(
@@ -92,9 +92,9 @@ def migrate(
     url = settings.database()
     logs.configure(settings)
     lines = asyncio.run(migration.plan(url) if dry_run else migration.migrate(url))
-    typer.echo("would:" if dry_run else "done:")
+    terminal.say("would:" if dry_run else "done:")
     for line in lines:
-        typer.echo(f"  {line}")
+        terminal.say(f"  {terminal.harmless(line)}")
 
 
 @app.command()
@@ -114,7 +114,7 @@ def token(
         raise ConfigError("missing: REALTIME_JWT_SECRET (the secret to sign with)")
     if role not in list(Role):
         raise ConfigError(f"--role: must be one of {', '.join(Role)}")
-    typer.echo(
+    terminal.say(
         mint(
             settings.jwt_secret.get_secret_value(),
             subject=sub,
@@ -140,9 +140,9 @@ def check(database: Database = None) -> None:
     colours = {"ok": "green", "open": "yellow", "broken": "red"}
     for finding in findings:
         out.print(f"[{colours[finding.verdict]}]{finding.verdict:<6}[/]", end=" ")
-        out.print(finding.what, markup=False)
+        out.print(terminal.harmless(finding.what), markup=False)
         if finding.advice:
-            out.print(f"       → {finding.advice}", markup=False)
+            out.print(f"       → {terminal.harmless(finding.advice)}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
 
@@ -153,7 +153,7 @@ app.command()(cli_client.publish)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"insforge-realtime {__version__}")
+        terminal.say(f"insforge-realtime {__version__}")
         raise typer.Exit
 
 
@@ -167,6 +167,7 @@ def _options(
 
 def main() -> None:
     """The entry point: errors that we raise on purpose become one line on standard error."""
+    terminal.prepare()
     try:
         app()
     except ConfigError as error:
@@ -188,5 +189,5 @@ def _remedy(missing: ModuleNotFoundError) -> str:
 
 def _fail(error: RealtimeError, status: int) -> None:
     _err.print("[bold red]error:[/]", end=" ")
-    _err.print(str(error), markup=False)
+    _err.print(terminal.harmless_lines(str(error)), markup=False)
     sys.exit(status)

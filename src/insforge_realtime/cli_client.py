@@ -10,13 +10,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from insforge_realtime.errors import ConfigError, RealtimeError
+from insforge_realtime.terminal import ascii_json, harmless, say
 
 if TYPE_CHECKING:
     from insforge_realtime.client import ErrorInfo, Message, RealtimeClient
@@ -69,7 +70,7 @@ def publish(
     Subscribes first, as every publisher must, so both policies are asked.
     """
     body = _payload(sys.stdin.read() if payload == "-" else payload)
-    typer.echo(asyncio.run(_publish(_client(url, token, api_key), channel, event, body)))
+    say(asyncio.run(_publish(_client(url, token, api_key), channel, event, body)))
 
 
 async def _tail(
@@ -110,9 +111,16 @@ async def _first_to_end(followers: list[Coroutine[Any, Any, None]]) -> None:
 
 
 async def _publish(client: RealtimeClient, channel: str, event: str, payload: dict[str, Any]) -> str:
+    from insforge_realtime.client import ClientError, InvalidRequest
+
     async with client:
         await _subscribed(client, channel)
-        answer = await client.publish(channel, event, payload, ack=True)
+        try:
+            answer = await client.publish(channel, event, payload, ack=True)
+        except InvalidRequest as error:
+            raise ConfigError(str(error)) from error
+        except ClientError as error:
+            raise RealtimeError(str(error)) from error
     if answer.error is not None:
         raise RealtimeError(f"{channel}: {answer.error.message} ({answer.error.code})")
     return str(answer.message_id)
@@ -135,10 +143,14 @@ def _client(url: str, token: str | None, api_key: str | None) -> RealtimeClient:
 
 
 def _payload(text: str) -> dict[str, Any]:
+    from insforge_realtime.client.codec import integer
+
     try:
-        payload = json.loads(text)
+        payload = json.loads(text, parse_int=integer)
     except ValueError as error:
         raise ConfigError(f"JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError("JSON: the payload is nested too deeply") from None
     if not isinstance(payload, dict):
         raise ConfigError("JSON: the payload must be an object, {…}")
     return payload
@@ -150,25 +162,33 @@ def _note_loss(client: RealtimeClient, reason: str) -> None:
 
 
 def _note(text: str) -> None:
-    _err.print(Text(text, style="dim"))
+    _err.print(Text(harmless(text), style="dim"))
 
 
 def _report(error: ErrorInfo) -> None:
-    _err.print(Text(f"{error.message} ({error.code})", style="yellow"))
+    _err.print(Text(harmless(f"{error.message} ({error.code})"), style="yellow"))
 
 
 def _show_json(message: Message) -> None:
+    from insforge_realtime.client.codec import encoded
+
     payload = {key: value for key, value in message.payload.items() if key != "meta"}
     line = {"event": message.event, "channel": message.channel, "payload": payload, "meta": message.meta}
-    sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
+    say(ascii_json(encoded(line)))
+
+
+def _readable(payload: dict[str, Any]) -> str:
+    """JSON with spaces; without them, where Python's own writer gives up: long integers, deep nests."""
+    from insforge_realtime.client.codec import encoded
+
+    try:
+        return json.dumps(payload, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return encoded(payload)
 
 
 class _Pretty(Console):
     """Messages for people."""
-
-    # What a terminal might take for a command; json.dumps escapes the others.
-    _CONTROLS: ClassVar = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
     def __init__(self) -> None:
         super().__init__(highlight=False, soft_wrap=True)
@@ -176,16 +196,15 @@ class _Pretty(Console):
     def show(self, message: Message) -> None:
         """One message, one line."""
         payload = {key: value for key, value in message.payload.items() if key != "meta"}
-        text = json.dumps(payload, ensure_ascii=False).translate(self._CONTROLS)
         self.print(
             Text.assemble(
                 (f"{message.timestamp.astimezone():%H:%M:%S.%f}"[:-3], "dim"),
                 " ",
-                (message.channel, "cyan"),
+                (harmless(message.channel), "cyan"),
                 " ",
-                (message.event, "bold green"),
-                f" {text}",
-                (f" {message.meta.get('senderId', message.meta['senderType'])}", "dim"),
+                (harmless(message.event), "bold green"),
+                f" {harmless(_readable(payload))}",
+                (harmless(f" {message.meta.get('senderId', message.meta['senderType'])}"), "dim"),
             )
         )
 

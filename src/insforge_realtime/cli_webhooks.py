@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from insforge_realtime.errors import ConfigError
+from insforge_realtime.terminal import ascii_json, harmless, say
 
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
@@ -50,10 +51,10 @@ def show(
     rows = asyncio.run(list_deliveries(_database(database), which, limit))
     if as_json:
         for row in rows:
-            typer.echo(_as_json(row))
+            say(ascii_json(_as_json(row)))
     elif rows:
         for line in _as_table(rows):
-            typer.echo(line)
+            say(line)
     else:
         typer.echo("no such deliveries", err=True)
 
@@ -73,7 +74,7 @@ def retry(
         raise ConfigError("--state: what was delivered is not sent again")
     which = _selection(message, url, state, every=every)
     number = asyncio.run(retry_deliveries(_database(database), which))
-    typer.echo(f"{number} to be sent again; servers see it within a few seconds")
+    say(f"{number} to be sent again; servers see it within a few seconds")
 
 
 @app.command()
@@ -88,7 +89,7 @@ def cancel(
 
     which = _selection(message, url, None, every=every)
     number = asyncio.run(cancel_deliveries(_database(database), which))
-    typer.echo(f"{number} cancelled")
+    say(f"{number} cancelled")
 
 
 def _database(url: str | None) -> str:
@@ -140,11 +141,6 @@ def _as_table(rows: list[dict[str, Any]]) -> list[str]:
         error = (row["last_error"] or "")[:SHOWN_ERROR]
         status = row["last_status_code"] or ""
         cells = (row["state"], row["attempts"], status, row["message"], _discreet(row["url"]), error)
-        lines.append((_iso(row["created_at"]), *(_plain(str(cell)) for cell in cells)))
+        lines.append((_iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-
-
-def _plain(text: str) -> str:
-    """A text that does not speak to the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -2,7 +2,8 @@
 
 Each field of `Config` is one environment variable (or a line of `.env`): `REALTIME_` and the field's name in capitals,
 except `DATABASE_URL`. Its description is the documentation: `docs/configuration.md` is checked against it.
-For limits, 0 means none.
+For limits, 0 means none. A variable that is empty or blank is not set, but for those in `EMPTY_IS_WRONG` and
+`EMPTY_IS_NONE`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import re
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from insforge_realtime import dsn
 from insforge_realtime.errors import ConfigError
@@ -102,7 +104,8 @@ def _signing_key(text: str) -> bytes:
 
 
 PostgresUrl = Annotated[str, BeforeValidator(_postgres_url)]
-HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+# Of several validators the last one is asked first.
+HttpUrl = Annotated[str, BeforeValidator(_http_url), BeforeValidator(_not_blank)]
 Secret = Annotated[SecretStr, BeforeValidator(_not_blank)]
 Text = Annotated[str, BeforeValidator(_not_blank)]
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
@@ -111,10 +114,46 @@ File = Annotated[Path, BeforeValidator(_not_blank)]
 UrlPath = Annotated[str, BeforeValidator(_path)]
 Transport = Literal["polling", "websocket"]
 Transports = Annotated[list[Transport], NoDecode, BeforeValidator(_comma_separated), Field(min_length=1)]
-SigningSecrets = Annotated[SecretStr, BeforeValidator(_not_blank), BeforeValidator(_signing_secrets)]
+SigningSecrets = Annotated[SecretStr, BeforeValidator(_signing_secrets), BeforeValidator(_not_blank)]
 Delays = Annotated[
     list[Annotated[float, Field(ge=0, le=86400)]], NoDecode, BeforeValidator(_comma_separated), Field(max_length=20)
 ]
+
+
+EMPTY_IS_WRONG = frozenset(
+    (
+        *("jwt_secret", "jwks_url", "jwt_audience", "jwt_issuer", "anon_key", "api_key"),
+        *("ssl_certfile", "ssl_keyfile", "webhook_secret"),
+    )
+)
+"""What lets clients in, what they are checked against, what is signed and encrypted: a value that was lost on the way to the
+server must not switch that off without a word."""
+
+EMPTY_IS_NONE = frozenset(("cors_origins", "webhook_retry_delays"))
+"""Lists whose default is not the empty one."""
+
+
+class _Filled(PydanticBaseSettingsSource):
+    """The variables of another source without those that are not set, since they are empty.
+
+    Args:
+        source: the environment, or `.env`.
+    """
+
+    def __init__(self, settings: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in self._source().items() if not _is_unset(name, value)}
+
+
+def _is_unset(name: str, value: object) -> bool:
+    blank = isinstance(value, str) and not value.strip()
+    return blank and name not in EMPTY_IS_WRONG | EMPTY_IS_NONE
 
 
 class Config(BaseSettings):
@@ -129,6 +168,18 @@ class Config(BaseSettings):
         allow_inf_nan=False,
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What pydantic-settings asks for its sources."""
+        return init_settings, _Filled(settings_cls, env_settings), _Filled(settings_cls, dotenv_settings)
+
     database_url: PostgresUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
@@ -142,7 +193,11 @@ class Config(BaseSettings):
     db_connections: int = Field(
         default=2, ge=1, le=100, description="Connections for subscribe checks, and as many for publishes."
     )
-    host: Text = Field(default="127.0.0.1", description="The address to listen on; `0.0.0.0` for all.")
+    host: Text = Field(
+        default="127.0.0.1",
+        description="The address, or the name, to listen on; `0.0.0.0` for all addresses of IPv4, `::` for all of IPv4 and "
+        "IPv6, `localhost` for this machine alone, by both.",
+    )
     port: int = Field(default=7130, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
 
     jwt_secret: Secret | None = Field(default=None, description="The secret of HS256 tokens.")

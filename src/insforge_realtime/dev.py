@@ -146,7 +146,8 @@ def _print_welcome(url: str, config: Config, embedded: EmbeddedPostgres | None, 
         ("Bob's token", _token(config, demo.BOB)),
         ("psql", f'{psql} "{config.database_url}"'),
     ):
-        out.print(f"[bold]{name:<14}[/] {value}", markup=True)
+        out.print(f"[bold]{name:<14}[/]", end=" ")
+        out.print(value, markup=False)
     out.print("\n[bold]Try it:[/] npm install @insforge/sdk, save this as try.mjs, run: node try.mjs\n")
     out.print(_EXAMPLE.format(url=url, token=alice, order=demo.ALICES_ORDER), markup=False)
     if traffic:

@@ -1,6 +1,6 @@
 """`insforge-realtime serve`: the application behind uvicorn, with the fast door, for as long as nobody sends SIGTERM.
 
-What lives here: the listening socket, TLS, signals, the order of the shutdown.
+What lives here: TLS, signals, the order of the shutdown. The listening sockets are made in listening.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from insforge_realtime import __version__
 from insforge_realtime.app import Application
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError
+from insforge_realtime.listening import listen, places, reachable
 from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import websocket_class
 
@@ -53,8 +53,8 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     """
     tls = tls_context(config)
     application = Application(config)
-    listener = _listen(config)
-    host, port = listener.getsockname()[:2]
+    listeners = listen(config.host, config.port)
+    where = places(listeners)  # while they are open
     server = _Server(
         uvicorn.Config(
             application.asgi,
@@ -74,13 +74,11 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, server, application)
     async with application.running():
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving = asyncio.create_task(server.serve(sockets=listeners))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        shown = f"[{host}]" if ":" in host else host
-        log.info("serving", address=f"{shown}:{port}", version=__version__, tls=tls is not None)
-        local = "127.0.0.1" if host in ("0.0.0.0", "::") else shown  # noqa: S104
-        ready(f"{'http' if tls is None else 'https'}://{local}:{port}{config.root_path}")
+        log.info("serving", address=", ".join(where), version=__version__, tls=tls is not None)
+        ready(f"{'http' if tls is None else 'https'}://{reachable(listeners)}{config.root_path}")
         await serving
     log.info("stopped")
 
@@ -130,13 +128,3 @@ def _check_pem(variable: str, file: Path, what: str) -> None:
         raise ConfigError(f"{variable}: {file}: has no {what} in it (PEM)")
     if what == "PRIVATE KEY" and b"ENCRYPTED" in text:
         raise ConfigError(f"{variable}: {file}: the key is encrypted, and nobody is there to type its password")
-
-
-def _listen(config: Config) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        return socket.create_server((config.host, config.port), family=family, backlog=2048)
-    except OSError as error:
-        # Python appends what it attempted, which we have just said.
-        reason = str(error.strerror or error).partition(" (while")[0]
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import re
 import sys
 from collections.abc import Awaitable, Callable
@@ -113,6 +114,33 @@ async def publish(name: str, *args: Any) -> Any:
     return await clients[name].publish(*args[:3], **options)
 
 
+async def publish_unsayable(name: str, channel: str, what: str, ack: bool) -> Any:
+    """A publish of what no command line could say either."""
+    cycle: dict[str, Any] = {}
+    cycle["self"] = cycle
+    payloads: dict[str, dict[str, Any]] = {
+        "NaN": {"deep": [{"n": math.nan}]},
+        "Infinity": {"n": math.inf},
+        "-Infinity": {"n": -math.inf},
+        "half": {"text": "a\ud83d"},
+        "key": {"a\ude00": 1},
+        "cycle": cycle,
+        "alien": {"call": print},
+    }
+    half = "\ud800"
+    channel, event = (half if what == "channel" else channel), (half if what == "event" else "said")
+    if ack:
+        return await clients[name].publish(channel, event, payloads.get(what, {}), ack=True)
+    return await clients[name].publish(channel, event, payloads.get(what, {}))
+
+
+async def subscribe_unsayable(name: str) -> dict[str, Any]:
+    answer = plain(await clients[name].subscribe("chat:\ud800"))
+    assert "\ud800" in answer.pop("channel")
+    answer["error"].pop("channel")
+    return dict(answer)
+
+
 def set_access_token(name: str, token: str, options: dict[str, Any] | None = None) -> None:
     clients[name].set_access_token(token, **(options or {}))
 
@@ -125,6 +153,8 @@ verbs: dict[str, Callable[..., Any]] = {
     "state": state,
     "connectWatched": connect_watched,
     "publish": publish,
+    "publishUnsayable": publish_unsayable,
+    "subscribeUnsayable": subscribe_unsayable,
     "setAccessToken": set_access_token,
 }
 

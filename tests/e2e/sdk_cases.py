@@ -358,6 +358,118 @@ async def publish_order(stage: Stage) -> None:
     assert [message["n"] for message in await bob.wait_for("said", 50)] == list(range(50))
 
 
+ODD_EVENTS = (
+    "*",
+    "__disconnect_final",
+    "__proto__",
+    "constructor",
+    "prototype",
+    "hasOwnProperty",
+    "toString",
+    "message",
+    "errors",
+    "Connect",
+    "connect ",
+    "reconnect",
+    "ping",
+    "open",
+    "close",
+    "data",
+    "ack",
+    "on",
+    "_placeholder",
+    " ",
+    "with spaces",
+    "7",
+    "null",
+    "[]",
+    "{}",
+    "/admin,",
+    "2-",
+    "%s",
+    '"quoted"',
+    "back\\slash",
+    "🙂",
+    "é",
+    "e\u0301",
+    "\u202e",
+    "\u2028",
+)
+"""Names that a message may have, and that mean something to a library, to JavaScript, to a parser or to a terminal."""
+
+ODD_CHANNELS = ("*", "__proto__", "constructor", "message", "odd 🙂", " ", '"quoted"', "/admin,")
+
+
+@case("on", "hears an event by whatever name it has, once, and no other")
+async def on_odd_names(stage: Stage) -> None:
+    bob = await stage.bob(*ODD_EVENTS)
+    assert (await bob.subscribe(CHAT))["ok"]
+    for name in ODD_EVENTS:
+        await bob.call("publish", CHAT, name, {"name": name})
+    await bob.wait_for(ODD_EVENTS[-1])
+    await stage.run(f"SELECT realtime.publish('{CHAT}', '*', '{{\"name\": \"*\"}}')")
+    await flushed(stage, bob)
+    assert [(name, data["name"]) for name, data in bob.events] == [(name, name) for name in (*ODD_EVENTS, "*")]
+
+
+@case("subscribe", "to a channel by whatever name it has brings its messages, and no other's")
+async def subscribe_odd_names(stage: Stage) -> None:
+    names = ", ".join(f"('{name}')" for name in ODD_CHANNELS)
+    await stage.run(
+        f"""INSERT INTO realtime.channels (pattern) VALUES {names} ON CONFLICT DO NOTHING;
+            DROP POLICY IF EXISTS odd ON realtime.channels;
+            CREATE POLICY odd ON realtime.channels FOR SELECT TO authenticated USING (pattern IN (VALUES {names}))"""
+    )
+    bob = await stage.bob("said")
+    for name in ODD_CHANNELS:
+        assert (await bob.subscribe(name))["ok"], name
+    assert (await bob.state())["channels"] == list(ODD_CHANNELS)
+    for name in ODD_CHANNELS:
+        await stage.run(f"SELECT realtime.publish('{name}', 'said', '{{}}')")
+    await flushed(stage, bob)
+    assert [message["meta"]["channel"] for message in bob.named("said")] == list(ODD_CHANNELS)
+    await bob.call("unsubscribe", ODD_CHANNELS[0])
+    await stage.run(f"SELECT realtime.publish(name, 'said', '{{}}') FROM (VALUES {names}) AS odd (name)")
+    await flushed(stage, bob)
+    assert [message["meta"]["channel"] for message in bob.named("said")][len(ODD_CHANNELS) :] == list(ODD_CHANNELS[1:])
+
+
+@case("publish", "of what JSON cannot say throws INVALID_REQUEST, says where it is, and sends nothing", ours_only=True)
+async def publish_unsayable(stage: Stage) -> None:
+    bob = await stage.bob("disconnect", "error")
+    assert (await bob.subscribe(CHAT))["ok"]
+    for what, where in {
+        "NaN": "payload",
+        "Infinity": "payload",
+        "-Infinity": "payload",
+        "half": "payload",
+        "key": "payload",
+        "cycle": "",
+        "alien": "payload",
+        "event": "event",
+        "channel": "channel",
+    }.items():
+        for ack in (False, True):
+            with pytest.raises(Failed) as caught:
+                await bob.call("publishUnsayable", CHAT, what, ack)
+            assert caught.value.error["data"] == {"code": "INVALID_REQUEST"}, (what, caught.value.error)
+            assert where in caught.value.error["message"], (what, caught.value.error)
+    assert (await bob.call("publish", CHAT, "said", {}, {"ack": True}))["ok"]
+    await flushed(stage, bob)
+    assert bob.events == []
+
+
+@case("subscribe", "to half a surrogate pair is answered INVALID_REQUEST, and disturbs nothing", ours_only=True)
+async def subscribe_unsayable(stage: Stage) -> None:
+    bob = await stage.bob("disconnect", "error")
+    assert (await bob.subscribe(CHAT))["ok"]
+    answer = await bob.call("subscribeUnsayable")
+    assert (answer["ok"], answer["error"]["code"]) == (False, "INVALID_REQUEST")
+    assert (await bob.state())["channels"] == [CHAT]
+    await flushed(stage, bob)
+    assert bob.events == []
+
+
 @case("publish", "while not connected throws", official="its error has no code, NOT_CONNECTED")
 async def publish_unconnected(stage: Stage) -> None:
     bob = await stage.bob()

@@ -205,3 +205,14 @@ async def test_a_server_that_is_stopped_writes_its_counts_and_logs_only_json(dem
         assert {"event", "level", "logger", "timestamp"} <= line.keys(), line
     assert [line["event"] for line in server.lines][-2:] == ["shutting down", "stopped"]
     assert not server.errors()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+async def test_check_advises_in_any_encoding(demo: str, encoding: str) -> None:
+    connection = await asyncpg.connect(demo)
+    await connection.execute("ALTER TABLE realtime.messages DISABLE ROW LEVEL SECURITY")
+    await connection.close()
+    settings = {"DATABASE_URL": demo, "REALTIME_JWT_SECRET": SECRET, "PYTHONIOENCODING": encoding}
+    done = await asyncio.to_thread(run, "check", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2192 ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY" in done.stdout

@@ -40,7 +40,7 @@ class Tail:
             [sys.executable, "-m", "insforge_realtime", "tail", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding=variables.get("PYTHONIOENCODING", "utf-8"),
             env=environment(**variables),
             cwd="/",
             # Tests that run as a background job inherit from the shell that SIGINT is ignored.
@@ -156,6 +156,30 @@ async def test_tail_json_is_one_object_a_line_at_once(demo: str, start: Start, t
     assert lines[0]["meta"].keys() == {"channel", "messageId", "senderType", "timestamp"}
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+async def test_tail_prints_everything_whatever_the_encoding_and_nothing_that_a_terminal_obeys(
+    demo: str, start: Start, tail: Callable[..., Tail], encoding: str
+) -> None:
+    server = start(demo)
+    pretty = tail(server, CHAT, "chat:nö 🙂", PYTHONIOENCODING=encoding)
+    assert pretty.end(None) == 1  # there is no such channel, and it can say so
+    assert "Traceback" not in "\n".join(pretty.err)
+    pretty = tail(server, CHAT, PYTHONIOENCODING=encoding)
+    machine = tail(server, CHAT, "--json", PYTHONIOENCODING=encoding)
+    for following in (pretty, machine):
+        following.wait_for(following.err, "following")
+    await say(demo, CHAT, event="\u202eé 🙂", payload='{"k\\u001b": "\\u009b31m é 🙂 \u202e"}')
+    await say(demo, CHAT, event="end")
+    for following in (pretty, machine):
+        following.wait_for(following.out, "end")
+    shown = {"ascii": "\\xe9 \\U0001f642", "latin-1": "é \\U0001f642", "utf-8": "é 🙂"}[encoding]
+    assert f" \\u202e{shown} " in pretty.out[0]
+    assert f'{{"k\\u001b": "\\u009b31m {shown} \\u202e"}}' in pretty.out[0]
+    said = json.loads(machine.out[0])
+    assert (said["event"], said["payload"]) == ("\u202eé 🙂", {"k\x1b": "\x9b31m é 🙂 \u202e"})
+    assert machine.out[0].isascii()
+
+
 async def test_tail_lives_through_a_restart_of_the_server(demo: str, start: Start, tail: Callable[..., Tail]) -> None:
     server = start(demo)
     following = tail(server, ORDER, "--json")
@@ -195,10 +219,11 @@ async def test_tail_of_a_channel_that_is_refused_later_is_status_1(
     assert "(UNAUTHORIZED)" in following.err[-1]
 
 
-async def test_tail_whose_reader_has_had_enough_is_status_0(demo: str, start: Start) -> None:
+@pytest.mark.parametrize("how", [[], ["--json"]], ids=["people", "json"])
+async def test_tail_whose_reader_has_had_enough_is_status_0(demo: str, start: Start, how: list[str]) -> None:
     server = start(demo)
     with subprocess.Popen(
-        [sys.executable, "-m", "insforge_realtime", "tail", ORDER],
+        [sys.executable, "-m", "insforge_realtime", "tail", ORDER, *how],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -239,6 +264,9 @@ def test_publish_refuses_what_is_wrong_with_a_line_and_a_status(demo: str, start
     server = start(demo)
     assert "JSON" in complaint(publish(server, CHAT, "said", "{text: 1}"), 2)
     assert "object" in complaint(publish(server, CHAT, "said", "[1]"), 2)
+    assert "payload.n: nan" in complaint(publish(server, CHAT, "said", '{"n": NaN}'), 2)
+    assert "payload.t: half" in complaint(publish(server, CHAT, "said", '{"t": "\\ud800"}'), 2)
+    assert "deeply" in complaint(publish(server, CHAT, "said", '{"t":' * 5000 + "1" + "}" * 5000), 2)
     assert "--url" in complaint(publish(server, CHAT, "said", "{}", "--url", "nowhere"), 2)
     assert "(UNAUTHORIZED)" in complaint(publish(server, ORDER, "note", "{}"), 1)
     assert "(UNAUTHORIZED)" in complaint(publish(server, f"order:{ALICES_ORDER}", "note", "{}"), 1)

@@ -445,7 +445,7 @@ async def test_a_publish_with_ack_says_how_it_went(demo: str, start: Start) -> N
         refused = await bob.call("publish", ORDER, "said", {}, {"ack": True})
         assert (refused["ok"], refused["error"]["code"]) == (False, "NOT_SUBSCRIBED")
         with pytest.raises(Failed, match="BigInt"):
-            await bob.call("publishBigInt", CHAT)
+            await bob.call("publishUnsayable", CHAT, "alien", True)
         assert bob.named("error") == []
         proxy.stall()
         late = await bob.call("publish", CHAT, "said", {}, {"ack": True})

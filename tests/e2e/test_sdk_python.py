@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from insforge_realtime.client import (
     ClientError,
     ConnectError,
     ErrorInfo,
+    InvalidRequest,
     Message,
     NotConnected,
     StreamOverflow,
@@ -55,8 +57,9 @@ async def test_answers_are_typed(demo: str, start: Start) -> None:
         assert (sent.ok, sent.error) == (True, None)
         assert sent.message_id
         assert await bob.publish(CHAT, "said", {}) is None  # type: ignore[func-returns-value]
-        with pytest.raises(TypeError, match="JSON"):
-            await bob.publish(CHAT, "said", {"what": object()})
+        for kind in (InvalidRequest, TypeError, ValueError):
+            with pytest.raises(kind, match=r"payload\.what: .* JSON"):
+                await bob.publish(CHAT, "said", {"what": object()})
     with pytest.raises(NotConnected, match="connect"):
         await bob.publish(CHAT, "said", {})
     assert issubclass(NotConnected, ClientError)
@@ -119,6 +122,61 @@ async def test_tokens_and_payloads_are_not_logged(demo: str, start: Start, caplo
     assert not [text for text in ours if "secret" in text or "eyJ" in text]
     assert not logging.getLogger("socketio.client").handlers
     assert not logging.getLogger("engineio.client").handlers
+
+
+# ---- what is said
+
+
+async def test_what_the_database_says_is_heard_as_it_is_whatever_its_size(demo: str, start: Start) -> None:
+    """Integers of all lengths that jsonb has, and nests that Python's own JSON reader cannot go into."""
+    lengths, depth = (1, 18, 19, 23, 100, 101, 4300, 4301, 131_072), 3000
+    async with create_client(start(demo).url, access_token=token(BOB)) as bob:
+        watch = Watch(bob, "said", "exact", "deep")
+        assert (await bob.subscribe(CHAT)).ok
+        numbers = ", ".join(f"repeat('9', {length})::numeric, -repeat('9', {length})::numeric" for length in lengths)
+        await say(demo, CHAT, "exact", '{"n": 12345678901234567890123, "d": 0.1, "z": 2.50}')
+        await run_sql(
+            demo,
+            f"SELECT realtime.publish('{CHAT}', 'said', jsonb_build_object('n', jsonb_build_array({numbers})))",
+            f"SELECT realtime.publish('{CHAT}', 'deep', ('{{\"a\":' || repeat('[', {depth}) || repeat(']', {depth})"
+            " || '}')::jsonb)",
+        )
+        [deep] = await watch.wait_for("deep")
+        [exact], [said] = watch.named("exact"), watch.named("said")
+        assert (exact["n"], exact["d"], exact["z"]) == (12345678901234567890123, 0.1, 2.5)
+        assert said["n"] == [sign * (10**length - 1) for length in lengths for sign in (1, -1)]
+        found = deep["a"]
+        for _ in range(depth - 1):
+            [found] = found
+        assert found == []
+
+
+@pytest.mark.usefixtures("threads")
+async def test_the_twin_refuses_what_cannot_be_said_too(demo: str, start: Start) -> None:
+    def attempt(url: str) -> None:
+        with sync.create_client(url, access_token=token(BOB)) as bob:
+            assert bob.subscribe(CHAT).ok
+            for payload in ({"n": math.nan}, {"n": math.inf}, {"t": "\ud800"}, {"\ud800": 1}):
+                with pytest.raises(ClientError) as caught:
+                    bob.publish(CHAT, "said", payload)
+                assert caught.value.code == "INVALID_REQUEST"
+            for name in ("\ud800", "chat:\udfff"):
+                answer = bob.subscribe(name)
+                assert answer.error
+                assert answer.error.code == "INVALID_REQUEST"
+                with pytest.raises(SubscribeError) as refused:
+                    next(iter(bob.stream(name)))
+                assert refused.value.code == "INVALID_REQUEST"
+            assert bob.publish(CHAT, "said", {}, ack=True).ok
+
+    await asyncio.to_thread(attempt, start(demo).url)
+
+
+async def test_a_token_that_cannot_be_sent_is_a_connection_that_fails(demo: str, start: Start) -> None:
+    async with create_client(start(demo).url, access_token="half \ud800") as bob:
+        with pytest.raises(ConnectError, match="credentials") as caught:
+            await bob.connect()
+        assert caught.value.code == "INVALID_REQUEST"
 
 
 # ---- listeners

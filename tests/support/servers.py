@@ -74,7 +74,12 @@ class Server:
         before = len(self.lines)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
-        self._wait_until_it_serves(seconds, before)
+        try:
+            self._wait_until_it_serves(seconds, before)
+        except BaseException:
+            self.process.kill()  # nobody else would: it is not in anybody's list yet
+            self.stop()
+            raise
         return self
 
     def _command(self) -> list[str]:

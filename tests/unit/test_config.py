@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from insforge_realtime.config import Config, load, variable
+from insforge_realtime.config import EMPTY_IS_NONE, EMPTY_IS_WRONG, Config, load, variable
 from insforge_realtime.errors import ConfigError
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -71,7 +71,6 @@ VALUES: dict[str, tuple[str, object]] = {
 
 WRONG: dict[str, list[str]] = {
     "database_url": [
-        "",
         "mysql://u@h/d",
         "host=h user=u",
         "postgresql",
@@ -79,26 +78,26 @@ WRONG: dict[str, list[str]] = {
         "http://h",
         "postgresql://h:x/d",
     ],
-    "listen_url": ["", "redis://h", "postgresql://h/d?sslmode=banana"],
-    "db_connections": ["", "0", "101", "two", "1.5"],
-    "host": ["", " "],
-    "port": ["", "-1", "65536", "http"],
+    "listen_url": ["redis://h", "postgresql://h/d?sslmode=banana"],
+    "db_connections": ["0", "101", "two", "1.5"],
+    "host": [],
+    "port": ["-1", "65536", "http"],
     "jwt_secret": ["", "  "],
     "jwks_url": ["", "ftp://h", "file:///etc/passwd"],
     "jwt_audience": [""],
     "jwt_issuer": [""],
     "anon_key": [""],
     "api_key": [""],
-    "allow_anonymous": ["", "maybe", "2"],
+    "allow_anonymous": ["maybe", "2"],
     "cors_origins": [],
-    "transports": ["", ",", "webtransport", "polling,carrier-pigeon"],
+    "transports": [",", "webtransport", "polling,carrier-pigeon"],
     "root_path": ["realtime", "/a b", "/a?b", "/a//b", "http://h/a"],
     "trusted_proxies": ["localhost", "10.0.0.0/33", "*"],
     "ssl_certfile": ["", " "],
     "ssl_keyfile": [""],
-    "log_level": ["", "loud", "INFO"],
-    "log_format": ["", "xml"],
-    "max_payload_bytes": ["-1", "1MB", ""],
+    "log_level": ["loud", "INFO"],
+    "log_format": ["xml"],
+    "max_payload_bytes": ["-1", "1MB"],
     "max_name_bytes": ["-1"],
     "max_channels_per_connection": ["-1", "many"],
     "max_connections": ["-1"],
@@ -227,6 +226,51 @@ def test_any_text_in_any_variable_is_taken_or_refused_in_one_line(field: str, te
         assert len(refusal.splitlines()) == 1
 
 
+EMPTY = ("", " ", " \t ")
+
+
+@pytest.mark.parametrize("text", EMPTY, ids=repr)
+@pytest.mark.parametrize("field", sorted(set(VALUES) - EMPTY_IS_WRONG - EMPTY_IS_NONE))
+def test_a_variable_that_is_empty_is_not_set(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), text)
+    assert load() == Config.model_construct()
+    value, meant = VALUES[field]
+    Path(".env").write_text(f"{variable(field)}={value}\n")
+    assert getattr(load(), field) == meant
+    monkeypatch.delenv(variable(field))
+    Path(".env").write_text(f"{variable(field)}={text}\n")
+    assert load() == Config.model_construct()
+
+
+@pytest.mark.parametrize("text", EMPTY, ids=repr)
+@pytest.mark.parametrize("field", sorted(EMPTY_IS_WRONG))
+def test_what_guards_the_server_is_not_switched_off_by_a_variable_that_is_empty(
+    field: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that was lost on the way, a check that would not be made."""
+    monkeypatch.setenv(variable(field), text)
+    with pytest.raises(ConfigError, match=f"^{variable(field)}: is set but empty; leave it out or give it a value"):
+        load()
+
+
+@pytest.mark.parametrize("text", EMPTY, ids=repr)
+@pytest.mark.parametrize("field", sorted(EMPTY_IS_NONE))
+def test_a_list_that_is_empty_is_empty(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), text)
+    assert getattr(load(), field) == []
+
+
+def test_an_empty_database_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    with pytest.raises(ConfigError, match=r"^missing: DATABASE_URL"):
+        load(jwt_secret="x").ready_to_serve()
+
+
+def test_an_empty_value_in_code_is_still_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"^REALTIME_PORT: "):
+        load(port="")
+
+
 def test_a_long_wrong_value_is_cut() -> None:
     with pytest.raises(ConfigError) as caught:
         load(port="x" * 10_000)
@@ -340,6 +384,13 @@ def test_serve_ends_with_status_2_and_one_line_on_a_wrong_setting(environment: d
 
 
 # The page.
+
+
+def test_the_page_names_the_variables_for_which_empty_is_wrong_or_means_none() -> None:
+    said = DOC.read_text().split("## All variables")[0]
+    named = set(re.findall(r"REALTIME_[A-Z_]+", said.split("is not set")[1]))
+    assert named >= {variable(field) for field in EMPTY_IS_WRONG | EMPTY_IS_NONE}
+    assert set(Config.model_fields) >= EMPTY_IS_WRONG | EMPTY_IS_NONE
 
 
 def documented() -> list[tuple[str, str, str]]:

@@ -34,6 +34,7 @@ import {
   type Waiting,
   yes
 } from './channel'
+import { unsayable } from './json'
 import { guarded } from './listeners'
 import type {
   ConnectError,
@@ -228,6 +229,12 @@ export class Channels {
 
   #askIfWanted(channel: Channel): void {
     if (channel.state !== 'wanted' || channel.timer !== undefined) return
+    const fault = unsayable({ channel: channel.name })
+    if (fault === null) this.#ask(channel)
+    else this.#refuse(channel, { code: 'INVALID_REQUEST', message: fault })
+  }
+
+  #ask(channel: Channel): void {
     this.#moved(channel, 'asking')
     const round = channel.round
     const answered = (answer: unknown) => {

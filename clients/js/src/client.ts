@@ -1,5 +1,6 @@
 // createClient: checks what it is given, fills in the defaults.
 
+import { serverAt } from './address'
 import { CHANNELS } from './channels'
 import type { TransportOptions } from './link'
 import { Realtime } from './realtime'
@@ -42,7 +43,7 @@ export function createClient<Events extends EventMap = object>(
   const client = {}
   const realtime = new Realtime<Events>(
     {
-      url: httpUrl(options.baseUrl),
+      server: serverAt(options.baseUrl),
       accessToken: options.accessToken ?? null,
       anonKey: options.anonKey ?? null,
       timeout,
@@ -52,15 +53,4 @@ export function createClient<Events extends EventMap = object>(
     (channels) => Object.defineProperty(client, CHANNELS, { value: channels })
   )
   return Object.assign(client, { realtime })
-}
-
-function httpUrl(baseUrl: string): URL {
-  try {
-    const url = new URL(baseUrl)
-    if (url.protocol === 'http:' || url.protocol === 'https:') return url
-  } catch {
-    // Told below, like every other wrong one.
-  }
-  const given = JSON.stringify(baseUrl)
-  throw new TypeError(`createClient: baseUrl must be an http(s) URL, not ${given}`)
 }

@@ -1,6 +1,7 @@
 // One connection that is kept up: does what reconnection.ts decides, with sockets, timers and tokens. Knows no channels.
 
 import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
+import type { Server } from './address'
 import { type BackoffOptions, backoff } from './backoff'
 import { asConnectError, codeOf, failure } from './errors'
 import { type Action, IDLE, type LinkEvent, type Phase, step } from './reconnection'
@@ -16,7 +17,7 @@ export type TransportOptions = Partial<
 
 /** How to connect. */
 export interface LinkOptions {
-  url: URL
+  server: Server
   accessToken: AccessToken
   anonKey: string | null
   /** How long a handshake may take, and a first `connect` in all, in milliseconds. */
@@ -164,7 +165,7 @@ export class Link {
     try {
       const [{ io }, auth] = await Promise.all([import('socket.io-client'), this.#credentials()])
       if (!current()) return
-      const socket = io(this.#options.url.origin, this.#socketOptions(auth))
+      const socket = io(this.#options.server.origin, this.#socketOptions(auth))
       this.#socket = socket
       socket.on('connect', () => current() && this.#accepted())
       socket.on('connect_error', failed)
@@ -187,9 +188,8 @@ export class Link {
   }
 
   #socketOptions(auth: { token?: string }): Partial<ManagerOptions & SocketOptions> {
-    const below = this.#options.url.pathname.replace(/\/+$/, '')
     return {
-      path: `${below}/socket.io`,
+      path: `${this.#options.server.path}/socket.io`,
       transports: ['websocket', 'polling'],
       tryAllTransports: true,
       ...this.#options.transport,
@@ -272,12 +272,12 @@ export class Link {
 
   /** In a browser: when the network is back, or the page is looked at again, a pause is over. */
   #watchTheNetwork(before: Phase): void {
-    if (typeof window === 'undefined' || !window.addEventListener) return
     const isOff = this.phase === 'idle'
     if (isOff === (before === 'idle')) return
     const change = isOff ? 'removeEventListener' : 'addEventListener'
-    window[change]('online', this.#wake)
-    globalThis.document?.[change]('visibilitychange', this.#looked)
+    // Node has neither. React Native has a `window`, which nobody can listen to; some libraries there make a `document`.
+    globalThis.window?.[change]?.('online', this.#wake)
+    globalThis.document?.[change]?.('visibilitychange', this.#looked)
   }
 
   readonly #looked = (): void => {

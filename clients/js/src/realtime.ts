@@ -2,6 +2,7 @@
 
 import { Channels } from './channels'
 import { failure } from './errors'
+import { unsayable } from './json'
 import { Link, type LinkOptions } from './link'
 import { Listeners } from './listeners'
 import type {
@@ -93,8 +94,8 @@ export class Realtime<Events extends EventMap = object> {
    * @param channel - the channel.
    * @param event - the event's name.
    * @param payload - an object that JSON can say.
-   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later), or, without a code, when
-   * the payload cannot be said in JSON.
+   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later), or `INVALID_REQUEST` when
+   * JSON cannot say it as it is (NaN, an infinity, a BigInt, half a surrogate pair, a cycle): nothing was sent.
    */
   publish(channel: string, event: string, payload: object): Promise<void>
   /**
@@ -125,6 +126,8 @@ export class Realtime<Events extends EventMap = object> {
       throw failure('NOT_CONNECTED', 'Not connected to the realtime server: call connect() first')
     }
     const message = { channel, event, payload }
+    const fault = unsayable(message)
+    if (fault !== null) throw failure('INVALID_REQUEST', fault)
     if (options.ack) return this.#acknowledged(channel, message)
     this.#link.emit('realtime:publish', message)
     return undefined

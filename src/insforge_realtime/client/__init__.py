@@ -9,7 +9,14 @@ It imports nothing of the server. Documented in docs/sdk-python.md.
 
 from __future__ import annotations
 
-from insforge_realtime.client.errors import ClientError, ConnectError, NotConnected, StreamOverflow, SubscribeError
+from insforge_realtime.client.errors import (
+    ClientError,
+    ConnectError,
+    InvalidRequest,
+    NotConnected,
+    StreamOverflow,
+    SubscribeError,
+)
 from insforge_realtime.client.realtime import RealtimeClient, create_client
 from insforge_realtime.client.types import (
     AccessToken,
@@ -19,6 +26,7 @@ from insforge_realtime.client.types import (
     Member,
     Message,
     Meta,
+    PresenceEvent,
     PublishResponse,
     SubscribeResponse,
 )
@@ -30,10 +38,12 @@ __all__ = [
     "ConnectionState",
     "ErrorInfo",
     "Handler",
+    "InvalidRequest",
     "Member",
     "Message",
     "Meta",
     "NotConnected",
+    "PresenceEvent",
     "PublishResponse",
     "RealtimeClient",
     "StreamOverflow",

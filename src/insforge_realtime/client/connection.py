@@ -17,6 +17,7 @@ The connection is in one of three states. A channel's states are in subscription
                                                                                         unless it had just begun
     set_access_token()      used next             an attempt with it, at once           → CONNECTING; the same, at once
     disconnect()            -                     → DISCONNECTED                        → DISCONNECTED; event `disconnect`
+    the event loop ends     -                     → DISCONNECTED; nobody is told        the same
 
 Every attempt is a handshake of its own with a token asked for anew. UNAUTHORIZED ends only the first connect(), like any
 other failure: a program wants to hear that its address or token is wrong. Later on a function may have a better token next
@@ -164,12 +165,29 @@ class Connection:
             self._hurry.set()
         self.link.drop()
 
+    def forget(self) -> None:
+        """There is no connection: the event loop in which there was one is no more."""
+        self.state = "disconnected"
+        self.link = self._runner = self._settled = self._hurry = None
+
     async def _run(self) -> None:
         self._backoff.reset()
-        link = await self._first()
-        while link is not None:
-            await self._keep(link)
-            link = await self._again()
+        try:
+            link = await self._first()
+            while link is not None:
+                await self._keep(link)
+                link = await self._again()
+        except asyncio.CancelledError:
+            if self._runner is asyncio.current_task():
+                await self._loop_ends()  # it is not close() that cancels
+            raise
+
+    async def _loop_ends(self) -> None:
+        """Who ends the event loop has cancelled all tasks, the library's too: a good-bye would wait for them in vain."""
+        link = self.link
+        self.forget()
+        if link is not None:
+            await link.close(polite=False)
 
     async def _first(self) -> Link | None:
         """A connection within the time that connect() has, or none: it is given up."""

@@ -3,6 +3,7 @@
     ClientError              code, message: the code is for programs, the message for people
     ├── ConnectError         an attempt to connect failed; also what `connect_error` listeners get
     ├── NotConnected         a publish while there is no connection
+    ├── InvalidRequest       a publish of what cannot be said in JSON: nothing was sent
     ├── SubscribeError       a stream's channel was refused, now or after a reconnect
     └── StreamOverflow       a stream's reader was too slow: messages would have been lost
 
@@ -38,6 +39,16 @@ class NotConnected(ClientError):
 
     def __init__(self) -> None:
         super().__init__("NOT_CONNECTED", "Not connected to the realtime server: call connect() first")
+
+
+class InvalidRequest(ClientError, TypeError, ValueError):
+    """What was to be sent cannot be said in JSON, and was not sent.
+
+    Python's own `json` calls the same a TypeError or a ValueError; so this is both.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("INVALID_REQUEST", message)
 
 
 class SubscribeError(ClientError):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,12 +18,14 @@ from urllib.parse import urlsplit, urlunsplit
 try:
     import aiohttp
     import socketio
+    import socketio.packet
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"the client needs {missing.name}: pip install 'insforge-realtime[client]'", name=missing.name
     ) from None
 
-from insforge_realtime.client.errors import ConnectError
+from insforge_realtime.client import codec
+from insforge_realtime.client.errors import ConnectError, InvalidRequest
 
 # The library logs packets, and so tokens and payloads, at level INFO. Who wants to see them sets the level of this logger.
 _wire = logging.getLogger("insforge_realtime.client.wire")
@@ -96,6 +98,34 @@ class _Socket(aiohttp.ClientWebSocketResponse):
             await super().send_str(data, compress)
 
 
+class _Packet(socketio.packet.Packet):  # type: ignore[misc]
+    """A packet whose JSON is ours. (`json=` of the library's client would change everybody's.)"""
+
+    json = codec
+    uses_binary_events = False
+
+
+class _Namespace(socketio.AsyncClientNamespace):  # type: ignore[misc]
+    """Takes every event, whatever its name: to `on`, a message named `*` or `__disconnect_final` is no message.
+
+    Args:
+        own: what to call for the library's events.
+        on_message: what to call for the server's, with the name and the data.
+    """
+
+    def __init__(self, own: Mapping[str, Callable[..., None]], on_message: Callable[[str, Any], None]) -> None:
+        super().__init__("/")
+        self._own = own
+        self._on_message = on_message
+
+    async def trigger_event(self, event: str, *data: Any) -> None:
+        """Called by the library."""
+        if event in self._own:
+            self._own[event](*data)
+        elif data:  # without, it is one of the library's that we need not know
+            self._on_message(event, data[0])
+
+
 class Link:
     """One connection.
 
@@ -117,6 +147,7 @@ class Link:
             logger=_wire,
             engineio_logger=_wire,
             http_session=self._http,
+            serializer=_Packet,
             # A message has the size that the server lets through; there is no second limit here.
             websocket_extra_options={"max_msg_size": 0},
         )
@@ -171,10 +202,12 @@ class Link:
             self.is_open = True
             answered()
 
-        self._sio.on("connect", let_in)
-        self._sio.on("connect_error", answered)
-        self._sio.on("disconnect", self._on_disconnect)
-        self._sio.on("*", lambda name, data=None, *_: self._on_event(self, name, data))
+        own: dict[str, Callable[..., None]] = {
+            "connect": let_in,
+            "connect_error": answered,
+            "disconnect": self._on_disconnect,
+        }
+        self._sio.register_namespace(_Namespace(own, lambda name, data: self._on_event(self, name, data)))
         try:
             await self._sio.connect(
                 self._endpoint.url,
@@ -211,15 +244,19 @@ class Link:
             reply: asks for an ack, and gets it.
 
         Returns:
-            what tells that it is on its way, or raises LinkLost, or TypeError for what cannot be JSON.
+            what tells that it is on its way, or raises LinkLost.
+
+        Raises:
+            InvalidRequest: it cannot be said in JSON.
         """
+        ready = codec.encoded(data)
         once = self._once(reply) if reply else None
-        task = asyncio.ensure_future(self._emit(name, data, once))
+        task = asyncio.ensure_future(self._emit(name, ready, once))
         self._sends.add(task)
         task.add_done_callback(self._sent)
         return task
 
-    async def _emit(self, name: str, data: dict[str, Any], reply: Reply | None) -> None:
+    async def _emit(self, name: str, data: codec.Json, reply: Reply | None) -> None:
         try:
             await self._sio.emit(name, data, callback=reply)
         except socketio.exceptions.SocketIOError as error:
@@ -251,19 +288,23 @@ class Link:
         self.is_open = False
         self._dropped.set()
 
-    async def close(self) -> None:
-        """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat."""
-        polite = False
+    async def close(self, *, polite: bool = True) -> None:
+        """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat.
+
+        Args:
+            polite: false ends it at once.
+        """
+        heard = False
         try:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    polite = await self._say_goodbye()
+                    heard = polite and await self._say_goodbye()
         finally:
             self.is_open = False
             for task in (self._ended, self._sio.eio.read_loop_task, self._sio.eio.write_loop_task):
                 if task is not None:
                     task.cancel()
-            if self._socket is not None and not polite:
+            if self._socket is not None and not heard:
                 self._socket.abort()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
@@ -288,9 +329,14 @@ class Link:
 
 async def _made(credentials: Callable[[], Awaitable[dict[str, str]]]) -> dict[str, str]:
     try:
-        return await credentials()
+        auth = await credentials()
     except Exception as error:
         raise ConnectError("CONNECTION_FAILED", f"access_token failed: {type(error).__name__}") from error
+    try:
+        codec.encoded(auth)
+    except InvalidRequest as error:
+        raise ConnectError(error.code, f"The credentials cannot be sent: {error.message}") from None
+    return auth
 
 
 def _refusal(data: object, url: str) -> ConnectError:

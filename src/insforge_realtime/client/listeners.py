@@ -73,6 +73,15 @@ class Listeners:
         for listener in listeners:
             self._call(event, listener, data)
 
+    def forget_calls(self) -> None:
+        """What async listeners were doing, and what waits for them, went with its event loop. The listeners stay."""
+        with self._lock:
+            for listeners in self._by_event.values():
+                for listener in listeners:
+                    listener.working = False
+                    listener.waiting.clear()
+            self._tasks.clear()
+
     def _keep(self, event: str, gone: list[Listener]) -> None:
         kept = tuple(listener for listener in self._by_event.get(event, ()) if listener not in gone)
         self._by_event[event] = kept

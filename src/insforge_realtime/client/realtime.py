@@ -7,35 +7,36 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, overload
 
+from insforge_realtime.client import codec
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.connection import Connection, Hooks
-from insforge_realtime.client.errors import ConnectError, NotConnected
+from insforge_realtime.client.errors import ConnectError, InvalidRequest, NotConnected, SubscribeError
 from insforge_realtime.client.link import Endpoint, Link, LinkLost
 from insforge_realtime.client.listeners import Listeners
+from insforge_realtime.client.registration import Registration
 from insforge_realtime.client.stream import Feed
 from insforge_realtime.client.subscriptions import Subscriptions
 from insforge_realtime.client.types import (
     AccessToken,
     ConnectionState,
     ErrorInfo,
-    Handler,
     Member,
     Message,
     PublishResponse,
     SubscribeResponse,
 )
 
-H = TypeVar("H", bound=Handler)
 
-
-class RealtimeClient:
-    """A client of one server, for one event loop. Made by `create_client`; used in `async with`, which disconnects.
+class RealtimeClient(Registration):
+    """A client of one server, in one event loop at a time. Made by `create_client`; used in `async with`, which disconnects.
 
     Entering the block does not connect, so that listeners can be added first: `connect`, `subscribe` and `stream` do.
+    The end of an event loop, of `asyncio.run`, ends the connection in it; in the next one the client begins anew, with its
+    listeners. Every awaited verb raises RuntimeError while the client is connected in another loop.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class RealtimeClient:
         self._anon_key = anon_key
         self._api_key = api_key
         self._timeout = timeout
-        self._listeners = listeners or Listeners()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(listeners or Listeners())
         endpoint = Endpoint.parse(base_url, transports, ssl)
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
         self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
@@ -78,16 +80,18 @@ class RealtimeClient:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection at this moment."""
-        return self._connection.state == "connected"
+        return self.connection_state == "connected"
 
     @property
     def connection_state(self) -> ConnectionState:
         """`disconnected`, `connecting` (the first time, or again) or `connected`."""
+        self._forget_a_closed_loop()
         return self._connection.state
 
     @property
     def socket_id(self) -> str | None:
         """The socket's id on the server, while connected."""
+        self._forget_a_closed_loop()
         link = self._connection.link
         return None if link is None else link.sid
 
@@ -99,10 +103,12 @@ class RealtimeClient:
                 within `timeout`), or, while the client is reconnecting by itself, there is no connection yet after
                 `timeout` (it goes on trying).
         """
+        self._enter_loop()
         await self._connection.open()
 
     async def disconnect(self) -> None:
         """End the connection and every subscription. Listeners stay. What was published before is handled first."""
+        self._enter_loop()
         self._channels.clear("DISCONNECTED", "Disconnected")
         await self._connection.close()
 
@@ -115,6 +121,7 @@ class RealtimeClient:
                 is renewed. False is for a fresh token of the same user: it is used at the next handshake.
         """
         self._access_token = access_token
+        self._forget_a_closed_loop()
         if reconnect or not self.is_connected:
             self._connection.renew()
 
@@ -124,21 +131,28 @@ class RealtimeClient:
         """Subscribe to a channel, connecting if need be. Harmless to repeat.
 
         The subscription is renewed after each reconnect, until `unsubscribe`. Answers no with the server's code, or with
-        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`) or `DISCONNECTED`.
+        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
+        `INVALID_REQUEST` (such a name cannot be sent).
         """
+        self._enter_loop()
+        if problem := _unsayable(channel):
+            return SubscribeResponse(False, channel, problem)
         self._connection.start()
         return await self._channels.subscribe(channel)
 
     async def unsubscribe(self, channel: str) -> None:
         """Leave a channel. No listener hears of it any more; its streams end."""
+        self._enter_loop()
         self._channels.leave(channel)
 
     def get_subscribed_channels(self) -> list[str]:
         """The channels that the server has confirmed on this connection."""
+        self._forget_a_closed_loop()
         return self._channels.joined()
 
     def get_presence_state(self, channel: str) -> list[Member]:
         """Who is in a channel that we are subscribed to; while reconnecting, who was there last."""
+        self._forget_a_closed_loop()
         return self._channels.members(channel)
 
     @overload
@@ -165,8 +179,10 @@ class RealtimeClient:
 
         Raises:
             NotConnected: there is no connection at this moment.
-            TypeError: the payload is not JSON.
+            InvalidRequest: what is to be published cannot be said in JSON (NaN, half a surrogate pair, an object of a class
+                of yours): nothing was sent.
         """
+        self._enter_loop()
         link = self._connection.link
         if link is None or not link.is_open:
             raise NotConnected
@@ -223,7 +239,10 @@ class RealtimeClient:
 
     async def _open_feed(self, channel: str, events: Collection[str] | None, buffer: int) -> Feed:
         """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
+        self._enter_loop()
         feed = Feed(channel, events, buffer)
+        if problem := _unsayable(channel):
+            raise SubscribeError(problem.code, problem.message)
         self._connection.start()
         await self._channels.follow(feed)
         return feed
@@ -232,49 +251,33 @@ class RealtimeClient:
         """End a feed; the last one out leaves the channel."""
         self._channels.unfollow(feed)
 
-    # Listeners.
+    # The event loop.
 
-    @overload
-    def on(self, event: str, handler: Handler) -> Callable[[], None]: ...
+    def _enter_loop(self) -> None:
+        """Use the loop that runs from now on, unless there is a connection in another one.
 
-    @overload
-    def on(self, event: str) -> Callable[[H], H]: ...
-
-    def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Listen to an event: a published one's name, or one of the four reserved.
-
-        `connect` (called without data), `connect_error` (a ConnectError), `disconnect` (the reason, a string) and `error`
-        (an ErrorInfo). Plain functions are called at once and must not block; async ones run one call at a time.
-
-        Returns:
-            a function that removes the listener again; used as a decorator, the function itself.
+        Raises:
+            RuntimeError: there is.
         """
-        if handler is not None:
-            return self._listeners.add(event, handler)
-        return self._decorator(event, once=False)
+        self._forget_a_closed_loop()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._connection.state != "disconnected":
+                raise RuntimeError(
+                    "This client is connected in another event loop: use it there, or disconnect it there, or make another"
+                )
+            self._forget_the_loop()
+            self._loop = loop
 
-    @overload
-    def once(self, event: str, handler: Handler) -> Callable[[], None]: ...
+    def _forget_a_closed_loop(self) -> None:
+        if self._loop is not None and self._loop.is_closed():
+            self._forget_the_loop()
 
-    @overload
-    def once(self, event: str) -> Callable[[H], H]: ...
-
-    def once(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Like `on`, for the next event only."""
-        if handler is not None:
-            return self._listeners.add(event, handler, once=True)
-        return self._decorator(event, once=True)
-
-    def off(self, event: str, handler: Handler | None = None) -> None:
-        """Remove a listener, or all of an event. Harmless where there is none."""
-        self._listeners.remove(event, handler)
-
-    def _decorator(self, event: str, *, once: bool) -> Callable[[H], H]:
-        def decorate(handler: H) -> H:
-            self._listeners.add(event, handler, once=once)
-            return handler
-
-        return decorate
+    def _forget_the_loop(self) -> None:
+        self._loop = None
+        self._connection.forget()
+        self._channels.forget()
+        self._listeners.forget_calls()
 
     # What the connection tells.
 
@@ -357,6 +360,15 @@ def create_client(
         timeout=timeout,
         backoff=backoff,
     )
+
+
+def _unsayable(channel: str) -> ErrorInfo | None:
+    """Why a channel's name cannot be sent, if it cannot."""
+    try:
+        codec.encoded({"channel": channel})
+    except InvalidRequest as error:
+        return ErrorInfo(error.code, error.message, channel)
+    return None
 
 
 def _unpublished(channel: str, code: str, message: str) -> PublishResponse:

@@ -160,6 +160,13 @@ class Subscriptions:
         for subscription in tuple(self._book.values()):
             self._remove(subscription, subscription.no(code, message), error)
 
+    def forget(self) -> None:
+        """Forget every channel without a word: the event loop of who waited is no more."""
+        for subscription in self._book.values():
+            subscription.cancel_timer()
+        self._book.clear()
+        self._link = None
+
     # What the connection brings.
 
     def connection_opened(self, link: Link) -> None:

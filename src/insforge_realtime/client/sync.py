@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from insforge_realtime.client.listeners import Listener, Listeners
 from insforge_realtime.client.realtime import RealtimeClient as AsyncRealtimeClient
+from insforge_realtime.client.registration import Registration
 from insforge_realtime.client.types import (
     AccessToken,
     ConnectionState,
@@ -36,7 +37,6 @@ from insforge_realtime.client.types import (
 
 __all__ = ["RealtimeClient", "create_client"]
 
-H = TypeVar("H", bound=Handler)
 T = TypeVar("T")
 
 
@@ -66,12 +66,13 @@ class _ThreadedListeners(Listeners):
         self._calls.put((event, listener, data))
 
 
-class RealtimeClient:
+class RealtimeClient(Registration):
     """The asyncio client of the same name, for threads: see it for what each verb does. May be used from several threads."""
 
     def __init__(self, base_url: str, **options: Any) -> None:
-        self._listeners = _ThreadedListeners()
-        self._client = AsyncRealtimeClient(base_url, listeners=self._listeners, **options)
+        self._threaded = _ThreadedListeners()
+        super().__init__(self._threaded)
+        self._client = AsyncRealtimeClient(base_url, listeners=self._threaded, **options)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
@@ -92,7 +93,7 @@ class RealtimeClient:
         if loop is None:
             return
         asyncio.run_coroutine_threadsafe(self._client.disconnect(), loop).result()
-        self._listeners.stop()
+        self._threaded.stop()
         loop.call_soon_threadsafe(loop.stop)
         for thread in threads:
             if thread is not threading.current_thread():
@@ -169,32 +170,6 @@ class RealtimeClient:
             if self._loop is not None:
                 self._wait(_call(self._client._close_feed, feed))
 
-    # Listeners.
-
-    @overload
-    def on(self, event: str, handler: Handler) -> Callable[[], None]: ...
-
-    @overload
-    def on(self, event: str) -> Callable[[H], H]: ...
-
-    def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Listen to an event; plain functions only. Returns what removes the listener, or is a decorator."""
-        return self._client.on(event) if handler is None else self._client.on(event, handler)
-
-    @overload
-    def once(self, event: str, handler: Handler) -> Callable[[], None]: ...
-
-    @overload
-    def once(self, event: str) -> Callable[[H], H]: ...
-
-    def once(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Like `on`, for the next event only."""
-        return self._client.once(event) if handler is None else self._client.once(event, handler)
-
-    def off(self, event: str, handler: Handler | None = None) -> None:
-        """Remove a listener, or all of an event."""
-        self._client.off(event, handler)
-
     # The threads.
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
@@ -212,7 +187,7 @@ class RealtimeClient:
                 self._loop = asyncio.new_event_loop()
                 self._threads = [
                     threading.Thread(target=_run, args=(self._loop,), name="insforge-realtime", daemon=True),
-                    threading.Thread(target=self._listeners.run, name="insforge-realtime-listeners", daemon=True),
+                    threading.Thread(target=self._threaded.run, name="insforge-realtime-listeners", daemon=True),
                 ]
                 for thread in self._threads:
                     thread.start()

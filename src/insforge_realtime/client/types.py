@@ -34,6 +34,13 @@ class Member(TypedDict):
     joinedAt: str
 
 
+class PresenceEvent(TypedDict):
+    """Someone came into a channel, or left it."""
+
+    member: Member
+    meta: Meta
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """A refusal.

@@ -32,7 +32,23 @@ const verbs = {
     channels: realtime.getSubscribedChannels()
   }),
   // JSON cannot say it, so a command line cannot either.
-  publishBigInt: (realtime, _, channel) => realtime.publish(channel, 'said', { n: 1n }, { ack: true }),
+  publishUnsayable(realtime, _, channel, what, ack) {
+    const cycle = {}
+    cycle.self = cycle
+    const payload = {
+      NaN: { deep: [{ n: Number.NaN }] },
+      Infinity: { n: Number.POSITIVE_INFINITY },
+      '-Infinity': { n: Number.NEGATIVE_INFINITY },
+      half: { text: 'a\ud83d' },
+      key: { 'a\ude00': 1 },
+      cycle,
+      alien: { n: 1n }
+    }[what]
+    const half = '\ud800'
+    const [to, event] = [what === 'channel' ? half : channel, what === 'event' ? half : 'said']
+    return realtime.publish(to, event, payload ?? {}, { ack })
+  },
+  subscribeUnsayable: (realtime) => realtime.subscribe('chat:\ud800'),
   // Every state that `connect` goes through.
   async connectWatched(realtime) {
     const seen = [realtime.connectionState]

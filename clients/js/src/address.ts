@@ -1,0 +1,31 @@
+// Where a server is, read off the address that a program gives.
+
+/** Where a server is. */
+export interface Server {
+  /** Scheme, host and port. */
+  origin: string
+  /** Where it is mounted there, without a slash at the end; empty for the root. */
+  path: string
+}
+
+/**
+ * Scheme, host and port; then the path. Not by `URL`: React Native's own, before 0.80, takes anything for one and has
+ * neither a `protocol` nor an `origin`.
+ */
+const ADDRESS =
+  /^\s*(https?:\/\/)(?:[^/?#@\s]*@)?((?:\[[\da-f:.]+\]|[^\s/?#@:[\]\\<>^|%]+)(?::\d{0,5})?)(\/[^?#\s]*)?(?:[?#]\S*)?\s*$/i
+
+/**
+ * The server that an address leads to.
+ *
+ * @throws TypeError - when it is no http(s) URL.
+ */
+export function serverAt(baseUrl: string): Server {
+  const [, scheme, host, path = ''] = ADDRESS.exec(String(baseUrl)) ?? []
+  if (scheme && host) {
+    const origin = `${scheme}${host.replace(/:$/, '')}`.toLowerCase()
+    return { origin, path: path.replace(/\/+$/, '') }
+  }
+  const given = JSON.stringify(baseUrl)
+  throw new TypeError(`createClient: baseUrl must be an http(s) URL, not ${given}`)
+}

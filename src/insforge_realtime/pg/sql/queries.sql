@@ -127,6 +127,14 @@ WHERE id = (SELECT id FROM orders WHERE id::text LIKE '0de40000-%' ORDER BY id O
 -- Whom a refused migration asks grants for, and where, quoted.
 SELECT quote_ident(current_user) AS user, quote_ident(current_database()) AS database;
 
+-- name: probe_claims
+-- Be somebody with the claims $1, until the end of the transaction.
+SELECT set_config('request.jwt.claims', $1, true);
+
+-- name: probe_uid
+-- Who auth.uid() says asks, as the uuid that a message's sender_id is.
+SELECT auth.uid()::text::uuid::text;
+
 -- name: doctor_owner
 -- (From here on: the questions of pg/doctor.py. Most return what is wrong, a row each: verdict, what, advice; or nothing.)
 -- Row-level security does not filter for the owner (or whoever inherits from it); it would filter the feed of others.

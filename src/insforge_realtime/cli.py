@@ -83,16 +83,33 @@ def serve(
 def migrate(
     database: Database = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    lock_wait: Annotated[
+        float | None,
+        typer.Option(
+            help="How long to wait for transactions that are in the way. [dim](REALTIME_MIGRATE_LOCK_WAIT, default 60)[/]",
+            metavar="SECONDS",
+        ),
+    ] = None,
 ) -> None:
-    """Bring the database to the current schema. Safe to repeat, and to run from several places at once."""
+    """Bring the database to the current schema. Safe to repeat, and to run from several places at once.
+
+    What it waits for goes to standard error.
+    """
     from insforge_realtime import config
     from insforge_realtime.pg import migrate as migration
 
-    url = config.load(database_url=database).database()
-    lines = asyncio.run(migration.plan(url) if dry_run else migration.migrate(url))
+    settings = config.load(database_url=database, migrate_lock_wait=lock_wait)
+    url, seconds = settings.database(), settings.migrate_lock_wait
+    lines = asyncio.run(
+        migration.plan(url) if dry_run else migration.migrate(url, lock_wait=seconds, tell=_say_that_it_waits)
+    )
     typer.echo("would:" if dry_run else "done:")
     for line in lines:
         typer.echo(f"  {line}")
+
+
+def _say_that_it_waits(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 @app.command()

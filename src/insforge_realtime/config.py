@@ -219,6 +219,12 @@ class Config(BaseSettings):
         ge=0,
         description="How often the feed looks although nobody rang; also the health probe of its connection.",
     )
+    migrate_lock_wait: float = Field(
+        default=60.0,
+        ge=0,
+        description="How long `migrate` goes on trying for a lock on a table that other transactions hold, in seconds; "
+        "0 for one try.",
+    )
 
     webhook_secret: SigningSecrets | None = Field(
         default=None,

@@ -56,6 +56,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "ping_timeout": ("2", 2.0),
     "connect_timeout": ("3", 3.0),
     "feed_fallback_seconds": ("0", 0.0),
+    "migrate_lock_wait": ("300", 300.0),
     "webhook_secret": ("whsec_MDEyMzQ1Njc4OWFiY2RlZg==", SecretStr("whsec_MDEyMzQ1Njc4OWFiY2RlZg==")),
     "webhook_allow_networks": ("127.0.0.0/8, ::1", [ip_network("127.0.0.0/8"), ip_network("::1/128")]),
     "webhook_timeout": ("0.5", 0.5),
@@ -98,6 +99,7 @@ WRONG: dict[str, list[str]] = {
     "ping_timeout": ["0", "-1", "soon"],
     "connect_timeout": ["0", "-1", "inf"],
     "feed_fallback_seconds": ["-1", "nan"],
+    "migrate_lock_wait": ["-1", "inf", "forever"],
     "webhook_secret": [
         "",
         " ",

@@ -1,4 +1,5 @@
--- Every function and trigger of the schema `realtime`. Re-applied by each `migrate`, in the migration's transaction.
+-- Every function of the schema `realtime`. Re-applied by each `migrate`, in the migration's transaction: that takes no lock on a
+-- table. The triggers that call some of them are in triggers.sql.
 --
 -- The owner of realtime.messages owns these too, and is the role that the server connects as: SECURITY DEFINER means
 -- "as the server" below. Signatures that applications know (publish, channel_name) never change.
@@ -153,13 +154,24 @@ BEGIN
 END
 $$;
 
--- The condition is evaluated as whoever inserts, hence the owner's name in it: inside publish() that is the owner.
-DO $$
+-- A row with another transaction's id is a copy of a message that was delivered elsewhere, or long ago: COPY, a restore, logical
+-- replication. Transaction 0 comes before all others, so the feed never delivers it, and queue_webhooks() leaves it alone.
+-- COPY and restores bring the sequence of `seq` along; replication does not, and what we publish later would collide.
+CREATE OR REPLACE FUNCTION realtime.retire_copy()
+RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    EXECUTE format(
-        'CREATE OR REPLACE TRIGGER stamp_message BEFORE INSERT ON realtime.messages
-         FOR EACH ROW WHEN (current_user <> %L) EXECUTE FUNCTION realtime.stamp_message()',
-        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.messages'::regclass));
+    IF TG_OP = 'INSERT' THEN
+        NEW.xid := '0';
+        IF current_setting('session_replication_role') = 'replica' THEN
+            NEW.seq := nextval('realtime.messages_seq_seq');
+        END IF;
+    ELSIF current_setting('session_replication_role') = 'replica' THEN
+        NEW.xid := OLD.xid;
+        NEW.seq := OLD.seq;
+    ELSIF NEW.xid NOT IN ('0', pg_current_xact_id()) THEN
+        NEW.xid := OLD.xid;
+    END IF;
+    RETURN NEW;
 END
 $$;
 
@@ -186,27 +198,28 @@ BEGIN
 END
 $$;
 
--- The condition is all that a message of a channel without webhooks pays.
-CREATE OR REPLACE TRIGGER queue_webhooks AFTER INSERT ON realtime.messages
-FOR EACH ROW WHEN (NEW.wh_audience_count > 0) EXECUTE FUNCTION realtime.queue_webhooks();
+-- Whether transactions may be prepared here (two-phase commit): one that has notified may not. `SET realtime.two_phase = 'off'`,
+-- for a database or a role, says that those that publish never are. Asked by whoever would ring, and by the feed (pg/feed.py).
+CREATE OR REPLACE FUNCTION realtime.is_two_phase() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT current_setting('max_prepared_transactions')::integer > 0
+       AND coalesce(current_setting('realtime.two_phase', true), '') <> 'off'
+$$;
 
 -- The doorbell: rings only while some feed sleeps, because NOTIFY takes a database-wide lock until after the WAL flush,
--- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py).
+-- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py). Where transactions may be
+-- prepared, nobody rings and no feed sleeps; an older feed, or a ticket from before, may say otherwise.
 CREATE OR REPLACE FUNCTION realtime.ring()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_asleep bigint := coalesce(pg_sequence_last_value('realtime.asleep'::regclass), 0);
     v_rung bigint := coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0);
 BEGIN
-    IF v_asleep > v_rung THEN
+    IF v_asleep > v_rung AND NOT realtime.is_two_phase() THEN
         PERFORM pg_notify('realtime', v_asleep::text);
     END IF;
     RETURN NULL;
 END
 $$;
-
-CREATE OR REPLACE TRIGGER ring AFTER INSERT ON realtime.messages
-FOR EACH STATEMENT EXECUTE FUNCTION realtime.ring();
 
 -- The finished Socket.IO event of a message: ["name",{…payload,"meta":{…}}]. A `meta` in the payload gives way to ours.
 -- A payload that is no object (only the owner can have inserted one) is wrapped, so that no row can stop the feed.
@@ -376,7 +389,8 @@ REVOKE ALL ON FUNCTION
     realtime.count_literals(text), realtime.find_pattern(text), realtime.find_channel(text), realtime.match_channel(text),
     realtime.is_well_formed(text, jsonb), realtime.refuse_malformed(text, jsonb),
     realtime.usable_urls(text[]), realtime.new_id(), realtime.publish(text, text, jsonb), realtime.stamp_message(),
-    realtime.queue_webhooks(), realtime.ring(), realtime.event_text(realtime.messages),
+    realtime.retire_copy(), realtime.queue_webhooks(), realtime.is_two_phase(), realtime.ring(),
+    realtime.event_text(realtime.messages),
     realtime.judge_subscribe(text, text, text, uuid), realtime.check_subscribe(text[], text[], text[]),
     realtime.insert_as(text, text, text, text, text, jsonb),
     realtime.publish_as(text[], text[], text[], text[], text[]),

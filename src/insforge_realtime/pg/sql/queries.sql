@@ -227,7 +227,7 @@ SELECT 'broken', format('the trigger stamp_message does not name the present own
        format('run `insforge-realtime migrate` as %I', owner.name)
 FROM pg_trigger t, owner
 WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname = 'stamp_message'
-  AND position('<> ' || quote_literal(owner.name) || '::name' IN pg_get_triggerdef(t.oid)) = 0
+  AND position('<> ' || quote_literal(owner.name) || '::text' IN pg_get_triggerdef(t.oid)) = 0
 UNION ALL
 SELECT 'broken', format('the function %s belongs to %I, but realtime.messages to %I', p.oid::regprocedure,
                         pg_get_userbyid(p.proowner), owner.name),

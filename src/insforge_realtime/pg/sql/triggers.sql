@@ -12,15 +12,17 @@
 --     stamp_message               not: an apply worker need not be the owner, and would stamp copies as users' new messages.
 --                                 No client gets around the stamp: session_replication_role is a superuser's.
 --
--- BEFORE triggers fire in the order of their names: retire_copy, then stamp_message. CREATE OR REPLACE makes a trigger one that is
--- not ALWAYS again.
+-- BEFORE triggers fire in the order of their names: retire_copy, then stamp_message, which knows a copy by its xid. CREATE OR
+-- REPLACE makes a trigger one that is not ALWAYS again.
 
 --: put the trigger retire_copy in place: rows with another transaction's id are never delivered
---? NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('realtime.messages') AND tgname = 'retire_copy' AND tgenabled = 'A' AND pg_get_triggerdef(oid) = 'CREATE TRIGGER retire_copy BEFORE INSERT ON realtime.messages FOR EACH ROW WHEN ((new.xid <> pg_current_xact_id())) EXECUTE FUNCTION realtime.retire_copy()')
+--? NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('realtime.messages') AND tgname = 'retire_copy' AND tgenabled = 'A' AND pg_get_triggerdef(oid) = 'CREATE TRIGGER retire_copy BEFORE INSERT ON realtime.messages FOR EACH ROW WHEN (((new.xid <> pg_current_xact_id()) OR (new.created_at IS DISTINCT FROM now()))) EXECUTE FUNCTION realtime.retire_copy()')
 --! ALTER TABLE realtime.messages OWNER TO {user}
--- The condition is all that an ordinary insert pays.
+-- The condition is all that an ordinary insert pays. Two clusters' transaction ids may be the same by chance, hence its second
+-- half.
 CREATE OR REPLACE TRIGGER retire_copy BEFORE INSERT ON realtime.messages
-FOR EACH ROW WHEN (NEW.xid <> pg_current_xact_id()) EXECUTE FUNCTION realtime.retire_copy();
+FOR EACH ROW WHEN (NEW.xid <> pg_current_xact_id() OR NEW.created_at IS DISTINCT FROM now())
+EXECUTE FUNCTION realtime.retire_copy();
 ALTER TABLE realtime.messages ENABLE ALWAYS TRIGGER retire_copy;
 
 --: put the trigger keep_history in place: no update makes a delivered row a new one
@@ -32,16 +34,15 @@ FOR EACH ROW WHEN (NEW.xid <> OLD.xid OR NEW.seq <> OLD.seq) EXECUTE FUNCTION re
 ALTER TABLE realtime.messages ENABLE ALWAYS TRIGGER keep_history;
 
 --: put the trigger stamp_message in place: whatever anyone but the owner inserts is a user's message
---? NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.oid = to_regclass('realtime.messages') AND t.tgname = 'stamp_message' AND t.tgenabled = 'O' AND pg_get_triggerdef(t.oid) = format('CREATE TRIGGER stamp_message BEFORE INSERT ON realtime.messages FOR EACH ROW WHEN (((CURRENT_USER <> %1$L::name) AND ((new.xid = pg_current_xact_id()) OR (NOT pg_has_role(%1$L::name, ''MEMBER''::text))))) EXECUTE FUNCTION realtime.stamp_message()', pg_get_userbyid(c.relowner)))
+--? NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.oid = to_regclass('realtime.messages') AND t.tgname = 'stamp_message' AND t.tgenabled = 'O' AND pg_get_triggerdef(t.oid) = format('CREATE TRIGGER stamp_message BEFORE INSERT ON realtime.messages FOR EACH ROW WHEN ((CURRENT_USER <> %L::text)) EXECUTE FUNCTION realtime.stamp_message()', pg_get_userbyid(c.relowner)))
 --! ALTER TABLE realtime.messages OWNER TO {user}
--- The condition is evaluated as whoever inserts, hence the owner's name in it: inside publish() that is the owner. Copies stay
--- what they are for those who could become the owner, such as a superuser who restores; to everyone else they are new messages.
+-- The condition is evaluated as whoever inserts, hence the owner's name in it: inside publish() that is the owner. As text, since
+-- conditions are parsed for each statement, and a name is 64 bytes.
 DO $$
 BEGIN
     EXECUTE format(
-        'CREATE OR REPLACE TRIGGER stamp_message BEFORE INSERT ON realtime.messages FOR EACH ROW
-         WHEN (current_user <> %1$L AND (NEW.xid = pg_current_xact_id() OR NOT pg_has_role(%1$L::name, ''MEMBER'')))
-         EXECUTE FUNCTION realtime.stamp_message()',
+        'CREATE OR REPLACE TRIGGER stamp_message BEFORE INSERT ON realtime.messages
+         FOR EACH ROW WHEN (current_user <> %L::text) EXECUTE FUNCTION realtime.stamp_message()',
         (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.messages'::regclass));
     ALTER TABLE realtime.messages ENABLE TRIGGER stamp_message;
 END

@@ -201,7 +201,10 @@ async def owned(cluster: Cluster) -> AsyncIterator[str]:
     await cluster.execute("DROP ROLE app, helper, stranger")
 
 
-INSERT = f"INSERT INTO realtime.messages ({COLUMNS}) OVERRIDING SYSTEM VALUE VALUES ('e', 'room:1', 'system', 1, '2001-01-01', 9000, '3')"
+INSERT = (
+    f"INSERT INTO realtime.messages ({COLUMNS}) OVERRIDING SYSTEM VALUE "
+    "VALUES ('e', 'room:1', 'system', 1, '2001-01-01', 9000, '3')"
+)
 COPY_OF = ("0", "system", 9000)
 
 

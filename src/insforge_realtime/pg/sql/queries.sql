@@ -51,6 +51,10 @@ FROM (
                          ELSE octet_length((w.message).payload::text) END AS bytes OFFSET 0) b
 ) p;
 
+-- name: is_two_phase
+-- Whether transactions may be prepared, so that no writer rings.
+SELECT realtime.is_two_phase();
+
 -- name: take_ticket
 -- Say that this feed is about to sleep; the ticket counts only if it is greater than `rung`.
 SELECT nextval('realtime.asleep') AS ticket, coalesce(pg_sequence_last_value('realtime.rung'::regclass), 0) AS rung;

@@ -254,7 +254,7 @@ async def test_a_dump_of_the_data_can_be_restored_beneath_a_running_server(
         for n in range(20):
             await theirs.execute(PUBLISH, n)
         await theirs.execute(
-            "UPDATE realtime.messages SET ws_audience_count = 3; ALTER TABLE realtime.messages DISABLE TRIGGER keep_history;"
+            "UPDATE realtime.messages SET ws_audience_count = 3; ALTER TABLE realtime.messages DISABLE TRIGGER USER;"
             "UPDATE realtime.messages SET xid = (pg_current_xact_id()::text::bigint + seq - 10)::text::xid8"
         )
         tables = [f"--table=realtime.{name}" for name in ("channels", "messages")]

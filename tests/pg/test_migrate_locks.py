@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from insforge_realtime.errors import MigrationError
 from insforge_realtime.pg import migrate as migration
 from insforge_realtime.pg import patience
-from insforge_realtime.pg.migrate import FUNCTIONS, Migration, Step, migrate, plan
+from insforge_realtime.pg.migrate import FUNCTIONS, Migration, Step, plan
 from support.databases import MAJORS, Cluster, running_cluster, wait_until
 from support.incumbent import INCUMBENT
 
@@ -33,6 +33,12 @@ async def connection_to(url: str, **settings: str) -> AsyncIterator[Connection]:
         yield connection
     finally:
         connection.terminate()
+
+
+async def migrate(url: str, **options: Any) -> list[str]:
+    """What the command does, for no longer than a test has patience."""
+    async with asyncio.timeout(60):
+        return await migration.migrate(url, **options)
 
 
 async def run(url: str, *statements: str) -> None:

@@ -95,7 +95,8 @@ async def test_a_transaction_that_has_published_can_be_prepared_whether_much_com
         for n in range(20):
             looks = ear.feed.health.looks
             # Every other time after a while in which nothing came: longer than any feed stays awake.
-            await wait_until(lambda n=n, looks=looks: ear.feed.health.looks > looks + 40 * (n % 2))  # type: ignore[misc]
+            least = looks + 40 * (n % 2)
+            await wait_until(lambda least=least: ear.feed.asleep or ear.feed.health.looks > least)  # type: ignore[misc]
             await prepare(db, n)
             assert n not in ear.heard
             committed = await commit(db, n)

@@ -83,18 +83,34 @@ def serve(
 def migrate(
     database: Database = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    lock_wait: Annotated[
+        float | None,
+        typer.Option(
+            help="How long to wait for transactions that are in the way. [dim](REALTIME_MIGRATE_LOCK_WAIT, default 60)[/]",
+            metavar="SECONDS",
+        ),
+    ] = None,
 ) -> None:
-    """Bring the database to the current schema. Safe to repeat, and to run from several places at once."""
+    """Bring the database to the current schema. Safe to repeat, and to run from several places at once.
+
+    What it waits for goes to standard error.
+    """
     from insforge_realtime import config, logs
     from insforge_realtime.pg import migrate as migration
 
-    settings = config.load(database_url=database)
-    url = settings.database()
+    settings = config.load(database_url=database, migrate_lock_wait=lock_wait)
+    url, seconds = settings.database(), settings.migrate_lock_wait
     logs.configure(settings)
-    lines = asyncio.run(migration.plan(url) if dry_run else migration.migrate(url))
+    lines = asyncio.run(
+        migration.plan(url) if dry_run else migration.migrate(url, lock_wait=seconds, tell=_say_that_it_waits)
+    )
     terminal.say("would:" if dry_run else "done:")
     for line in lines:
         terminal.say(f"  {terminal.harmless(line)}")
+
+
+def _say_that_it_waits(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 @app.command()

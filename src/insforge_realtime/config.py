@@ -295,6 +295,12 @@ class Config(BaseSettings):
     max_lag_seconds: float = Field(
         default=5.0, ge=0, description="How far behind, in seconds, the feed may be before `/api/health` answers 503."
     )
+    migrate_lock_wait: float = Field(
+        default=60.0,
+        ge=0,
+        description="How long `migrate` goes on trying for a lock on a table that other transactions hold, in seconds; "
+        "0 for one try.",
+    )
 
     webhook_secret: SigningSecrets | None = Field(
         default=None,

@@ -108,7 +108,7 @@ def _run(main: object) -> None:
 
 async def _everything(config: Config, embedded: EmbeddedPostgres | None, traffic: bool) -> None:
     assert config.database_url is not None
-    await migrate(config.database_url)
+    await migrate(config.database_url, lock_wait=config.migrate_lock_wait)
     await demo.load_demo(config.database_url)
     busy = asyncio.create_task(demo.traffic(config.database_url)) if traffic else None
     try:

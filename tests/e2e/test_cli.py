@@ -137,6 +137,25 @@ async def test_migrate_says_what_it_would_do_then_does_it_then_has_nothing_to_do
     await newest.drop(url)
 
 
+async def test_migrate_says_on_standard_error_whom_it_waits_for_and_ends_with_one_line(newest: Cluster) -> None:
+    url = await newest.database()
+    holder = await asyncpg.connect(url, server_settings={"application_name": "a holder"})
+    await holder.execute("ALTER TABLE realtime.messages DISABLE TRIGGER ring")
+    await holder.execute("BEGIN; LOCK TABLE realtime.messages IN ROW EXCLUSIVE MODE")
+    waited = run("migrate", "--lock-wait", "1", DATABASE_URL=url)
+    assert (waited.returncode, waited.stdout) == (1, "")
+    first, *_, last = waited.stderr.splitlines()
+    assert first.startswith("waiting for realtime.messages, held by pid")
+    assert last.startswith("error: gave up after")
+    assert "--lock-wait" in last
+    assert "a holder" in complaint(run("migrate", DATABASE_URL=url, REALTIME_MIGRATE_LOCK_WAIT="0"), 1)
+    assert "MIGRATE_LOCK_WAIT" in complaint(run("migrate", "--lock-wait", "-1", DATABASE_URL=url), 2)
+    assert run("migrate", "--dry-run", DATABASE_URL=url).returncode == 0
+    await holder.close()
+    assert "ring" in run("migrate", DATABASE_URL=url).stdout
+    await newest.drop(url)
+
+
 def test_migrate_says_in_one_line_that_there_is_no_database() -> None:
     line = complaint(run("migrate", DATABASE_URL=f"postgresql://someone:secret@127.0.0.1:{free_port()}/none"), 1)
     assert "database" in line

@@ -23,78 +23,13 @@ from insforge_realtime.pg.pool import connected
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
 from support.databases import Cluster, running_cluster, wait_until
+from support.incumbent import INCUMBENT
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
 ROLES = ("anon", "authenticated", "project_admin")
-
-# What another realtime server of this family has: the columns are the same, the delivery is a NOTIFY for each row.
-INCUMBENT = """
-DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
-DO $$ BEGIN CREATE ROLE authenticated; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
-DO $$ BEGIN CREATE ROLE project_admin; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
-CREATE SCHEMA auth;
-GRANT USAGE ON SCHEMA auth TO PUBLIC;
-CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
-    $$ SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
-CREATE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'theirs'::text $$;
-CREATE FUNCTION auth.email() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'theirs'::text $$;
-
-CREATE SCHEMA realtime;
-CREATE TABLE realtime.channels (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), pattern text UNIQUE NOT NULL, description text, webhook_urls text[],
-    enabled boolean DEFAULT true NOT NULL, created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now()
-);
-CREATE TABLE realtime.messages (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event_name text NOT NULL,
-    channel_id uuid REFERENCES realtime.channels (id) ON DELETE SET NULL, channel_name text NOT NULL,
-    payload jsonb DEFAULT '{}' NOT NULL,
-    sender_type text DEFAULT 'system' NOT NULL CHECK (sender_type IN ('system', 'user')),
-    sender_id uuid, ws_audience_count integer DEFAULT 0 NOT NULL, wh_audience_count integer DEFAULT 0 NOT NULL,
-    wh_delivered_count integer DEFAULT 0 NOT NULL, created_at timestamptz DEFAULT now()
-);
-CREATE INDEX idx_realtime_channels_pattern ON realtime.channels (pattern);
-CREATE INDEX idx_realtime_channels_enabled ON realtime.channels (enabled);
-CREATE INDEX idx_realtime_messages_channel_id ON realtime.messages (channel_id);
-CREATE INDEX idx_realtime_messages_channel_name ON realtime.messages (channel_name);
-CREATE INDEX idx_realtime_messages_created_at ON realtime.messages (created_at DESC);
-CREATE INDEX idx_realtime_messages_event_name ON realtime.messages (event_name);
-CREATE INDEX idx_realtime_messages_sender ON realtime.messages (sender_type, sender_id);
-
-CREATE FUNCTION realtime.channel_name() RETURNS text LANGUAGE sql STABLE AS
-    $$ SELECT current_setting('realtime.channel_name', true) $$;
-CREATE FUNCTION realtime.publish(p_channel_name text, p_event_name text, p_payload jsonb) RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE found uuid; made uuid;
-BEGIN
-    SELECT id INTO found FROM realtime.channels WHERE enabled AND p_channel_name LIKE pattern LIMIT 1;
-    INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload)
-    VALUES (p_event_name, found, p_channel_name, p_payload) RETURNING id INTO made;
-    RETURN made;
-END $$;
-GRANT EXECUTE ON FUNCTION realtime.publish(text, text, jsonb) TO authenticated;
-CREATE FUNCTION realtime.notify_on_message_insert() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM pg_notify('realtime_message', NEW.id::text); RETURN NEW; END $$;
-CREATE FUNCTION realtime.touch() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$;
-CREATE TRIGGER trg_message_notify AFTER INSERT ON realtime.messages
-    FOR EACH ROW EXECUTE FUNCTION realtime.notify_on_message_insert();
-CREATE TRIGGER trg_channels_updated_at BEFORE UPDATE ON realtime.channels
-    FOR EACH ROW EXECUTE FUNCTION realtime.touch();
-CREATE POLICY some_read ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'room:%');
-CREATE POLICY some_write ON realtime.messages FOR INSERT TO authenticated WITH CHECK (channel_name LIKE 'room:%');
-
-INSERT INTO realtime.channels (pattern, webhook_urls, created_at) VALUES
-    ('room:%', ARRAY['https://example.com/hook'], NULL), ('off', NULL, '2024-01-02'), ('odd\\', NULL, now());
-INSERT INTO realtime.messages
-    (event_name, channel_id, channel_name, payload, sender_type, sender_id, ws_audience_count, created_at)
-SELECT 'said', (SELECT id FROM realtime.channels WHERE pattern = 'room:%'), 'room:' || i % 7, jsonb_build_object('n', i),
-       CASE WHEN i % 2 = 0 THEN 'user' ELSE 'system' END, CASE WHEN i % 2 = 0 THEN gen_random_uuid() END, i % 5,
-       CASE WHEN i % 11 > 0 THEN '2024-01-01'::timestamptz + i * interval '1 second' END
-FROM generate_series(1, 5000) AS i;
-"""
 
 CHECKSUM = """
 SELECT md5(string_agg(concat_ws('|', id, event_name, channel_id, channel_name, payload, sender_type, sender_id,
@@ -257,9 +192,10 @@ async def test_what_is_not_ours_is_left_alone_and_the_dry_run_tells_what_changes
     assert any("drop the trigger trg_message_notify" in line for line in planned)
     assert any("add the columns seq and xid" in line for line in planned)
     assert [line for line in planned if "row-level security OFF" in line] == planned[-2:]
-    assert [line for line in planned if "create the table" in line or "auth.uid" in line] == [
-        "create the table realtime.webhook_deliveries, with row-level security",
+    assert [line[:56] for line in planned if "create the table" in line or "auth.uid" in line] == [
+        "create the table realtime.webhook_deliveries, with row-l",
         "create the table realtime.limits, of one row",
+        "leave auth.uid() as it is, though auth.uid() raises for ",
     ]
     assert "create the function auth.jwt(): the claims of whoever asks" in planned
     assert (
@@ -370,6 +306,53 @@ async def test_grants_by_default_privileges_do_not_open_the_queue(incumbent: str
             assert await ask(incumbent, allowed) is False
 
 
+async def test_what_an_earlier_migration_of_the_same_run_does_changes_nothing_of_what_was_planned(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All conditions are asked before the first step, also where a later migration's concerns what an earlier one makes."""
+    first = migration.Step("make it", "true", "CREATE TABLE realtime.it (id int)")
+    then = migration.Step("mend it", "to_regclass('realtime.it') IS NOT NULL", "DROP TABLE realtime.it")
+    every = [*migration.migrations(), migration.Migration(98, "one", (first,)), migration.Migration(99, "two", (then,))]
+    monkeypatch.setattr(migration, "migrations", lambda: every)
+    planned = await plan(empty)
+    assert (first.what in planned, then.what in planned) == (True, False)
+    assert await migrate(empty) == planned
+
+
+# ---- auth.uid() --------------------------------------------------------------------------------------------
+
+
+WORKS = """
+CREATE SCHEMA auth; CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
+    $$ SELECT substring(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub' FROM '^[^_]{36}$')::uuid $$
+"""
+RAISES = """
+CREATE SCHEMA IF NOT EXISTS auth; CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
+    $$ SELECT (nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub')::uuid $$
+"""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [(WORKS, "leave auth.uid() as it is: it works"), (RAISES, "raises for a token whose sub is no uuid")],
+)
+async def test_an_auth_uid_that_was_there_before_is_tried(empty: str, theirs: str, said: str) -> None:
+    await run(empty, theirs)
+    before = await ask(empty, "SELECT pg_get_functiondef('auth.uid()'::regprocedure)")
+    planned = await plan(empty)
+    assert said in planned[-1]
+    assert await migrate(empty) == planned
+    assert await ask(empty, "SELECT pg_get_functiondef('auth.uid()'::regprocedure)") == before
+
+
+async def test_an_auth_uid_that_was_spoilt_later_is_told_of_by_every_migrate(empty: str) -> None:
+    assert not [line for line in await migrate(empty) if "leave auth.uid()" in line]
+    await run(empty, RAISES)
+    for line in (await plan(empty), await migrate(empty), await migrate(empty)):
+        assert line[0] == FUNCTIONS.what
+        assert "raises for a token whose sub is no uuid" in line[1]
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------
 
 
@@ -396,6 +379,19 @@ async def test_a_database_that_cannot_be_reached_is_a_migration_error(cluster: C
     for run_it in (plan, migrate):
         with pytest.raises(MigrationError, match="does not exist"):
             await run_it(cluster.postgres.url("nowhere"))
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_of_another_encoding_is_refused_by_name(cluster: Cluster, encoding: str) -> None:
+    name = f"app_{encoding.lower()}"
+    await cluster.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = cluster.postgres.url(name)
+    before = await listing(url)
+    for run_it in (plan, migrate):
+        with pytest.raises(MigrationError, match=rf"^the database {name} is {encoding}.*ENCODING 'UTF8'"):
+            await run_it(url)
+    assert await listing(url) == before
+    await cluster.drop(url)
 
 
 async def test_a_postgresql_that_is_too_old_is_refused(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "database.md"
 CLAIMS = "nullif(current_setting('request.jwt.claims', true), '')"
 OTHERS = {
     f"SELECT ({CLAIMS}::jsonb ->> 'sub')::uuid": "raises for a token whose sub is no uuid",
-    "SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid": "ignores the setting request.jwt.claims",
+    "SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid": "raises for a token whose sub is no uuid",
+    "SELECT nullif(current_setting('somebodys.claims', true), '')::uuid": "ignores request.jwt.claims",
     "SELECT current_setting('app.user')::uuid": "raises for a token whose sub is a uuid: .*app.user",
     f"SELECT nullif(substring({CLAIMS}::jsonb ->> 'sub' FROM '^.{{36}}$'), '')::uuid": None,
     f"SELECT CASE WHEN {CLAIMS}::jsonb ->> 'sub' LIKE '%-%' THEN ({CLAIMS}::jsonb ->> 'sub')::uuid ELSE md5('')::uuid END": (

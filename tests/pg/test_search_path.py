@@ -36,6 +36,7 @@ WITHOUT_A_PATH = {
     "realtime.insert_as(text,text,text,text,text,jsonb)": "policies and triggers run in it",
     "realtime.is_name(text)": "is taken in by its callers' plans",
     "realtime.is_small(jsonb)": "is taken in by its callers' plans",
+    "realtime.is_two_phase()": "is taken in by its callers' plans",
     "realtime.is_well_formed(text,jsonb)": "is taken in by its callers' plans",
     "realtime.judge_subscribe(text,text,text,uuid)": "policies run in it",
     "realtime.literal_prefix(text)": "an index calls it",
@@ -279,6 +280,7 @@ async def test_a_ring_is_heard_under_a_hostile_path(hostile: Connection, url: st
 
 
 ON_A_FIXED_PATH = {
+    "database_encoding", "migrate_limits", "lock_shortly", "may_lock", "lock_obstacles", "auth_uid_exists", "is_two_phase",
     "path_of_our_own", "arrays_that_we_send", "look", "mark_undeliverable", "find_witnesses", "server_life",
     "wal_position", "limit_statements", "migrations_applied", "create_schema_migrations", "record_migration",
     "tables_without_rls", "migrator", "change_some_order", "begin",

@@ -59,6 +59,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "feed_fallback_seconds": ("0", 0.0),
     "feed_trail_seconds": ("120", 120.0),
     "max_lag_seconds": ("0", 0.0),
+    "migrate_lock_wait": ("300", 300.0),
     "webhook_secret": ("whsec_MDEyMzQ1Njc4OWFiY2RlZg==", SecretStr("whsec_MDEyMzQ1Njc4OWFiY2RlZg==")),
     "webhook_allow_networks": ("127.0.0.0/8, ::1", [ip_network("127.0.0.0/8"), ip_network("::1/128")]),
     "webhook_timeout": ("0.5", 0.5),
@@ -111,6 +112,7 @@ WRONG: dict[str, list[str]] = {
     "feed_fallback_seconds": ["-1", "nan"],
     "feed_trail_seconds": ["0", "3601", "inf"],
     "max_lag_seconds": ["-1", "nan"],
+    "migrate_lock_wait": ["-1", "inf", "forever"],
     "webhook_secret": [
         "",
         " ",

@@ -32,6 +32,10 @@ little comes. A feed changes between them by what it sees, in this order:
 tickets ≤ k, also other feeds'. So it is set only after all were told: who hears 'awake k' with a ticket ≤ k is called. A
 feed that is awake and hears a ring (somebody else sleeps) calls, too.
 
+**Two-phase commit.** A transaction that has notified cannot be prepared, and its application cannot know beforehand whether
+somebody sleeps. Where transactions may be prepared (max_prepared_transactions > 0, which is not PostgreSQL's default, and
+realtime.two_phase is not off) writers never ring and the feed never sleeps: PACED, it looks every 2 to 20 ms.
+
 A ring carries no data, and anyone may NOTIFY. Forged rings and calls make a feed look, and keep it awake; a forged number is
 cut to `asleep`. The fallback also is the health probe of the connection, and finds out whether `rung` has reached our ticket
 without a call (our ear was deaf, or somebody has set it by hand).
@@ -69,6 +73,8 @@ THICK_RINGS, THICK_SECONDS = 25, 0.1
 RINGS_ASLEEP, MOST_RINGS_ASLEEP = 64, 512
 """After so many rings, have a look at what writers do when they need not ring; twice as many after each look in vain."""
 LOCK_SECONDS = 5.0
+PACED_SECONDS = 0.02
+"""The longest pause where nobody may ring: half of it is what a message waits for on average, and a look costs 0.1 ms."""
 CALL = "awake "
 
 log = structlog.get_logger("insforge_realtime.pg.feed")
@@ -155,6 +161,8 @@ class Feed:
         try:
             async with self._connected() as connection:
                 await self._prepare(connection)
+                while self.health.paced:
+                    await self._pace(connection)
                 while True:
                     await self._awake(connection)
                     await self._take_ticket(connection)
@@ -190,6 +198,7 @@ class Feed:
             await self._begin(connection)
         else:
             await self._resume(connection)
+        self.health.paced = await connection.fetchval(query("is_two_phase"), timeout=STATEMENT_SECONDS)
 
     async def _begin(self, connection: Connection) -> None:
         """Deliver what is committed from now on."""
@@ -220,16 +229,22 @@ class Feed:
             looks = finds = 0
             watched = self._now() + WATCH_SECONDS
             while self._now() < watched:
-                await self._call(connection)
-                self._alarm.clear()
-                found = await self._look(connection)
+                found = await self._look_up(connection)
                 looks, finds = looks + 1, finds + bool(found)
                 # Also after a find, and whoever rings or nudges: what comes one at a time is read a few at a time.
-                await asyncio.sleep(next(seconds for rows, seconds in PAUSES if found >= rows))
+                await asyncio.sleep(_pause_after(found))
             if looks > finds * LOOKS_A_FIND:
                 self._patience = min(self._patience * 2, MOST_RINGS_ASLEEP)
                 return
             self._patience = RINGS_ASLEEP
+
+    async def _pace(self, connection: Connection) -> None:
+        """Look again and again until something comes: soon at first, then less and less often."""
+        pause = PAUSES[-1][1]
+        while not (found := await self._look_up(connection)):
+            await self._wait(pause)
+            pause = min(pause * 1.2, PACED_SECONDS)
+        await asyncio.sleep(_pause_after(found))
 
     async def _take_ticket(self, connection: Connection) -> None:
         self._called = 0  # whoever calls a ticket that is not taken yet has made it up
@@ -310,6 +325,12 @@ class Feed:
 
     # Looks.
 
+    async def _look_up(self, connection: Connection) -> int:
+        """A look of a feed that is awake, and needs no rings. How many rows it found."""
+        await self._call(connection)
+        self._alarm.clear()
+        return await self._look(connection)
+
     async def _look(self, connection: Connection) -> int:
         """Deliver all that is new, page by page. How many rows that was."""
         rows = 0
@@ -364,6 +385,10 @@ def _reason(error: BaseException) -> Reason:
     if isinstance(error, LOST) and not isinstance(error, asyncpg.QueryCanceledError):
         return "database unreachable"
     return "looks fail"
+
+
+def _pause_after(found: int) -> float:
+    return next(seconds for rows, seconds in PAUSES if found >= rows)
 
 
 def _xmin(snapshot: str) -> int:

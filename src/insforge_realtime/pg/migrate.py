@@ -1,26 +1,33 @@
 """Bring a database to the current schema: empty, ours from an earlier version, or the incumbent's.
 
 What lives here: reading the migration files, deciding which steps a database needs, running them. What the steps do is in
-`sql/migrations/*.sql`, `sql/functions.sql` and `sql/judges.sql`, nowhere else. All of it runs in one transaction under an
-advisory lock, so that servers which start together are harmless to each other, and a failure leaves the database as it was.
+`sql/migrations/*.sql`, `sql/functions.sql`, `sql/judges.sql` and `sql/triggers.sql`, nowhere else. All of it runs in one
+transaction under an advisory lock, so that servers which start together are harmless to each other, and a failure leaves the
+database as it was.
 
-A migration's steps carry their own conditions, SQL expressions over the catalog. `plan` evaluates them and changes nothing:
-the dry run asks the same questions as the real one, takes no lock and writes nothing.
+Steps carry their own conditions, SQL expressions over the catalog. All of them are asked before the first step runs, so that
+`plan`, which asks them and changes nothing, cannot say anything else than what `migrate` does.
+
+Nothing stops for a `migrate` with nothing to do: migrations are applied once, triggers replaced only where they differ, and
+the functions, which are always re-applied, lock no table. How the locks that are needed are taken: pg/patience.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import asyncpg
+import structlog
 
 from insforge_realtime.errors import MigrationError
+from insforge_realtime.pg.patience import Patience, set_limits
 from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
+from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query, sql_file
 
 if TYPE_CHECKING:
@@ -29,20 +36,34 @@ if TYPE_CHECKING:
 LOCK = 0x1F_0E_9E_A1
 """The advisory lock of our migrations: any number, the same on all nodes."""
 OLDEST_VERSION = 14
+LOCK_WAIT_SECONDS = 60.0
+"""How long to go on trying for locks that others hold, unless told otherwise."""
+
+log = structlog.get_logger("insforge_realtime.pg.migrate")
 
 _STEP = re.compile(
-    r"^--: (?P<what>.+)\n--\? (?P<needed>.+)\n(?:--! (?P<cure>.+)\n)?(?P<sql>(?:(?!^--: ).*\n?)*)", re.MULTILINE
+    r"^--: (?P<what>.+)\n--\? (?P<needed>.+)\n(?:--@ (?P<locks>.+)\n)?(?:--! (?P<cure>.+)\n)?(?P<sql>(?:(?!^--: ).*\n?)*)",
+    re.MULTILINE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing a migration does: `what` for people, `needed` as a SQL condition, `sql`; `cure` is what to grant."""
+    """One thing that is done to a database.
+
+    Args:
+        what: for people.
+        needed: a SQL condition.
+        sql: statements.
+        cure: what to grant to a role that may not do it.
+        locks: a table that it has to have for itself.
+    """
 
     what: str
     needed: str
     sql: str
     cure: str | None = None
+    locks: str | None = None
 
 
 FUNCTIONS = Step(
@@ -72,46 +93,76 @@ def migrations() -> list[Migration]:
     """Every migration, in order."""
     folder = files(__package__).joinpath("sql", "migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [_read(name) for name in names]
+    return [Migration(int(name[:4]), name.removesuffix(".sql"), _steps(f"migrations/{name}")) for name in names]
 
 
-def _read(name: str) -> Migration:
-    steps = (Step(**match.groupdict()) for match in _STEP.finditer(sql_file(f"migrations/{name}")))
-    return Migration(int(name[:4]), name.removesuffix(".sql"), tuple(steps))
+def _steps(file: str) -> tuple[Step, ...]:
+    return tuple(Step(**match.groupdict()) for match in _STEP.finditer(sql_file(file)))
+
+
+def triggers() -> tuple[Step, ...]:
+    """Every trigger, as a step that puts it in place."""
+    return _steps("triggers.sql")
+
+
+@dataclass(slots=True)
+class Work:
+    """What a database needs, and what there is to say about it."""
+
+    migrations: list[tuple[Migration, list[Step]]] = field(default_factory=list)
+    triggers: list[Step] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people, in the order in which it is done."""
+        lines = []
+        for migration, steps in self.migrations:
+            lines += [*(step.what for step in steps), f"record migration {migration.name}"]
+        return [*lines, FUNCTIONS.what, *(step.what for step in self.triggers), *self.remarks]
 
 
 async def plan(dsn: str) -> list[str]:
     """What `migrate` would do, a line each. Changes nothing.
 
     Raises:
-        MigrationError: the database cannot be reached, or is too old.
+        MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
     """
-    async with _session(dsn) as connection:
-        lines = []
-        async with connection.transaction():
-            for migration in await _pending(connection):
-                lines += [step.what for step in await _needed(connection, migration)]
-                lines.append(f"record migration {migration.name}")
-        return [*lines, FUNCTIONS.what, *await _left_alone(connection)]
+    async with _session(dsn) as connection, connection.transaction(readonly=True):
+        await set_limits(connection)
+        return (await _find_work(connection)).lines()
 
 
-async def migrate(dsn: str) -> list[str]:
+def _log_wait(line: str) -> None:
+    log.warning("the migration waits", why=line)
+
+
+async def migrate(
+    dsn: str, *, lock_wait: float = LOCK_WAIT_SECONDS, tell: Callable[[str], None] = _log_wait
+) -> list[str]:
     """Bring the database up to date, and say what was done, a line each.
 
+    Args:
+        dsn: where to.
+        lock_wait: how long to go on trying for locks that other transactions hold, in seconds.
+        tell: called with a line, again and again, while one is in the way.
+
     Raises:
-        MigrationError: it cannot be reached, is too old, or refused a step; nothing was changed.
+        MigrationError: it cannot be reached, is too old, has another encoding than UTF8, refused a step, or locks could not
+            be had in time; nothing was changed.
     """
     async with _session(dsn) as connection:
-        try:
-            async with connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-                lines = []
-                for migration in await _pending(connection):
-                    lines += await _apply(connection, migration)
-                await _run(connection, FUNCTIONS)
-        except asyncpg.PostgresError as error:
-            raise MigrationError(f"the database refused: {describe(error)}") from error
-        return [*lines, FUNCTIONS.what, *await _left_alone(connection)]
+        return await Patience(dsn, lock_wait, tell).run(connection, lambda: _do(connection))
+
+
+async def _do(connection: Connection) -> list[str]:
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+    work = await _find_work(connection)
+    await _lock(connection, {step.locks for _, steps in work.migrations for step in steps if step.locks})
+    for migration, steps in work.migrations:
+        await _apply(connection, migration, steps)
+    for step in (FUNCTIONS, *work.triggers):
+        await _run(connection, step)
+    return work.lines()
 
 
 async def is_current(connection: Connection) -> bool:
@@ -124,14 +175,40 @@ async def _session(dsn: str) -> AsyncIterator[Connection]:
     try:
         # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
         async with connected(dsn, name="migrate", pooled=True, search_path="pg_catalog, pg_temp") as connection:
-            if connection.get_server_version().major < OLDEST_VERSION:
-                raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
+            await _refuse_unfit(connection)
             try:
                 yield connection
             except _NotAllowedError as error:
                 raise await _in_full(connection, error) from error
+            except asyncpg.PostgresError as error:
+                raise MigrationError(f"the database refused: {describe(error)}") from error
     except LINK_ERRORS as error:
         raise MigrationError(f"cannot reach the database: {describe(error)}") from error
+
+
+async def _refuse_unfit(connection: Connection) -> None:
+    if connection.get_server_version().major < OLDEST_VERSION:
+        raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
+    database = await connection.fetchrow(query("database_encoding"))
+    assert database is not None
+    if database["encoding"] != "UTF8":
+        raise MigrationError(
+            f"the database {database['name']} is {database['encoding']}, so it cannot hold every message (JSON is Unicode): "
+            f"create it anew with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move its tables there (pg_dump)"
+        )
+
+
+# ---- finding out what to do --------------------------------------------------------------------------------
+
+
+async def _find_work(connection: Connection) -> Work:
+    """Everything is asked before anything is done."""
+    pending = await _pending(connection)
+    work = Work([(migration, await _needed(connection, migration.steps)) for migration in pending])
+    work.triggers = await _needed(connection, triggers())
+    adopts = any(migration.version == 1 for migration in pending)
+    work.remarks = [*await _about_auth_uid(connection, adopts), *await _left_alone(connection)]
+    return work
 
 
 async def _pending(connection: Connection) -> list[Migration]:
@@ -141,28 +218,60 @@ async def _pending(connection: Connection) -> list[Migration]:
     return [migration for migration in migrations() if migration.version not in applied]
 
 
-async def _needed(connection: Connection, migration: Migration) -> list[Step]:
-    """The steps that this database needs. Asked before any of them runs, so that the dry run cannot differ."""
-    steps = []
-    for step in migration.steps:
+async def _needed(connection: Connection, steps: tuple[Step, ...]) -> list[Step]:
+    needed = []
+    for step in steps:
         with _naming(step):
             if await connection.fetchval(f"SELECT {step.needed}"):
-                steps.append(step)
-    return steps
+                needed.append(step)
+    return needed
 
 
-async def _apply(connection: Connection, migration: Migration) -> list[str]:
-    needed = await _needed(connection, migration)
-    for step in needed:
+async def _about_auth_uid(connection: Connection, adopts: bool) -> list[str]:
+    """An auth.uid() that was there before us may be of any kind."""
+    if not await connection.fetchval(query("auth_uid_exists")):
+        return []
+    wrong = await probe_auth_uid(connection)
+    found = f", though {wrong}" if wrong else ": it works"
+    return [f"leave auth.uid() as it is{found}"] if wrong or adopts else []
+
+
+async def _left_alone(connection: Connection) -> list[str]:
+    """What an adopted database keeps as it was, where that may surprise."""
+    rows = await connection.fetch(query("tables_without_rls"))
+    return [
+        f"leave row-level security OFF on {row['name']}: everybody may "
+        f"{'subscribe to every channel' if row['name'].endswith('channels') else 'publish to every channel'} "
+        "(see `check`)"
+        for row in rows
+    ]
+
+
+# ---- doing it ----------------------------------------------------------------------------------------------
+
+
+async def _lock(connection: Connection, tables: set[str]) -> None:
+    """All tables that steps need for themselves, before anything that takes long: no step is undone because a later one's
+    lock could not be had. In the order of their names, which is the order in which publishing uses them.
+    A table that is not there yet needs no lock; where we may not lock, the step itself says so better."""
+    for table in sorted(tables):
+        if await connection.fetchval(query("may_lock"), table):
+            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+
+
+async def _apply(connection: Connection, migration: Migration, steps: list[Step]) -> None:
+    for step in steps:
         await _run(connection, step)
     await connection.execute(query("create_schema_migrations"))
     await connection.execute(query("record_migration"), migration.version, migration.name)
-    return [*(step.what for step in needed), f"record migration {migration.name}"]
 
 
 async def _run(connection: Connection, step: Step) -> None:
     with _naming(step):
         await connection.execute(step.sql)
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
 
 
 class _NotAllowedError(Exception):
@@ -189,14 +298,3 @@ async def _in_full(connection: Connection, error: _NotAllowedError) -> Migration
         f"not allowed to {error.step.what}: {describe(error.__cause__)}. {cure}"
         "Or run `migrate` as a role that may; docs/database.md lists what is needed"
     )
-
-
-async def _left_alone(connection: Connection) -> list[str]:
-    """What an adopted database keeps as it was, where that may surprise."""
-    rows = await connection.fetch(query("tables_without_rls"))
-    return [
-        f"leave row-level security OFF on {row['name']}: everybody may "
-        f"{'subscribe to every channel' if row['name'].endswith('channels') else 'publish to every channel'} "
-        "(see `check`)"
-        for row in rows
-    ]

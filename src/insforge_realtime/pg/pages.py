@@ -47,6 +47,7 @@ class FeedHealth:
         state: live once a look of this connection has been delivered whole.
         reason: why it is not live.
         undeliverable, oversized: rows that were passed over, since they cannot be events or since they are too large.
+        paced: whether it never sleeps, since transactions may be prepared here.
         gaps: how often nothing could be proved of what was missed; `last_gap` says why.
     """
 
@@ -56,6 +57,7 @@ class FeedHealth:
     looks: int = 0
     rings: int = 0
     naps: int = 0
+    paced: bool = False
     undeliverable: int = 0
     oversized: int = 0
     gaps: int = 0

@@ -64,13 +64,13 @@ def _refused(whose: str, error: asyncpg.PostgresError) -> str:
         return f"auth.uid() does not exist: no client can publish; create the auth.uid() of docs/database.md ({error})"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return f"auth.uid() may not be called by the server: {error}; GRANT USAGE ON SCHEMA auth and EXECUTE on it"
-    return (
-        f"auth.uid() raises for {whose}: {describe(error)}; such a client gets INTERNAL_ERROR from policies that ask it, "
-        f"and cannot publish; {REMEDY}"
+    consequence = (
+        "a no to such a client" if isinstance(error, asyncpg.DataError) else "INTERNAL_ERROR, as is its publish"
     )
+    return f"auth.uid() raises for {whose}: {describe(error)}; policies that ask it are {consequence}; {REMEDY}"
 
 
 def _mistaken(whose: str, answer: str | None) -> str:
     if answer is None:
-        return f"auth.uid() ignores the setting request.jwt.claims: it is NULL for {whose}; {REMEDY}"
+        return f"auth.uid() ignores request.jwt.claims and request.jwt.claim.sub: it is NULL for {whose}; {REMEDY}"
     return f"auth.uid() is {answer} for {whose}, where it must be NULL: it takes one for another; {REMEDY}"

@@ -1,4 +1,5 @@
--- Every function and trigger of the schema `realtime`. Re-applied by each `migrate`, in the migration's transaction.
+-- Every function of the schema `realtime`. Re-applied by each `migrate`, in the migration's transaction: that takes no lock on a
+-- table. The triggers that call some of them are in triggers.sql.
 --
 -- The owner of realtime.messages owns these too, and is the role that the server connects as: SECURITY DEFINER means
 -- "as the server" below. Signatures that applications know (publish, channel_name) never change.
@@ -273,7 +274,14 @@ RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     v_channel realtime.channels := realtime.find_channel(NEW.channel_name);
     v_setting pg_catalog.text;
+    v_role pg_catalog.text := pg_catalog.current_setting('role');
 BEGIN
+    -- A copy stays what it is for those who could become the owner, such as a superuser who restores.
+    IF NEW.xid OPERATOR(pg_catalog.=) '0'::pg_catalog.xid8 AND pg_catalog.pg_has_role(
+        CASE WHEN v_role OPERATOR(pg_catalog.=) 'none' THEN session_user ELSE v_role::pg_catalog.name END, current_user, 'MEMBER')
+    THEN
+        RETURN NEW;
+    END IF;
     IF (realtime.is_well_formed(NEW.event_name, NEW.payload) AND realtime.is_name(NEW.event_name) AND realtime.is_small(NEW.payload))
         IS NOT TRUE
     THEN
@@ -300,13 +308,35 @@ BEGIN
 END
 $$;
 
--- The condition is evaluated as whoever inserts, hence the owner's name in it: inside publish() that is the owner.
-DO $$
+-- A row with another transaction's id is a copy of a message that was delivered elsewhere, or long ago: COPY, a restore, logical
+-- replication. Transaction 0 comes before all others, so the feed never delivers it, and queue_webhooks() leaves it alone.
+-- Where its id is by chance that of the transaction which brings it, the copy is known by its number: it comes with one, while a
+-- new row has just drawn its own. (Asked only where created_at is not now(), which is the trigger's condition.)
+-- COPY and restores bring the sequence of `seq` along; replication does not, and what we publish later would collide.
+CREATE OR REPLACE FUNCTION realtime.retire_copy()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    EXECUTE format(
-        'CREATE OR REPLACE TRIGGER stamp_message BEFORE INSERT ON realtime.messages
-         FOR EACH ROW WHEN (current_user <> %L) EXECUTE FUNCTION realtime.stamp_message()',
-        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.messages'::regclass));
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.xid = pg_current_xact_id() THEN
+            BEGIN
+                IF NEW.seq = currval('realtime.messages_seq_seq') THEN
+                    RETURN NEW;
+                END IF;
+            EXCEPTION WHEN object_not_in_prerequisite_state THEN
+                NULL; -- this session has drawn no number
+            END;
+        END IF;
+        NEW.xid := '0';
+        IF current_setting('session_replication_role') = 'replica' THEN
+            NEW.seq := nextval('realtime.messages_seq_seq');
+        END IF;
+    ELSIF current_setting('session_replication_role') = 'replica' THEN
+        NEW.xid := OLD.xid;
+        NEW.seq := OLD.seq;
+    ELSIF NEW.xid NOT IN ('0', pg_current_xact_id()) THEN
+        NEW.xid := OLD.xid;
+    END IF;
+    RETURN NEW;
 END
 $$;
 
@@ -337,16 +367,6 @@ EXCEPTION
 END
 $$;
 
--- The trigger of the stamp fires first, by its name.
-DO $$
-BEGIN
-    EXECUTE format(
-        'CREATE OR REPLACE TRIGGER stamp_sender BEFORE INSERT ON realtime.messages
-         FOR EACH ROW WHEN (current_user <> %L) EXECUTE FUNCTION realtime.stamp_sender()',
-        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'realtime.messages'::regclass));
-END
-$$;
-
 -- One delivery for each URL, in the message's own transaction. The channel may have been changed since publish() or the stamp
 -- counted its URLs: what is queued is what counts. `host` is what fairness goes by (webhooks/hosts.py), not what is connected to.
 -- Rows that a restore brings along carry another transaction's id: they were sent in another life.
@@ -370,26 +390,27 @@ BEGIN
 END
 $$;
 
--- The condition is all that a message of a channel without webhooks pays.
-CREATE OR REPLACE TRIGGER queue_webhooks AFTER INSERT ON realtime.messages
-FOR EACH ROW WHEN (NEW.wh_audience_count > 0) EXECUTE FUNCTION realtime.queue_webhooks();
+-- Whether transactions may be prepared here (two-phase commit): one that has notified may not. `SET realtime.two_phase = 'off'`,
+-- for a database or a role, says that those that publish never are. Asked by whoever would ring, and by the feed (pg/feed.py).
+CREATE OR REPLACE FUNCTION realtime.is_two_phase() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.<>) '0'
+       AND coalesce(pg_catalog.current_setting('realtime.two_phase', true), '') OPERATOR(pg_catalog.<>) 'off'
+$$;
 
 -- The doorbell: rings only while some feed sleeps, because NOTIFY takes a database-wide lock until after the WAL flush,
--- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py).
+-- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py). Where transactions may be
+-- prepared, nobody rings and no feed sleeps; an older feed, or a ticket from before, may say otherwise.
 CREATE OR REPLACE FUNCTION realtime.ring() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     v_asleep bigint := coalesce(pg_catalog.pg_sequence_last_value('realtime.asleep'::pg_catalog.regclass), 0);
     v_rung bigint := coalesce(pg_catalog.pg_sequence_last_value('realtime.rung'::pg_catalog.regclass), 0);
 BEGIN
-    IF v_asleep OPERATOR(pg_catalog.>) v_rung THEN
+    IF v_asleep OPERATOR(pg_catalog.>) v_rung AND NOT realtime.is_two_phase() THEN
         PERFORM pg_catalog.pg_notify('realtime', v_asleep::pg_catalog.text);
     END IF;
     RETURN NULL;
 END
 $$;
-
-CREATE OR REPLACE TRIGGER ring AFTER INSERT ON realtime.messages
-FOR EACH STATEMENT EXECUTE FUNCTION realtime.ring();
 
 -- The payload of a message as its event has it: without a `meta`, which gives way to ours. One that is not an object (only the
 -- owner can have inserted it) is wrapped. SQL, like the next one, so that both become part of the expression that they stand in.
@@ -529,7 +550,7 @@ REVOKE ALL ON FUNCTION
     realtime.is_well_formed(text, jsonb), realtime.is_small(jsonb), realtime.is_too_large(jsonb),
     realtime.fault_of_name(text, text), realtime.fault(text, jsonb), realtime.refuse(text), realtime.warn_of_no_channel(text),
     realtime.usable_urls(text[]), realtime.new_id(), realtime.publish(text, text, jsonb), realtime.stamp_message(),
-    realtime.stamp_sender(), realtime.queue_webhooks(), realtime.ring(),
+    realtime.stamp_sender(), realtime.retire_copy(), realtime.queue_webhooks(), realtime.is_two_phase(), realtime.ring(),
     realtime.event_payload(jsonb), realtime.compose_event(text, text, text, uuid, text, uuid, timestamptz),
     realtime.event_text(realtime.messages),
     realtime.read_page(pg_snapshot, pg_snapshot, bigint, int, int, int), realtime.payload_text(jsonb)

@@ -98,6 +98,10 @@ SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_ls
        coalesce(pg_sequence_last_value('realtime.messages_seq_seq'::regclass), 0) AS seq
 FROM pg_control_system();
 
+-- name: is_two_phase
+-- Whether transactions may be prepared, so that no writer rings.
+SELECT realtime.is_two_phase();
+
 -- name: take_ticket
 -- Say that this feed is about to sleep; the ticket counts only if it is greater than `rung`.
 SELECT pg_catalog.nextval('realtime.asleep') AS ticket,
@@ -177,9 +181,60 @@ WHERE id = (SELECT id FROM orders WHERE id::text LIKE '0de40000-%' ORDER BY id O
 -- Whom a refused migration asks grants for, and where, quoted.
 SELECT quote_ident(current_user) AS user, quote_ident(current_database()) AS database;
 
+-- name: database_encoding
+-- How this database's text is encoded.
+SELECT current_database() AS name, pg_encoding_to_char(encoding) AS encoding FROM pg_database WHERE datname = current_database();
+
+-- name: migrate_limits
+-- For one transaction: no time limits (those that this version of PostgreSQL knows), and names that mean what they say.
+SELECT set_config(name, CASE name WHEN 'search_path' THEN 'pg_catalog, pg_temp' WHEN 'client_min_messages' THEN 'warning' ELSE '0' END, true)
+FROM pg_settings WHERE name IN (
+    'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'search_path', 'client_min_messages');
+
+-- name: lock_shortly
+-- For one transaction: wait $1 seconds for a lock, or, where $2 is not 0, $2 seconds longer than deadlock_timeout. Gives the backend.
+SELECT pg_backend_pid() FROM set_config('lock_timeout', (1000 * CASE WHEN $2::float8 = 0 THEN $1::float8
+    ELSE $2 + extract(epoch FROM current_setting('deadlock_timeout')::interval) END)::integer::text, true);
+
+-- name: may_lock
+-- Whether table $1 exists, and is one that we may lock.
+SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1::text) AND has_table_privilege(oid, 'UPDATE'));
+
+-- name: lock_obstacles
+-- Whom backend $1 waits for, and what could be done: all that may be shown of a session, which is the kind of its statement only.
+SELECT w.what, coalesce(p.whose, CASE WHEN s.pid IS NOT NULL THEN format('pid %s (%s)', s.pid, concat_ws(', ', coalesce(nullif(s.application_name, ''), 'no name'),
+           coalesce('user ' || s.usename, s.backend_type, 'a process of the server'), s.state, 'in a transaction since ' || s.xact_start::timestamptz(0),
+           CASE WHEN s.state = 'active' THEN 'statement: ' ELSE 'last statement: ' END || upper(substring(regexp_replace(s.query,
+               '^(\s|/\*.*?\*/|--[^\n]*(\n|$))+', '') FROM '^[[:alpha:]]+')))) END, 'a session that has just ended') AS whose,
+       coalesce(p.cure, CASE WHEN w.advisory THEN 'wait until the other migration has ended'
+           ELSE format('end that transaction, or SELECT pg_terminate_backend(%s)', b.pid) END) AS cure,
+       w.advisory AS migrator, b.pid <> 0 AND s.pid IS NOT NULL AND s.usesysid IS NULL AS vacuum
+FROM (
+    SELECT relation, locktype = 'advisory' AS advisory, CASE locktype WHEN 'relation' THEN relation::regclass::text
+        WHEN 'advisory' THEN 'the lock of migrations' ELSE 'a lock on a ' || locktype END AS what
+    FROM pg_locks WHERE pid = $1::integer AND NOT granted
+) w
+CROSS JOIN (SELECT DISTINCT unnest(pg_blocking_pids($1)) AS pid) b
+LEFT JOIN pg_stat_activity s ON s.pid = b.pid
+LEFT JOIN LATERAL (
+    SELECT string_agg(format('the prepared transaction %L (user %s, since %s)', x.gid, x.owner, x.prepared::timestamptz(0)), '; ') AS whose,
+           string_agg(format('COMMIT PREPARED %1$L or ROLLBACK PREPARED %1$L', x.gid), '; ') AS cure
+    FROM pg_prepared_xacts x
+    JOIN pg_locks own ON own.pid IS NULL AND own.transactionid = x.transaction
+    WHERE b.pid = 0 AND x.database = current_database() AND EXISTS (
+        SELECT FROM pg_locks l WHERE l.pid IS NULL AND l.relation = w.relation AND l.virtualtransaction = own.virtualtransaction)
+) p ON true
+ORDER BY s.xact_start LIMIT 5;
+
 -- name: probe_claims
--- Be somebody with the claims $1, until the end of the transaction.
-SELECT set_config('request.jwt.claims', $1, true);
+-- Be somebody with the claims $1, in both forms that clients have them in (judges.sql), until the end of the transaction.
+SELECT set_config('request.jwt.claims', $1::text, true), set_config('request.jwt.claim.sub', coalesce(nullif($1, '')::jsonb ->> 'sub', ''), true),
+       set_config('request.jwt.claim.role', coalesce(nullif($1, '')::jsonb ->> 'role', ''), true),
+       set_config('request.jwt.claim.email', coalesce(nullif($1, '')::jsonb ->> 'email', ''), true);
+
+-- name: auth_uid_exists
+-- Whether there is an auth.uid(), found without any right to the schema.
+SELECT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('auth') AND proname = 'uid' AND pronargs = 0);
 
 -- name: probe_uid
 -- Who auth.uid() says asks, as the uuid that a message's sender_id is.

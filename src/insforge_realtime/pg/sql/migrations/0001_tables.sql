@@ -3,7 +3,9 @@
 -- A migration is a list of steps. `--: text` begins a step and says what it does, in the words that `migrate` prints;
 -- `--? condition` is a SQL expression that tells whether it is needed here. So an empty database, a Supabase-like one
 -- and the incumbent's take the same file, and `migrate --dry-run` reads the conditions without changing anything.
--- All of them are read before the first step runs. `--! cure` is what an administrator can do where we are not allowed to.
+-- All of them are read before the first step of any migration runs. `--@ table` is one that the step needs for itself alone (ACCESS
+-- EXCLUSIVE): all of these are locked before the first step runs. `--! cure` is what an administrator can do where we are not
+-- allowed to.
 -- Roles belong to the whole cluster: a migrator of another database may create the same ones at the same time.
 
 --: stop: a table realtime.channels or realtime.messages exists that lacks columns this server needs
@@ -122,6 +124,7 @@ CREATE POLICY project_admin_policy ON realtime.messages TO project_admin USING (
 
 --: add the columns seq and xid to realtime.messages (rewrites the table once; no row is changed otherwise)
 --? NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('realtime.messages') AND attname = 'seq')
+--@ realtime.messages
 --! ALTER TABLE realtime.channels OWNER TO {user}; ALTER TABLE realtime.messages OWNER TO {user}; and GRANT USAGE, CREATE ON SCHEMA realtime TO {user}
 -- xid: the rows that are there already were delivered long ago, so they get a transaction before all others.
 ALTER TABLE realtime.messages
@@ -147,10 +150,12 @@ CREATE INDEX messages_channel_id_seq_idx ON realtime.messages (channel_id, seq);
 
 --: drop the trigger trg_message_notify: one NOTIFY per row (the other server, if it still runs, stops delivering)
 --? EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('realtime.messages') AND tgname = 'trg_message_notify')
+--@ realtime.messages
 DROP TRIGGER trg_message_notify ON realtime.messages;
 
 --: refuse patterns that LIKE cannot read (empty, or ending in a lone backslash) from now on
 --? NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass('realtime.channels') AND conname = 'channels_pattern_check')
+--@ realtime.channels
 ALTER TABLE realtime.channels ADD CONSTRAINT channels_pattern_check
     CHECK (pattern <> '' AND pattern !~ '(^|[^\\])(\\\\)*\\$') NOT VALID;
 

@@ -97,7 +97,12 @@ async def test_names_that_no_header_can_carry_arrive_encoded(db: Hooked, begin: 
     async with receiving() as receiver:
         await db.channel("chat:%", receiver.url)
         begin()
-        await db.publish("chat:zürich 100%", "sagt\r\nX-Evil: 1")
+        # publish() refuses control characters; rows of the owner's own, or from before that, may have them.
+        await db.connection.execute(
+            "INSERT INTO realtime.messages (channel_name, event_name, wh_audience_count) VALUES ($1, $2, 1)",
+            "chat:zürich 100%",
+            "sagt\r\nX-Evil: 1",
+        )
         await db.the_row()
         [hit] = receiver.hits
         assert hit.headers["X-InsForge-Channel"] == "chat:z%C3%BCrich 100%25"

@@ -326,6 +326,12 @@ WORKS = """
 CREATE SCHEMA auth; CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
     $$ SELECT substring(nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub' FROM '^[^_]{36}$')::uuid $$
 """
+SEARCHES = """
+CREATE SCHEMA auth; CREATE FUNCTION me() RETURNS text LANGUAGE sql STABLE AS
+    $$ SELECT nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub' $$;
+CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE plpgsql STABLE AS
+    $$ BEGIN RETURN substring(me() FROM '^[^_]{36}$')::uuid; END $$
+"""
 RAISES = """
 CREATE SCHEMA IF NOT EXISTS auth; CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
     $$ SELECT (nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub')::uuid $$
@@ -334,7 +340,12 @@ CREATE SCHEMA IF NOT EXISTS auth; CREATE OR REPLACE FUNCTION auth.uid() RETURNS 
 
 @pytest.mark.parametrize(
     ("theirs", "said"),
-    [(WORKS, "leave auth.uid() as it is: it works"), (RAISES, "raises for a token whose sub is no uuid")],
+    [
+        (WORKS, "leave auth.uid() as it is: it works"),
+        (SEARCHES, "leave auth.uid() as it is: it works"),
+        (RAISES, "raises for a token whose sub is no uuid"),
+    ],
+    ids=["works", "works by its search_path", "raises"],
 )
 async def test_an_auth_uid_that_was_there_before_is_tried(empty: str, theirs: str, said: str) -> None:
     await run(empty, theirs)

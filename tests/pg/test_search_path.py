@@ -10,15 +10,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
+from insforge_realtime import pg
 from insforge_realtime.pg.demo import ALICE, BOBS_ORDER, ROOM
 from insforge_realtime.pg.pool import connect
 from insforge_realtime.pg.queries import queries, query, sql_file
 from support.databases import Cluster
+
+SQL = Path(pg.__file__).parent / "sql"
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -447,10 +451,10 @@ async def test_auth_uid_is_asked_as_the_client_and_never_as_the_server(url: str)
 
 # ---- the files ---------------------------------------------------------------------------------------------
 
-FILES = ("functions.sql", "judges.sql", "queries.sql", "deliveries.sql", "demo.sql")
+FILES = sorted(str(file.relative_to(SQL)) for file in SQL.rglob("*.sql"))
 
 
-@pytest.mark.parametrize("name", [*FILES, *(f"migrations/{name}" for name in ("0001_tables.sql", "0005_limits.sql"))])
+@pytest.mark.parametrize("name", FILES)
 def test_what_is_sent_to_the_database_is_plain_ascii(name: str) -> None:
     """A database in another encoding than UTF-8 could not store, or not even read, anything else."""
     assert [line for line in sql_file(name).splitlines() if not line.isascii()] == []

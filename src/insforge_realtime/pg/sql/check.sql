@@ -4,48 +4,50 @@
 -- name: doctor_triggers
 -- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner. The others must fire in
 -- every session, also where only ALWAYS triggers do (the apply workers of logical replication, some restores); the stamp must not
--- there, it would take copies for users' new messages. (The functions of an earlier version know no copies.)
+-- there, it would take copies for users' new messages.
 WITH owner AS (
     SELECT relowner AS oid, pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'realtime.messages'::regclass
 ), wanted AS (
     SELECT w.*, t.tgenabled AS state FROM (VALUES
         ('stamp_message', 'senders can be forged', 'copies of messages become users'' new ones'),
+        ('stamp_sender', 'messages have no sender', 'copies of messages get another sender'),
         ('ring', 'messages arrive seconds late', 'what is published there arrives seconds late'),
         ('queue_webhooks', 'no webhook is sent', 'for what is published there, no webhook is sent'),
         ('retire_copy', 'restored and replicated messages are delivered again', 'replicated messages are delivered again'),
         ('keep_history', 'messages that are updated by hand are delivered again', 'replicated updates are delivered as messages')
     ) w (name, without, there) LEFT JOIN pg_trigger t ON t.tgrelid = 'realtime.messages'::regclass AND t.tgname = w.name
-    WHERE w.name IN ('stamp_message', 'ring', 'queue_webhooks') OR to_regprocedure('realtime.retire_copy()') IS NOT NULL
 )
 SELECT 'broken' AS verdict, format('the trigger %s on realtime.messages is missing or disabled: %s', w.name, w.without) AS what,
        format('ALTER TABLE realtime.messages ENABLE %sTRIGGER %s; or, where it is missing, `insforge-realtime migrate`',
-              CASE WHEN w.name <> 'stamp_message' THEN 'ALWAYS ' ELSE '' END, w.name) AS advice
+              CASE WHEN w.name NOT LIKE 'stamp%' THEN 'ALWAYS ' ELSE '' END, w.name) AS advice
 FROM wanted w WHERE coalesce(w.state, 'D') NOT IN ('O', 'A')
 UNION ALL
 SELECT 'open', format('the trigger %s on realtime.messages is %sENABLE ALWAYS, for sessions with session_replication_role = replica: %s',
                       w.name, CASE w.state WHEN 'A' THEN '' ELSE 'not ' END, w.there),
        format('ALTER TABLE realtime.messages ENABLE %sTRIGGER %s', CASE w.state WHEN 'A' THEN '' ELSE 'ALWAYS ' END, w.name)
 FROM wanted w
-WHERE to_regprocedure('realtime.retire_copy()') IS NOT NULL AND w.state = CASE w.name WHEN 'stamp_message' THEN 'A' ELSE 'O' END
+WHERE w.state = CASE WHEN w.name LIKE 'stamp%' THEN 'A' ELSE 'O' END
 UNION ALL
-SELECT 'broken', format('the trigger stamp_message does not name the present owner %I: it takes system messages for users'' ones',
-                        owner.name),
+SELECT 'broken', format('the trigger %s does not name the present owner %I: it takes system messages for users'' ones',
+                        t.tgname, owner.name),
        format('run `insforge-realtime migrate` as %I', owner.name)
 FROM pg_trigger t, owner
-WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname = 'stamp_message'
-  AND position('<> ' || quote_literal(owner.name) || '::name' IN pg_get_triggerdef(t.oid)) = 0
+WHERE t.tgrelid = 'realtime.messages'::regclass AND t.tgname IN ('stamp_message', 'stamp_sender')
+  AND position('<> ' || quote_literal(owner.name) || '::text' IN pg_get_triggerdef(t.oid)) = 0
 UNION ALL
 SELECT 'broken', format('the function %s belongs to %I, but realtime.messages to %I', p.oid::regprocedure,
                         pg_get_userbyid(p.proowner), owner.name),
        format('ALTER FUNCTION %s OWNER TO %I, then `insforge-realtime migrate`', p.oid::regprocedure, owner.name)
 FROM pg_proc p, owner
 WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
-                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND p.proowner <> owner.oid
+                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure,
+                'realtime.retire_copy()'::regprocedure) AND p.proowner <> owner.oid
 UNION ALL
 SELECT 'broken', format('the function %s is not SECURITY DEFINER', p.oid::regprocedure), 'run `insforge-realtime migrate`'
 FROM pg_proc p
 WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.stamp_message()'::regprocedure,
-                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure) AND NOT p.prosecdef;
+                'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure,
+                'realtime.retire_copy()'::regprocedure) AND NOT p.prosecdef;
 
 -- name: doctor_rls
 -- An adopted database may have row-level security off: nobody's requests are judged then.
@@ -68,7 +70,7 @@ ORDER BY c.relname;
 -- name: doctor_policies
 -- With row-level security on, what no permissive policy allows is denied.
 SELECT 'open' AS verdict, format('no policy on %s lets anon or authenticated %s', c.oid::regclass, t.act) AS what,
-       format('CREATE POLICY … ON %s %s', c.oid::regclass, t.example) AS advice
+       format('CREATE POLICY ... ON %s %s', c.oid::regclass, t.example) AS advice
 FROM (VALUES
     ('realtime.channels'::regclass, 'r', 'subscribe: nobody can', 'FOR SELECT TO authenticated USING (pattern = ''orders'')'),
     ('realtime.messages', 'a', 'publish: no client can (fine if only triggers publish)',
@@ -101,7 +103,7 @@ WHERE NOT EXISTS (SELECT FROM realtime.channels WHERE enabled);
 -- LIKE raises for these, whatever name is looked up: rows from before our constraint.
 SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
        format('the channel pattern %L is no LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
-       format('UPDATE realtime.channels SET pattern = … WHERE id = %L', id) AS advice
+       format('UPDATE realtime.channels SET pattern = ... WHERE id = %L', id) AS advice
 FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
 ORDER BY pattern;
 
@@ -115,7 +117,7 @@ FROM pg_class d, pg_class m
 WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
 UNION ALL
 SELECT 'open', format('a webhook URL of the channel %L is no http:// or https:// URL: its deliveries fail', c.pattern),
-       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = … WHERE id = %L', c.id)
+       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = ... WHERE id = %L', c.id)
 FROM realtime.channels c
 WHERE c.enabled AND EXISTS (
     SELECT FROM unnest(c.webhook_urls) u (url)
@@ -164,14 +166,13 @@ FROM realtime.messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
 HAVING count(*) > 0;
 
 -- name: doctor_undeliverable
--- What the feed had to pass over, among the newest 100 000 messages (no index knows more). A schema without that column has none.
+-- What the feed had to pass over, among the newest 100 000 messages (no index knows more).
 SELECT 'open' AS verdict,
        format('%s messages of the last day could not be delivered, the newest because: %s', count(*),
               regexp_replace((array_agg(m.reason ORDER BY m.seq DESC))[1], '\s+', ' ', 'g')) AS what,
        'SELECT id, created_at, channel_name, event_name, undeliverable FROM realtime.messages WHERE undeliverable IS NOT NULL '
        'ORDER BY seq DESC' AS advice
-FROM (SELECT NULL::text) none (undeliverable), LATERAL (
-    SELECT seq, undeliverable AS reason, created_at FROM realtime.messages ORDER BY seq DESC LIMIT 100000) m
+FROM (SELECT seq, undeliverable AS reason, created_at FROM realtime.messages ORDER BY seq DESC LIMIT 100000) m
 WHERE m.reason IS NOT NULL AND m.created_at > now() - interval '1 day'
 HAVING count(*) > 0;
 
@@ -192,7 +193,7 @@ SELECT 'open' AS verdict,
               'instead of being rung', current_setting('max_prepared_transactions')) AS what,
        format('where none that publishes is ever prepared: ALTER DATABASE %I SET realtime.two_phase = ''off''',
               current_database()) AS advice
-WHERE current_setting('max_prepared_transactions')::int > 0 AND to_regprocedure('realtime.is_two_phase()') IS NOT NULL
+WHERE current_setting('max_prepared_transactions')::int > 0
   AND current_setting('realtime.two_phase', true) IS DISTINCT FROM 'off';
 
 -- name: doctor_notifiers

@@ -202,10 +202,9 @@ class Feed:
 
     async def _begin(self, connection: Connection) -> None:
         """Deliver what is committed from now on."""
-        self._window = Window(await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS))
-        self._already = frozenset()
-        await self._trail.begin(connection, STATEMENT_SECONDS)
-        await self._leave_footprint(connection)
+        now = await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS)
+        self._window, self._already = Window(now), frozenset()
+        await self._trail.begin(connection, self._now(), now, STATEMENT_SECONDS)
 
     async def _resume(self, connection: Connection) -> None:
         """Assume that something was missed."""
@@ -339,8 +338,9 @@ class Feed:
             rows += found
             if complete:
                 break
-        if self._trail.is_due(self._now()):
-            await self._leave_footprint(connection)
+        if self._trail.is_due(now := self._now()):
+            assert self._window is not None
+            self._trail.leave(now, self._window.since, await position(connection, STATEMENT_SECONDS))
         self.health.looked_at = self._now()
         self.health.looks += 1
         self._mark_live()
@@ -370,11 +370,6 @@ class Feed:
         else:
             self._trail.remember(page.seqs, page.keys)
         await self._deliver(messages)
-
-    async def _leave_footprint(self, connection: Connection) -> None:
-        """Between two windows: this snapshot, and what the WAL's position was after it."""
-        assert self._window is not None
-        self._trail.leave(self._now(), self._window.since, await position(connection, STATEMENT_SECONDS))
 
 
 def _reason(error: BaseException) -> Reason:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +38,8 @@ from insforge_realtime.pg.queries import query
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
 
+UNKNOWN = asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError, asyncpg.ObjectNotInPrerequisiteStateError
+"""What is raised by what is like PostgreSQL, but has none of its functions about the WAL."""
 FOOTPRINT_SECONDS = 1.0
 MOST_ROWS = 500_000
 """Rows remembered in all, at 16 bytes each; with more of them the trail gets shorter than it was asked to be."""
@@ -127,12 +130,19 @@ class Trail:
         self._recent[-1].keys.extend(keys)
         self._rows += len(seqs)
 
-    async def begin(self, connection: Connection, seconds: float) -> None:
-        """Forget everything: what this connection sees is the beginning."""
+    async def begin(self, connection: Connection, now: float, since: str, seconds: float) -> None:
+        """Forget everything, and begin with this snapshot. The WAL is flushed up to it, so that the first footprint is good
+        at once, and no early restart of the database is taken for another history."""
         self._recent.clear()
         self._oldest = None
         self._flushed = self._rows = 0
         self._life = await connection.fetchval(query("server_life"), timeout=seconds)
+        self.leave(now, since, await position(connection, seconds))
+        with suppress(*UNKNOWN):
+            await connection.execute(query("flush_wal"), timeout=seconds)
+        flushed = await position(connection, seconds)
+        if flushed is not None:
+            self._flushed = flushed.flushed
 
     async def resume(self, connection: Connection, seconds: float) -> Resumption:
         """From where to go on in the database that this connection leads to.
@@ -207,7 +217,7 @@ async def position(connection: Connection, seconds: float) -> Position | None:
     """Where the database is in its WAL; None where it does not tell: not all that is like PostgreSQL has these functions."""
     try:
         row = await connection.fetchrow(query("wal_position"), timeout=seconds)
-    except (asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError, asyncpg.ObjectNotInPrerequisiteStateError):
+    except UNKNOWN:
         return None
     assert row is not None
     return Position(row["history"], row["inserted"], row["flushed"], row["seq"])

@@ -90,6 +90,10 @@ JOIN realtime.messages m ON m.seq = w.seq;
 -- Names the time from one start of the server, or crash, to the next: a crash that the postmaster survives resets the statistics.
 SELECT concat(extract(epoch FROM pg_postmaster_start_time()), '/', extract(epoch FROM stats_reset)) FROM pg_stat_bgwriter;
 
+-- name: flush_wal
+-- Have everything that was written to the WAL until now flushed on this machine: it takes a commit that writes something.
+SELECT set_config('synchronous_commit', 'local', true), pg_logical_emit_message(true, 'insforge-realtime', '');
+
 -- name: wal_position
 -- Which cluster this is, on which timeline, how far its WAL has been written and flushed, and the newest message's number.
 SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS history,

@@ -16,7 +16,7 @@ from insforge_realtime.web.doorway import Asked
 from insforge_realtime.web.probe import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -161,7 +161,7 @@ class AsgiWebSocket:
         self._receiver = receiver
         self._cut_at = None
 
-    def _add(self, packets: Iterable[str], size: int) -> None:
+    def _add(self, packets: Sequence[str], size: int) -> None:
         if self._goodbye is not None or self._cut.done():
             return
         self._more.set()

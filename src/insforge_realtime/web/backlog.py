@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from insforge_realtime.web.doorway import Doorway
 
@@ -34,10 +34,10 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._packets)
 
-    def add(self, packets: Iterable[str], size: int) -> bool:
-        """Append packets of this many characters in all. False when too much waits already."""
+    def add(self, packets: Sequence[str], size: int) -> bool:
+        """Append packets of this many characters in all. False when too much waits: no packet is by itself too much."""
         limit = self._doorway.config.max_buffered_bytes
-        if limit and self._size > limit:
+        if limit and self._size + size - max(map(len, packets), default=0) > limit:
             return False
         self._packets.extend(packets)
         self._size += size

@@ -31,7 +31,7 @@ from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLO
 from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -247,7 +247,7 @@ class Polling:
         if self._finished and self._last_word is None:
             raise SessionEnded
 
-    def _add(self, packets: Iterable[str], size: int) -> None:
+    def _add(self, packets: Sequence[str], size: int) -> None:
         if not self._finished and not self._backlog.add(packets, size):
             self.connection.too_slow()
         self._wake()

@@ -168,7 +168,7 @@ async def test_ids_that_only_others_used_up_while_the_standby_lagged_hide_no_mes
     async with following(pair.dsn, trail=1.0, fallback=0.1) as [follower]:
         await some_traffic(ledger, pair.dsn, [follower])
         await pair.standby.catch_up(pair.primary)
-        await wait_until(lambda: follower.feed.asleep)
+        await wait_until(lambda: follower.feed.asleep or follower.feed.health.paced)
         pair.standby.lag()
         async with connection_to(pair.primary.dsn) as connection:
             await connection.execute("BEGIN")

@@ -152,12 +152,11 @@ class Writer:
     async def foreign(self) -> None:
         """Rows that bring another transaction's id along are copies of what was delivered elsewhere."""
         key = next(self.book.keys)
-        now = int(await self.connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
-        xid = self.dice.choice((3, now - 5, now + 1, now + 40, now + 10**6, 2**50))
         self.book.unwanted.add(key)
         async with self.connection.transaction():
-            await self.connection.execute("SELECT pg_current_xact_id()")
-            await self.connection.execute(INSERT, "e", CHANNELS[0], f"[{key}]", "now", str(max(xid, 3)))
+            own = int(await self.connection.fetchval("SELECT pg_current_xact_id()::text"))
+            xid = self.dice.choice((3, own - 5, own - 1, own + 1, own + 40, own + 10**6, 2**50))
+            await self.connection.execute(INSERT, "e", CHANNELS[0], f"[{key}]", "now", str(xid))
 
     async def replica(self) -> None:
         async with self.connection.transaction():

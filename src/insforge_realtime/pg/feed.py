@@ -203,8 +203,8 @@ class Feed:
     async def _begin(self, connection: Connection) -> None:
         """Deliver what is committed from now on."""
         now = await connection.fetchval(query("now_snapshot"), timeout=STATEMENT_SECONDS)
-        self._window, self._already = Window(now), frozenset()
         await self._trail.begin(connection, self._now(), now, STATEMENT_SECONDS)
+        self._window, self._already = Window(now), frozenset()
 
     async def _resume(self, connection: Connection) -> None:
         """Assume that something was missed."""
@@ -217,8 +217,10 @@ class Feed:
             log.error(
                 "cannot tell what was missed; going on from now, all clients are sent to reload", reason=str(error)
             )
-            await self._begin(connection)
-            self._lost_track(str(error))
+            try:
+                await self._begin(connection)
+            finally:  # also where the link breaks again: the gap would be forgotten by the next session
+                self._lost_track(str(error))
 
     # The states.
 

@@ -97,7 +97,7 @@ class Lost(Exception):
 
 
 class Trail:
-    """The footprints of one feed. `begin` for each connection, then `leave` and `remember`.
+    """The footprints of one feed: `begin`, then `leave` and `remember`; `resume` after each lost connection.
 
     Args:
         seconds: how far back. An asynchronous standby that lags by more when it is promoted leaves nothing to go on from.

@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PORT ?= 7130
 ARGS ?=
 MINUTES ?= 10
+SECONDS ?= 60
+TARGET ?=
 # Workers for the tests: they wait more than they compute.
 WORKERS ?= 3
 # What the tests need of Node.
@@ -20,7 +22,7 @@ RESULTS := benchmarks/results
 MEASURED := $(RESULTS)/$(if $(filter all,$(ROW)),latest,some).jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench soak format clean
+.PHONY: help dev test check bench soak fuzz format clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,6 +47,9 @@ bench: $(VENV)/.bench benchmarks/node/node_modules ## Measure ours and the peers
 
 soak: $(VENV)/.dev ## Mixed traffic of 2 000 clients: is memory flat, is latency? (MINUTES=10)
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+
+fuzz: $(VENV)/.fuzz ## Feed every reader of strangers' bytes what it does not expect (SECONDS=60, TARGET="frames http")
+	@PYTHONPATH=tests:. $(BIN)/python -m fuzz $(TARGET) --seconds $(SECONDS)
 
 format: $(VENV)/.dev clients/js/node_modules ## Put the code into its format
 	@$(BIN)/ruff check --fix .
@@ -71,6 +76,10 @@ $(VENV)/.dev: $(VENV)/.run
 $(VENV)/.bench: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
 	@touch $@
 
 %/node_modules: %/package-lock.json

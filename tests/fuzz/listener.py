@@ -1,0 +1,158 @@
+"""The server's side of a new connection (web/http.py and uvicorn behind it), on a transport that only remembers.
+
+An application stands behind it that reads every body and answers with two bytes: what the fuzzer is after is whatever reads
+the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from insforge_realtime.web.http import http_class
+from insforge_realtime.web.wheel import Wheel
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+MOST_UNREAD = 1024 * 1024
+"""Bytes of answers that may wait for a client that reads nothing."""
+MINUTE = 60.0
+TURNS = 8
+"""How many turns of the event loop each piece gets."""
+
+
+class Memory(asyncio.Transport):
+    """A socket whose peer reads nothing, and which remembers what was written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written = bytearray()
+        self.closed = self.paused = False
+        self._protocol: asyncio.BaseProtocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self._protocol is not None
+        return self._protocol
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def is_reading(self) -> bool:
+        return not self.paused
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close"})
+        return
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+class _Errors(logging.Handler):
+    """Remembers what uvicorn calls an error: as the application raises nothing, it is the server's own."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._errors.append(self.format(record))
+
+
+class Listener:
+    """What accepts the connections. Made once: an input takes a fraction of a millisecond."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda _, context: self._errors.append(str(context)))
+        self._errors: list[str] = []
+        logging.getLogger("uvicorn.error").addHandler(_Errors(self._errors))
+        self._config = uvicorn.Config(_answer, log_config=None, access_log=False, lifespan="off")
+        self._config.load()
+        self._wheel = Wheel(self._loop)
+        self._class: Any = http_class(self._wheel)
+        self._later = self._loop.time()
+
+    def feed(self, pieces: Iterable[bytes]) -> None:
+        """One connection, from its beginning to its end.
+
+        Raises:
+            Whatever the server raised, in a callback or a task too.
+        """
+        self._loop.run_until_complete(self._connection(pieces))
+        if self._errors:
+            raise AssertionError(self._errors.pop())
+
+    async def _connection(self, pieces: Iterable[bytes]) -> None:
+        transport, state = Memory(), ServerState()
+        protocol = self._class(self._config, state, {})
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        for piece in pieces:
+            if transport.closed:
+                break
+            if not transport.paused:
+                transport.get_protocol().data_received(piece)  # type: ignore[attr-defined]
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            assert len(transport.written) < MOST_UNREAD
+        self._pass()
+        transport.get_protocol().connection_lost(None)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        for task in state.tasks.copy():
+            task.cancel()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+
+    def _pass(self) -> None:
+        """Let every deadline come."""
+        self._later += MINUTE
+        self._wheel.turn(self._later)
+
+
+@functools.cache
+def listener() -> Listener:
+    """The one of this process."""
+    return Listener()

@@ -81,7 +81,7 @@ class Client:
                 answered.set_result(json.loads(bracket + rest)[0])
         elif packet.startswith(b"40") and not self._connected.done():
             self._connected.set_result(None)
-        elif packet.startswith(b"0"):
+        elif packet.startswith(b"0") and not self._opened.done():
             self._opened.set_result(None)
         elif packet.startswith((b"1", b"41", b"44")):
             self._end()

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -231,14 +232,8 @@ class Server:
         self.port = port
 
 
-@contextlib.asynccontextmanager
-async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Server]:
-    """A server for the length of a block; `settings` are environment variables, without `REALTIME_` and in any case.
-
-    `BENCHMARK_SERVER` in the environment is the command to run instead of `python -m insforge_realtime`: to profile it,
-    or to measure a changed copy.
-    """
-    log = folder / f"server-{time.monotonic_ns()}.log"
+def _serve(url: str, settings: dict[str, object]) -> tuple[list[str], dict[str, str]]:
+    """The command that serves, and its environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
     environment |= {
         "DATABASE_URL": url,
@@ -250,13 +245,47 @@ async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Se
     }
     given = os.environ.get("BENCHMARK_SERVER")
     command = given.split() if given else [sys.executable, "-m", "insforge_realtime"]
-    async with child([*command, "serve", "--port", "0"], log, environment=environment, talks=False) as running:
+    return [*command, "serve", "--port", "0"], environment
+
+
+_ADDRESS = re.compile(r'"address": ?"[^"]*:(\d+)"')
+
+
+@contextlib.asynccontextmanager
+async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Server]:
+    """A server for the length of a block; `settings` are environment variables, without `REALTIME_` and in any case.
+
+    `BENCHMARK_SERVER` in the environment is the command to run instead of `python -m insforge_realtime`: to profile it,
+    or to measure a changed copy.
+    """
+    log = folder / f"server-{time.monotonic_ns()}.log"
+    command, environment = _serve(url, settings)
+    async with child(command, log, environment=environment, talks=False) as running:
         deadline = time.monotonic() + 30
-        while not (said := re.search(r'"address": ?"[^"]*:(\d+)"', log.read_text())):
+        while not (said := _ADDRESS.search(log.read_text())):
             if running.process.returncode is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")
             await asyncio.sleep(0.02)
         yield Server(running.pid, int(said[1]))
+
+
+@contextlib.asynccontextmanager
+async def stuck_log(folder: Path, url: str, **settings: object) -> AsyncIterator[Server]:
+    """The same, but its stderr is a pipe that nobody reads once it serves."""
+    command, environment = _serve(url, settings)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, preexec_fn=death_watch()
+    )
+    assert process.stderr is not None
+    try:
+        while not (said := _ADDRESS.search(process.stderr.readline().decode())):
+            if process.poll() is not None:
+                raise RuntimeError("the server did not start")
+        yield Server(process.pid, int(said[1]))
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 def residents(folder: Path) -> contextlib.AbstractAsyncContextManager[Child]:

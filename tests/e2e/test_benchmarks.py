@@ -88,3 +88,23 @@ def test_a_short_soak_finds_everything_intact() -> None:
     assert summary["messages"] > 0
     assert summary["deliveries"] > summary["messages"] // 2
     assert (summary["lost"], summary["doubled"], summary["disordered"], summary["closed"]) == (0, 0, 0, {})
+
+
+def test_a_short_attack_leaves_honest_clients_unharmed() -> None:
+    """One by strangers and one by a member: what is measured of them is there, and nobody honest was kept out."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.attacks", "silent", "fifty_sockets", "--seconds", "2"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    silent, publishing = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (silent["attack"], publishing["attack"]) == ("silent", "fifty_sockets")
+    assert silent["sockets_held"] > 0
+    assert publishing["accepted"] > 0
+    for report in (silent, publishing):
+        assert report["connects"] > 0
+        assert report["connects_failed"] == 0

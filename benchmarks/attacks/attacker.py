@@ -1,0 +1,29 @@
+"""`python -m benchmarks.attacks.attacker NAME PORT`: attack until something comes on stdin; then one line of JSON, with what
+was counted. It lets everybody else go first, as an attacker on another machine would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from benchmarks.attacks import members, strangers
+from benchmarks.lines import say, told
+from benchmarks.machine import many_files
+
+
+async def main(name: str, port: int) -> None:
+    attack = asyncio.create_task(getattr(strangers if hasattr(strangers, name) else members, name)(port))
+    async for _ in told():
+        break
+    if attack.done():
+        await attack  # it failed: say why
+    say(dict(members.COUNTS))
+    os._exit(0)  # thousands of sockets, all at once
+
+
+if __name__ == "__main__":
+    many_files()
+    os.nice(10)
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -49,6 +49,11 @@ class Request:
         return self._begun == 1
 
     @property
+    def size(self) -> int:
+        """How many headers it has."""
+        return len(self._headers)
+
+    @property
     def path(self) -> str:
         """What was asked for, without the query."""
         return self._target.partition(b"?")[0].decode("latin-1")

@@ -217,7 +217,8 @@ class Config(BaseSettings):
         default=False, description="Let clients in as `anon` that bring no token at all. `dev` sets it."
     )
     cors_origins: CommaSeparated = Field(
-        default=["*"], description="The origins of web pages that may connect, comma-separated; `*` for all."
+        default=["*"],
+        description="The origins of web pages that may connect, comma-separated; `*` for all, without cookies then.",
     )
 
     transports: Transports = Field(

@@ -437,3 +437,45 @@ async def test_a_handshake_in_pieces_is_a_websocket_like_any_other(fortress: Sit
         await asyncio.sleep(REQUEST_TIMEOUT + 1)  # no clock of its first life is left
         await client.say(masked_text_frame("42" + '1["realtime:subscribe",{"channel":"orders"}]'))
         await client.reader.readuntil(b'431[{"ok":true')
+
+
+# What a browser, or a cache, is told.
+
+
+async def test_every_answer_is_for_no_sniffing(fortress: Site) -> None:
+    refused = UPGRADE.replace(b"EIO=4", b"EIO=3") + b"\r\n"
+    for said in (
+        HEALTH,
+        b"HEAD /api/health HTTP/1.1\r\nHost: x\r\n\r\n",
+        LARGE,
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /socket.io/?EIO=3&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n",
+        CHUNKED,
+        b"nonsense\r\n\r\n",
+        START + b"X: y\r\n" * 100 + b"\r\n",
+        refused,
+        UPGRADE.replace(b"Version: 13", b"Version: 8") + b"\r\n",
+    ):
+        async with peer(fortress) as client:
+            await client.say(said)
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert head.lower().count(b"\r\nx-content-type-options: nosniff\r\n") == 1, head
+
+
+async def test_no_answer_leads_to_where_the_host_header_says(fortress: Site) -> None:
+    for path in ("/api/health/", "/socket.io//", "//evil.example/%2e%2e", "/api/health//", "//evil.example/socket.io"):
+        for host in ("evil.example", "evil.example:80", "a@evil.example"):
+            async with witnessed(fortress), peer(fortress) as client:
+                await client.say(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                status, said = await client.answer()
+                assert status == 404
+                assert b"evil" not in said
+                assert b"\r\nlocation:" not in said.lower()
+
+
+async def test_health_is_told_without_its_body_to_who_asks_for_the_head(fortress: Site) -> None:
+    async with peer(fortress) as client:
+        await client.say(b"HEAD /api/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = await client.end()
+        assert statuses(said) == [200]
+        assert said.endswith(b"\r\n\r\n")

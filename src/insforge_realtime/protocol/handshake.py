@@ -112,7 +112,8 @@ def refuse(status: HTTPStatus, body: str) -> bytes:
     content = body.encode()
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nDate: {formatdate(usegmt=True)}\r\nConnection: close\r\n"
-        f"Sec-WebSocket-Version: {VERSION}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"Sec-WebSocket-Version: {VERSION}\r\nX-Content-Type-Options: nosniff\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
     ).encode() + content
 
 

@@ -39,6 +39,7 @@ from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore, SystemPublisher
 from insforge_realtime.presence import Presence
+from insforge_realtime.web.answers import NoSniff
 from insforge_realtime.web.api import make_api
 from insforge_realtime.web.doorway import Doorway
 from insforge_realtime.web.websocket import websocket_class
@@ -286,7 +287,8 @@ async def _not_running(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 1013})
     elif scope["type"] == "http":
-        await JSONResponse({"code": "UNAVAILABLE", "message": Unavailable.default}, 503)(scope, receive, send)
+        answer = JSONResponse({"code": "UNAVAILABLE", "message": Unavailable.default}, 503)
+        await NoSniff(answer)(scope, receive, send)
 
 
 def create_app(config: Config | None = None) -> Starlette:

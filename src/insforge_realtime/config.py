@@ -217,7 +217,8 @@ class Config(BaseSettings):
         default=False, description="Let clients in as `anon` that bring no token at all. `dev` sets it."
     )
     cors_origins: CommaSeparated = Field(
-        default=["*"], description="The origins of web pages that may connect, comma-separated; `*` for all."
+        default=["*"],
+        description="The origins of web pages that may connect, comma-separated; `*` for all, without cookies then.",
     )
 
     transports: Transports = Field(
@@ -274,11 +275,27 @@ class Config(BaseSettings):
         "goes to nobody.",
     )
 
+    max_head_bytes: int = Field(
+        default=32768, ge=0, description="The request line and headers of one HTTP request, in bytes."
+    )
+    max_headers: int = Field(default=100, ge=0, description="The headers of one HTTP request.")
+    max_pipelined: int = Field(
+        default=16, ge=0, description="The requests of one HTTP connection that are not answered yet."
+    )
+
     policy_timeout: float = Field(default=5.0, gt=0, description="How long a policy may take to decide, in seconds.")
     ping_interval: float = Field(default=25.0, gt=0, description="Seconds between two heartbeats.")
     ping_timeout: float = Field(default=20.0, gt=0, description="Seconds that a client has to answer a heartbeat.")
     connect_timeout: float = Field(
         default=45.0, gt=0, description="Seconds that a new connection has to say who it is."
+    )
+    request_timeout: float = Field(
+        default=20.0,
+        gt=0,
+        description="Seconds that an HTTP request's head has to come, and its body, unless that is a poll's.",
+    )
+    answer_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds after which a client that reads nothing of an HTTP answer is cut off."
     )
     feed_fallback_seconds: float = Field(
         default=2.0,

@@ -21,6 +21,7 @@ from insforge_realtime.app import Application
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError
 from insforge_realtime.listening import listen, places, reachable
+from insforge_realtime.web.bounds import Bounds
 from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import websocket_class
 
@@ -58,7 +59,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     server = _Server(
         uvicorn.Config(
             application.asgi,
-            http=http_class(application.wheel, lambda: application.doorway),
+            http=http_class(application.wheel, Bounds.of(config), lambda: application.doorway),
             ws=websocket_class(lambda: application.doorway),
             lifespan="off",
             log_config=None,

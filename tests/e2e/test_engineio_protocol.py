@@ -493,10 +493,9 @@ async def test_an_invalid_packet_closes_the_session_over_websocket(plain: Site, 
 # Pages of other origins, as browsers ask for them.
 
 
-async def test_the_transports_of_a_page_from_elsewhere_are_allowed_with_its_credentials(plain: Site) -> None:
+async def test_the_transports_of_a_page_from_elsewhere_are_allowed_without_credentials(plain: Site) -> None:
     origin = {"Origin": "https://app.example"}
     async with PollingClient(plain.server.url, AUTH, **origin) as client:
         answer = await client.post("3")
-        assert answer.headers["access-control-allow-origin"] == "https://app.example"
-        assert answer.headers["access-control-allow-credentials"] == "true"
-        assert "Origin" in answer.headers["vary"]
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers

@@ -400,7 +400,7 @@ BIG = (
 )
 
 
-async def handshakes(running: Site, number: int, at_a_time: int = 100) -> None:
+async def handshakes(running: Site, number: int, at_a_time: int = 16) -> None:
     """So many sessions that nobody will use, as cheaply as it gets: pipelined, on one connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.server.port)
     request = f"GET /socket.io/?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode()

@@ -137,3 +137,20 @@ def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, cwd="/", stdin=subprocess.DEVNULL
     )
+
+
+async def test_a_head_that_has_no_end_is_answered_and_the_connection_ends(
+    demo: str, start: Start, tmp_path: Path
+) -> None:
+    """TLS cannot be closed by half: the server does not wait for what is still on its way."""
+    tls = certificate(tmp_path)
+    server = start(demo, ssl_certfile=tls.certificate, ssl_keyfile=tls.key, request_timeout=1)
+    context = ssl.create_default_context(cafile=tls.authority)
+    for said, status in ((b"X-A: 1\r\n" * 5_000, b"431"), (b"X-A: ", b"408")):
+        async with asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+            writer.write(b"GET /api/health HTTP/1.1\r\nHost: x\r\n" + said)
+            assert (await reader.readline()).split()[1] == status
+            await reader.read()
+            writer.close()
+    assert server.errors() == []

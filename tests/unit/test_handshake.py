@@ -139,6 +139,16 @@ def test_what_is_not_a_whole_request_for_an_upgrade_is_left_to_others(data: byte
         head(Sec_WebSocket_Key="é" + KEY[1:]),
         head(Sec_WebSocket_Key="*" + KEY),
         head(more=[f"Sec-WebSocket-Key: {KEY}"]),
+        head(Sec_WebSocket_Protocol=""),
+        head(Sec_WebSocket_Protocol="a b"),
+        head(Sec_WebSocket_Protocol="a,"),
+        head(Sec_WebSocket_Protocol=",a"),
+        head(Sec_WebSocket_Protocol="a,,b"),
+        head(Sec_WebSocket_Protocol="a, b, a"),
+        head(Sec_WebSocket_Protocol="é"),
+        head(Sec_WebSocket_Protocol="a/b"),
+        head(Sec_WebSocket_Protocol='"a"'),
+        head(Sec_WebSocket_Protocol="a", more=["Sec-WebSocket-Protocol: a"]),
     ],
 )
 def test_a_handshake_that_is_none_is_not_accepted(data: bytes) -> None:
@@ -146,6 +156,41 @@ def test_a_handshake_that_is_none_is_not_accepted(data: bytes) -> None:
     if read is not None:
         with pytest.raises(ProtocolError):
             handshake.accept(read[0])
+
+
+@pytest.mark.parametrize(
+    ("offers", "chosen"),
+    [
+        (["a"], "a"),
+        (["a, b"], "a"),
+        (["b,a \t,\tc"], "b"),
+        (["b", "a"], "b"),
+        (["A, a"], "A"),
+        (["!#$%&'*+-.^_`|~0Zz"], "!#$%&'*+-.^_`|~0Zz"),
+        (["x" * 4000 + ", y"], "x" * 4000),
+    ],
+)
+def test_the_first_subprotocol_that_is_offered_is_chosen(offers: list[str], chosen: str) -> None:
+    lines = [f"Sec-WebSocket-Protocol: {offer}" for offer in offers]
+    answer = handshake.accept(asked(head(more=lines)))
+    assert answer.count(b"Sec-WebSocket-Protocol: ") == 1
+    assert f"\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n".encode() in answer
+
+
+def test_none_is_chosen_where_none_is_offered() -> None:
+    assert b"Protocol:" not in handshake.accept(asked(head()))
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=255)), max_size=3))
+def test_what_is_chosen_is_a_token_that_was_offered(offers: list[str]) -> None:
+    try:
+        chosen = handshake.subprotocol(offers)
+    except ProtocolError:
+        return
+    if offers:
+        assert chosen
+        assert chosen in offers[0]
+        assert not set(chosen) & set(" \t\r\n,:;\0")
 
 
 @given(st.integers(0, len(head())), st.binary(max_size=4))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route, WebSocketRoute
 
+from insforge_realtime.web.answers import Cors, NoSniff
 from insforge_realtime.web.asgi import WebSocketEndpoint
 from insforge_realtime.web.doorway import PATH, Doorway
 from insforge_realtime.web.polling import PollingEndpoint
@@ -37,9 +37,17 @@ def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
         doorway: what all connections share.
     """
     config = doorway.config
-    api = FastAPI(title="InsForge Realtime", version=version, docs_url=None, redoc_url=None, openapi_url=None)
+    # A path with a slash too many is nobody's: a redirect would go wherever the Host header says.
+    api = FastAPI(
+        title="InsForge Realtime",
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
 
-    @api.get("/api/health")
+    @api.api_route("/api/health", methods=["GET", "HEAD"])
     async def get_health() -> JSONResponse:
         """200 while the feed is live, 503 with the reason while it is not."""
         feed = health()
@@ -51,9 +59,5 @@ def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
     for path in (PATH, PATH.rstrip("/")):
         api.router.routes += [Route(path, polling), WebSocketRoute(path, websocket)]
 
-    # A web page's credentials (cookies, for a proxy's sticky sessions) need its origin by name: "*" would not do.
-    origins = {"allow_origin_regex": ".*"} if "*" in config.cors_origins else {"allow_origins": config.cors_origins}
-    cors = CORSMiddleware(
-        api, **origins, allow_methods=["GET", "POST"], allow_headers=["*"], allow_credentials=True, max_age=86400
-    )
-    return RootPath(ForwardedHeaders(cors, doorway.trusted), config.root_path)
+    answers = NoSniff(Cors(api, config.cors_origins))
+    return RootPath(ForwardedHeaders(answers, doorway.trusted), config.root_path)

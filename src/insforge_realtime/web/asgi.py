@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from insforge_realtime.errors import ProtocolError
+from insforge_realtime.protocol import handshake
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
-from insforge_realtime.web.doorway import Asked
+from insforge_realtime.web.doorway import BAD_REQUEST, Asked
 from insforge_realtime.web.probe import Probe
+from insforge_realtime.web.proxies import header_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,10 +41,14 @@ class WebSocketEndpoint:
         asked = Asked.of(scope)
         await receive()
         refusal = self._doorway.refusal(asked)
+        try:
+            chosen = handshake.subprotocol(header_values(scope, b"sec-websocket-protocol"))
+        except ProtocolError:
+            refusal = refusal or BAD_REQUEST
         if refusal is not None:
             await _refuse(scope, send, refusal)
             return
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept", "subprotocol": chosen})
         await AsgiWebSocket(self._doorway, receive, send).serve(asked)
 
 

@@ -3,10 +3,10 @@
 uvicorn would come to the same end: it reads the request, writes it down again, and has the WebSocket's protocol read that.
 But it makes a crowd of objects for it that refer to each other, and they stay until the garbage collector has looked at
 everything. So only what is whole and in order is taken here, and nothing is refused: whatever else comes is uvicorn's
-business.
+business, within the bounds of bounded.py.
 
-A socket that says nothing, or a header a minute, is closed. uvicorn itself waits for ever for the first request of a
-connection, and anybody can open sockets.
+A socket that says nothing is closed. uvicorn itself waits for ever for the first request of a connection, and anybody can
+open sockets.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from insforge_realtime.protocol import handshake
+from insforge_realtime.web.bounded import BoundedHttp
 from insforge_realtime.web.websocket import Door
 from insforge_realtime.web.wheel import Wheel
 
@@ -26,29 +25,45 @@ if TYPE_CHECKING:
     from uvicorn.config import Config as UvicornConfig
     from uvicorn.server import ServerState
 
+    from insforge_realtime.web.bounds import Bounds
     from insforge_realtime.web.doorway import Doorway
-
-REQUEST_SECONDS = 20.0
-"""How long a new connection has for its first request, headers and all."""
 
 
 class Newcomer(asyncio.Protocol):
-    """One connection before its first bytes, and its deadline for a little longer."""
+    """One connection before its first bytes.
 
-    __slots__ = ("_doorway", "_http", "_parts", "_transport")
+    Args:
+        doorway: None where every WebSocket is uvicorn's.
+        wheel: the timer of all connections.
+        bounds: what the connection may ask of us.
+        config, server_state, app_state: uvicorn's.
+    """
+
+    __slots__ = ("_bounds", "_doorway", "_due", "_parts", "_transport", "_wheel")
 
     def __init__(
-        self, doorway: Doorway | None, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
+        self,
+        doorway: Doorway | None,
+        wheel: Wheel,
+        bounds: Bounds,
+        config: UvicornConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
     ) -> None:
         self._doorway = doorway
+        self._wheel = wheel
+        self._bounds = bounds
         self._parts = config, server_state, app_state
+        self._due = 0.0
+        """When its first request must be here."""
         self._transport: asyncio.Transport | None = None
         """None when it is no longer ours to close."""
-        self._http: HttpToolsProtocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._parts[1].connections.add(self)  # type: ignore[arg-type]
+        self._due = asyncio.get_running_loop().time() + self._bounds.request_seconds
+        self._wheel.schedule(self, self._due)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._parts[1].connections.discard(self)
@@ -56,16 +71,25 @@ class Newcomer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
+        transport, self._transport = self._transport, None
         self._parts[1].connections.discard(self)
-        asking = None if self._doorway is None else handshake.read(data)
-        if asking is None or self._doorway is None or asking[0].path not in self._doorway.paths:
-            self._to_uvicorn(self._transport, data)
+        asking = self._asking(data)
+        if asking is None or self._doorway is None:
+            self._to_uvicorn(transport, data)
             return
         door = Door(self._doorway, *self._parts)
-        door.connection_made(self._transport)
-        self._transport.set_protocol(door)
-        self._transport = None
+        door.connection_made(transport)
+        transport.set_protocol(door)
         door.begin(*asking)
+
+    def _asking(self, data: bytes) -> tuple[handshake.Request, bytes] | None:
+        """The handshake that this is, and what follows it; None if it is none of ours, or not within bounds."""
+        if self._doorway is None or len(data) > self._bounds.head_bytes:
+            return None
+        asking = handshake.read(data)
+        if asking is None or asking[0].path not in self._doorway.paths or asking[0].size > self._bounds.headers:
+            return None
+        return asking
 
     def shutdown(self) -> None:
         """uvicorn shuts down."""
@@ -73,34 +97,28 @@ class Newcomer(asyncio.Protocol):
             self._transport.close()
 
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
-        config, server_state, app_state = self._parts
-        self._http = HttpToolsProtocol(config, server_state, app_state)
-        self._http.connection_made(transport)
-        transport.set_protocol(self._http)
-        self._http.data_received(data)
+        paths = self._doorway.paths if self._doorway is not None else ()
+        http = BoundedHttp(self._bounds, self._wheel, paths, self._due, *self._parts)
+        http.connection_made(transport)
+        transport.set_protocol(http)
+        http.data_received(data)
 
     def tick(self, now: float) -> float | None:
-        """The deadline has come: has there been a request?"""
-        if self._transport is not None and not self._transport.is_closing() and self._waits():
+        """The deadline has come: has the client said anything?"""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
         return None
 
-    def _waits(self) -> bool:
-        """Whether it is still unknown what the client wants. One whose request was an upgrade has another protocol now."""
-        if self._http is None or self._transport is None:
-            return self._transport is not None
-        return self._http.cycle is None and self._transport.get_protocol() is self._http
-
 
 def http_class(
-    wheel: Wheel, doorway: Callable[[], Doorway | None] = lambda: None, *, seconds: float = REQUEST_SECONDS
+    wheel: Wheel, bounds: Bounds, doorway: Callable[[], Doorway | None] = lambda: None
 ) -> type[asyncio.Protocol]:
     """The class to give to uvicorn as `http=`.
 
     Args:
         wheel: the timer of all connections.
+        bounds: what each of them may ask of us.
         doorway: asked for at each connection; while there is none, every WebSocket is uvicorn's.
-        seconds: the deadline.
     """
 
     class RealtimeHttp(Newcomer):
@@ -109,10 +127,6 @@ def http_class(
         def __init__(
             self, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any], _loop: object = None
         ) -> None:
-            super().__init__(doorway(), config, server_state, app_state)
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            wheel.schedule(self, asyncio.get_running_loop().time() + seconds)
+            super().__init__(doorway(), wheel, bounds, config, server_state, app_state)
 
     return RealtimeHttp

@@ -1,7 +1,7 @@
-"""The server's side of a new connection (web/http.py and uvicorn behind it), on a transport that only remembers.
+"""The server's side of a new connection (web/http.py, bounded.py, uvicorn behind them), on a transport that only remembers.
 
-An application stands behind it that reads every body and answers with two bytes: what the fuzzer is after is whatever reads
-the request.
+WebSockets at our paths are ours, and nobody has a key. Behind all else is an application that reads every body and answers
+with two bytes: what the fuzzer is after is whatever reads the request.
 """
 
 from __future__ import annotations
@@ -9,18 +9,30 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.server import ServerState
 
+from insforge_realtime.auth import Authenticator
+from insforge_realtime.commands import Commands
+from insforge_realtime.config import Config
+from insforge_realtime.delivery import Congestion
+from insforge_realtime.hub import Hub
+from insforge_realtime.presence import Presence
+from insforge_realtime.web.bounds import Bounds
+from insforge_realtime.web.doorway import Doorway
 from insforge_realtime.web.http import http_class
+from insforge_realtime.web.websocket import websocket_class
 from insforge_realtime.web.wheel import Wheel
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+BOUNDS = Bounds(head_bytes=512, headers=16, pipelined=4, request_seconds=20.0, body_seconds=50.0, answer_seconds=30.0)
+"""Small, so that input soon reaches them."""
 MOST_UNREAD = 1024 * 1024
 """Bytes of answers that may wait for a client that reads nothing."""
 MINUTE = 60.0
@@ -101,6 +113,14 @@ class _Errors(logging.Handler):
         self._errors.append(self.format(record))
 
 
+def _doorway(wheel: Wheel) -> Doorway:
+    """As app.py makes it, without a database: nobody gets as far."""
+    config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
+    nobody: Any = None
+    commands = Commands(config, Authenticator(config), nobody, nobody, hub, Presence(), lambda: None)
+    return Doorway(config, commands, hub, Congestion(), wheel)
+
+
 class Listener:
     """What accepts the connections. Made once: an input takes a fraction of a millisecond."""
 
@@ -109,10 +129,13 @@ class Listener:
         self._loop.set_exception_handler(lambda _, context: self._errors.append(str(context)))
         self._errors: list[str] = []
         logging.getLogger("uvicorn.error").addHandler(_Errors(self._errors))
-        self._config = uvicorn.Config(_answer, log_config=None, access_log=False, lifespan="off")
-        self._config.load()
         self._wheel = Wheel(self._loop)
-        self._class: Any = http_class(self._wheel)
+        doorway = _doorway(self._wheel)
+        self._config = uvicorn.Config(
+            _answer, ws=websocket_class(lambda: doorway), log_config=None, access_log=False, lifespan="off"
+        )
+        self._config.load()
+        self._class: Any = http_class(self._wheel, BOUNDS, lambda: doorway)
         self._later = self._loop.time()
 
     def feed(self, pieces: Iterable[bytes]) -> None:

@@ -32,9 +32,9 @@ from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
 from insforge_realtime.errors import ConfigError, Unavailable
 from insforge_realtime.hub import Hub
+from insforge_realtime.pg.coalescer import Coalescer
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
-from insforge_realtime.pg.pool import Coalescer
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore, SystemPublisher
@@ -69,13 +69,13 @@ class Application:
     def __init__(self, config: Config, *, publishes: bool = False) -> None:
         assert config.database_url is not None
         dsn, pooled = config.database_url, config.listen_url is not None
-        links, limit = config.db_connections, config.policy_timeout
+        links, limit, most = config.db_connections, config.policy_timeout, config.max_pending_per_user
         self.config = config
         self.hub = Hub()
         self.presence = Presence()
         self.counters = Counters(dsn, pooled=pooled)
-        self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled)
-        self.store = MessageStore(dsn, links=links, limit=limit, pooled=pooled)
+        self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled, most=most)
+        self.store = MessageStore(dsn, links=links, limit=limit, pooled=pooled, most=most)
         self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
         self.publisher = SystemPublisher(dsn, pooled=pooled, largest=config.max_buffered_bytes)
         self._links: list[Coalescer[Any, Any]] = [self.authorizer.coalescer, self.store.coalescer]

@@ -38,11 +38,12 @@ from insforge_realtime.errors import (
     TokenExpired,
 )
 from insforge_realtime.hub import Hub, Sink
-from insforge_realtime.model import Identity, Member, Publication, Role
+from insforge_realtime.model import Identity, Member, Owner, Publication, Role
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
 from insforge_realtime.presence import Presence
 from insforge_realtime.protocol import socketio
+from insforge_realtime.rates import Bucket, Buckets
 from insforge_realtime.requests import Command, Form, claimed_channel
 
 PRESENCE_PAUSE = 0.01
@@ -50,11 +51,18 @@ PRESENCE_PAUSE = 0.01
 INBOX_HIGH, INBOX_LOW = 64, 16
 """The commands waiting at which a connection's reading is stopped, and begun again."""
 
+ANONYMOUS_SHARE = 10
+"""How many people the anonymous clients of one address may be."""
+
 log = structlog.get_logger("insforge_realtime.commands")
 
 
 class Connection(Sink, Protocol):
     """What the commands need of a connection."""
+
+    @property
+    def address(self) -> str:
+        """The client's."""
 
     def emit(self, name: str, data: object) -> None:
         """Send one event to this client alone."""
@@ -73,7 +81,7 @@ class Client:
     """One connected client: who it is, where it is, and what it still waits for."""
 
     __slots__ = (
-        "budget",
+        "bucket",
         "busy",
         "channels",
         "connection",
@@ -81,21 +89,19 @@ class Client:
         "held",
         "identity",
         "inbox",
+        "owner",
         "sid",
-        "tokens",
-        "tokens_at",
     )
 
-    def __init__(self, connection: Connection, identity: Identity, sid: str, tokens: float, budget: float) -> None:
+    def __init__(self, connection: Connection, identity: Identity, sid: str, owner: Owner, bucket: Bucket) -> None:
         self.connection = connection
         self.identity = identity
         self.sid = sid
+        self.owner = owner
+        self.bucket = bucket
         self.channels: dict[str, None] = {}
         self.inbox: deque[Command] | None = None
         self.busy = self.held = self.gone = False
-        self.tokens, self.budget = tokens, budget
-        """How many messages, and how many bytes, it could send at `tokens_at`."""
-        self.tokens_at = time.monotonic()
 
     @property
     def presence_id(self) -> str:
@@ -139,10 +145,7 @@ class Commands:
         self._published = published
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush_due = False
-        self._burst = max(1.0, 2 * config.max_messages_per_second)
-        """How many messages a client may send at once. One number for all: each client begins with it."""
-        self._byte_burst = 2.0 * config.max_bytes_per_second
-        """How many bytes, likewise."""
+        self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
         self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
             "realtime:subscribe": self._subscribe,
             "realtime:unsubscribe": self._unsubscribe,
@@ -156,7 +159,9 @@ class Commands:
             RequestError: its credential failed.
         """
         identity = await self._authenticator.identify(auth)
-        client = Client(connection, identity, uuid4().hex[:20], self._burst, self._byte_burst)
+        sid = uuid4().hex[:20]
+        owner = _owner(identity, connection.address, sid)
+        client = Client(connection, identity, sid, owner, self._buckets.of(owner, time.monotonic()))
         log.debug("connected", sid=client.sid, role=identity.role.value)
         return client
 
@@ -187,6 +192,7 @@ class Commands:
         client.gone = True
         for channel in client.channels:
             self._leave(client, channel)
+        self._buckets.release(client.owner, time.monotonic())
         log.debug("disconnected", sid=client.sid)
 
     def expire(self, client: Client) -> None:
@@ -242,7 +248,7 @@ class Commands:
         if channel not in client.channels:
             if limit and len(client.channels) >= limit:
                 raise InvalidRequest(f"A connection may be subscribed to at most {limit} channels")
-            await self._authorizer.check_subscribe(client.identity, channel)
+            await self._authorizer.check_subscribe(client.identity, channel, client.owner)
         if client.gone:
             client.channels[channel] = None  # for a publish that is behind it in the inbox
         else:
@@ -275,7 +281,7 @@ class Commands:
         channel, event, payload = self._form.publication(command)
         if channel not in client.channels:
             raise NotSubscribed
-        message_id = await self._store.publish(Publication(client.identity, channel, event, payload))
+        message_id = await self._store.publish(Publication(client.identity, channel, event, payload), client.owner)
         self._published()
         if command.ack_id is not None and not client.gone:
             client.connection.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
@@ -300,23 +306,21 @@ class Commands:
         for _ in self._hub.flush():
             pass
 
-    # The token buckets: one of messages, one of bytes.
-
     def _over_rate(self, client: Client, size: int) -> RateLimited | None:
-        """Take a message of `size` bytes out of the buckets; or say which of them has too little in it."""
-        rate, byte_rate = self._config.max_messages_per_second, self._config.max_bytes_per_second
-        now = time.monotonic()
-        passed, client.tokens_at = now - client.tokens_at, now
-        client.tokens = min(self._burst, client.tokens + passed * rate)
-        client.budget = min(self._byte_burst, client.budget + passed * byte_rate)
-        if rate and client.tokens < 1:
-            return RateLimited()
-        # What is larger than the bucket passes when that is full, and leaves it in debt: who is quiet can send anything.
-        if byte_rate and client.budget < min(size, self._byte_burst):
-            return RateLimited(f"More than {byte_rate} bytes a second; slow down")
-        client.tokens -= 1
-        client.budget -= size
-        return None
+        """Take a message of `size` bytes out of its owner's bucket; or say that there is too little in it."""
+        short = client.bucket.take(size, time.monotonic())
+        if short == "bytes":
+            return RateLimited(f"More than {self._config.max_bytes_per_second} bytes a second; slow down")
+        return None if short is None else RateLimited()
+
+
+def _owner(identity: Identity, address: str, sid: str) -> Owner:
+    """Whose account a client's requests go to. A project's key is on servers, each connection of which is for itself."""
+    if identity.role is Role.PROJECT_ADMIN and identity.subject is None:
+        return Owner(f"socket {sid}")
+    if identity.subject is None:
+        return Owner(f"address {address}", ANONYMOUS_SHARE)
+    return Owner(f"user {identity.subject}")
 
 
 def _now() -> str:

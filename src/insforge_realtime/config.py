@@ -260,13 +260,20 @@ class Config(BaseSettings):
     max_messages_per_second: float = Field(
         default=100,
         ge=0,
-        description="The messages one connection may send per second, on average; twice as many in a burst.",
+        description="The messages one user may send per second, over all connections, on average; twice as many in a burst. "
+        "The anonymous clients of one address may send ten times as many together.",
     )
     max_bytes_per_second: int = Field(
         default=1_000_000,
         ge=0,
-        description="The bytes of messages one connection may send per second, on average; twice as many in a burst, or one "
+        description="The bytes of messages one user may send per second, likewise; twice as many in a burst, or one "
         "message that is larger.",
+    )
+    max_pending_per_user: int = Field(
+        default=1000,
+        ge=0,
+        description="The subscribes of one user that may wait for a policy's judgement, over all connections, and as many "
+        "publishes. The anonymous clients of one address may have ten times as many together.",
     )
     max_buffered_bytes: int = Field(
         default=4 * 1024 * 1024,

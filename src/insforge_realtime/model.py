@@ -34,6 +34,19 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose account something goes to, where everybody has a fair share: a user, with all sockets.
+
+    Args:
+        id: no two owners have the same.
+        share: how many people it may be: the anonymous clients of one address are not one.
+    """
+
+    id: str
+    share: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One entry of a channel's presence. A user with two sockets is one member.
 

@@ -1,7 +1,7 @@
 """May this client subscribe to this channel? PostgreSQL judges, by the row-level security policies on `realtime.channels`.
 
 What lives here: the question, and what its answers mean. What does not: who asks (commands.py) and how questions are
-gathered (pool.py). The judging itself is `realtime.check_subscribe` in sql/judges.sql.
+gathered (coalescer.py). The judging itself is `realtime.check_subscribe` in sql/judges.sql.
 
 Denied is not broken: a policy that says no is `Unauthorized`, and so is one that cannot read a value (SQLSTATE class 22: a
 cast of a segment of the channel's name, mostly), which anybody can provoke; a policy that raises anything else is
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from insforge_realtime.errors import InternalError, RequestError, Unauthorized
-from insforge_realtime.model import Identity
-from insforge_realtime.pg.pool import Coalescer
+from insforge_realtime.model import Identity, Owner
+from insforge_realtime.pg.coalescer import NOBODY, Coalescer
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
@@ -37,22 +37,32 @@ class Authorizer:
         links: how many connections to use.
         limit: the longest a policy may take, in seconds.
         pooled: a transaction pooler stands in between.
+        most: how many questions of one owner may wait.
     """
 
-    def __init__(self, dsn: str, *, links: int = 2, limit: float = 5.0, pooled: bool = False) -> None:
+    def __init__(self, dsn: str, *, links: int = 2, limit: float = 5.0, pooled: bool = False, most: int = 0) -> None:
         self.coalescer: Coalescer[Question, None] = Coalescer(
-            "authorizer", dsn, _ask, links=links, limit=limit, pooled=pooled
+            "authorizer", dsn, _ask, links=links, limit=limit, pooled=pooled, most=most
         )
 
-    async def check_subscribe(self, identity: Identity, channel: str) -> None:
+    async def check_subscribe(self, identity: Identity, channel: str, owner: Owner = NOBODY) -> None:
         """Return if the policies let this client subscribe.
 
+        Args:
+            owner: whose turn it costs.
+
         Raises:
+            RateLimited: too many questions of the owner are waiting.
             Unauthorized: they do not, or cannot read the name or the claims; or no enabled channel matches.
             Unavailable: the database cannot be reached.
             InternalError: a policy raised anything else, or took too long.
         """
-        await self.coalescer.submit((identity, channel))
+        await self.coalescer.submit((identity, channel), owner, kind_of(channel))
+
+
+def kind_of(channel: str) -> str:
+    """Which channels are probably judged alike: those of `order:123` are."""
+    return channel.partition(":")[0]
 
 
 async def _ask(connection: Connection, questions: Sequence[Question]) -> list[RequestError | None]:

@@ -13,10 +13,10 @@ import orjson
 import structlog
 
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError
-from insforge_realtime.model import Publication
-from insforge_realtime.pg.pool import Coalescer
+from insforge_realtime.model import Owner, Publication
+from insforge_realtime.pg.coalescer import NOBODY, Coalescer
 from insforge_realtime.pg.queries import query
-from insforge_realtime.pg.rls import denied, raised
+from insforge_realtime.pg.rls import denied, kind_of, raised
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.pool import Connection
@@ -30,15 +30,19 @@ class MessageStore:
     Args: as for `Authorizer`.
     """
 
-    def __init__(self, dsn: str, *, links: int = 2, limit: float = 5.0, pooled: bool = False) -> None:
+    def __init__(self, dsn: str, *, links: int = 2, limit: float = 5.0, pooled: bool = False, most: int = 0) -> None:
         self.coalescer: Coalescer[Publication, str] = Coalescer(
-            "publisher", dsn, _ask, links=links, limit=limit, pooled=pooled
+            "publisher", dsn, _ask, links=links, limit=limit, pooled=pooled, most=most
         )
 
-    async def publish(self, publication: Publication) -> str:
+    async def publish(self, publication: Publication, owner: Owner = NOBODY) -> str:
         """Insert a message as the client that sent it, and return its id once it is committed.
 
+        Args:
+            owner: whose turn it costs.
+
         Raises:
+            RateLimited: too many messages of the owner are waiting.
             Unauthorized: no policy lets it, or one cannot read a value; or no enabled channel matches.
             InvalidRequest: a name or the payload is malformed, or PostgreSQL cannot hold it (a NUL character, say).
             PayloadTooLarge: written out by PostgreSQL, the payload is larger than an event may be (`realtime.limits`).
@@ -46,7 +50,7 @@ class MessageStore:
                 connection broke meanwhile.
             InternalError: a policy or a trigger raised anything else, or took too long.
         """
-        return await self.coalescer.submit(publication)
+        return await self.coalescer.submit(publication, owner, kind_of(publication.channel))
 
 
 async def _ask(connection: Connection, publications: Sequence[Publication]) -> list[str | RequestError]:

@@ -23,6 +23,7 @@ import orjson
 import structlog
 from jwt.algorithms import HMACAlgorithm
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import ConfigError, RequestError, Unauthorized, Unavailable
 from insforge_realtime.model import Identity, Role
 
@@ -272,7 +273,7 @@ class _Jwks:
         """The fetch in flight; else a new one, unless the last is too recent."""
         if self._fetch is None and self._passed(self._tried_at, JWKS_RETRY_AFTER):
             self._tried_at = self._clock()
-            self._fetch = asyncio.create_task(self._load())
+            self._fetch = tasks.start(self._load(), "fetch of the JWKS")
         return self._fetch
 
     async def _load(self) -> None:

@@ -203,7 +203,6 @@ class TestKeys:
         identity = await by_secret(api_key=API_KEY).identify({"token": "", "apiKey": API_KEY})
         assert identity.role is Role.PROJECT_ADMIN
 
-
     @pytest.mark.parametrize("before", ["Bearer ", "bearer ", "BEARER\t", " \n", "  Bearer   ", ""])
     @pytest.mark.parametrize("after", ["", " ", "\r\n"])
     async def test_what_a_credential_was_copied_with_is_no_part_of_it(self, before: str, after: str) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
+from insforge_realtime import tasks
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
@@ -18,10 +21,13 @@ from insforge_realtime.web.probe import Probe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from insforge_realtime.hub import Batch
     from insforge_realtime.web.doorway import Doorway, Refusal
+
+
+log = structlog.get_logger("insforge_realtime.web")
 
 
 class WebSocketEndpoint:
@@ -79,13 +85,13 @@ class AsgiWebSocket:
     async def serve(self, asked: Asked) -> None:
         """Carry packets until either side hangs up."""
         self._begin(asked)
-        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
+        both = [tasks.start(self._read(), "reader of a WebSocket"), tasks.start(self._write(), "writer of a WebSocket")]
         try:
-            await asyncio.wait((*tasks, self._cut), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((*both, self._cut), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
+            for task in both:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*both, return_exceptions=True)
             self._backlog.clear()
             self._receiver.lost()
 
@@ -117,11 +123,21 @@ class AsgiWebSocket:
             await self._more.wait()
             self._more.clear()
             for packet in self._packets():
-                await self._asgi_send({"type": "websocket.send", "text": packet})
+                if not await self._sent({"type": "websocket.send", "text": packet}):
+                    return
             if self._goodbye is not None:
                 code, reason = self._goodbye
-                await self._asgi_send({"type": "websocket.close", "code": code, "reason": reason})
+                await self._sent({"type": "websocket.close", "code": code, "reason": reason})
                 return
+
+    async def _sent(self, message: Message) -> bool:
+        """Whether the server took it. If it did not, the client is gone; what servers raise then is up to them."""
+        try:
+            await self._asgi_send(message)
+        except Exception as error:
+            log.debug("websocket gone", error=type(error).__name__)
+            return False
+        return True
 
     def _packets(self) -> Iterable[str]:
         """One at a time: what has not been sent counts as waiting."""

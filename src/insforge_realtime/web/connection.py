@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import InternalError, InvalidRequest, PayloadTooLarge, ProtocolError, RequestError
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
@@ -145,17 +146,17 @@ class Connection:
 
     def receive(self, packet: engineio.Packet) -> None:
         """Take in one packet."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             return
         try:
-            self._session.receive(packet, asyncio.get_running_loop().time())
+            session.receive(packet, asyncio.get_running_loop().time())
         except ProtocolError as error:
             self.fail(1002, str(error))
             return
-        self._after_session()
-        if self._session is not None:
-            # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
-            self._arm(self._session.deadline)
+        self._after(session)
+        # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
+        self._arm(session.deadline)
 
     def fail(self, code: int, reason: str) -> None:
         """The client broke a protocol: say so in the log, and close."""
@@ -184,24 +185,27 @@ class Connection:
 
     # The session
 
-    def _after_session(self) -> None:
-        assert self._session is not None
-        for packet in self._session.data_to_send():
+    def _after(self, session: Session) -> None:
+        """Do what the session asks for. Any of it may be the end: a carrier that is full ends us while it is written to."""
+        for packet in session.data_to_send():
             self._carrier.send(packet)
-        for event in self._session.events():
+        for event in session.events():
+            if self._session is not session:
+                return
             if isinstance(event, Emit) and self._client is not None:
                 self._doorway.commands.handle(self._client, event)
             elif isinstance(event, Connect):
-                self._doorway.start(self._hello(event))
+                tasks.start(self._hello(session, event), "CONNECT of a client")
             elif isinstance(event, Disconnect):
                 self._goodbye()
-                self._arm(self._session.deadline)
-        if self._session is not None and self._session.state == CLOSED:
+                self._arm(session.deadline)
+        if session.state == CLOSED:
             self.close(CLOSED_BY_CLIENT, "closed by the client")
 
-    async def _hello(self, event: Connect) -> None:
-        session = self._session
-        assert session is not None
+    async def _hello(self, session: Session, event: Connect) -> None:
+        """Answer a CONNECT, unless the session is over before this begins: what broke it can be in the same bytes."""
+        if self._session is not session:
+            return
         try:
             if event.flaw is not None:
                 raise InvalidRequest(event.flaw)
@@ -218,14 +222,14 @@ class Connection:
             return
         self._client = client
         session.accept(client.sid)
-        self._after_session()
+        self._after(session)
         self._arm(self._deadline(session))
 
     def _refuse(self, session: Session, error: RequestError) -> None:
         log.info("connect refused", code=error.code, reason=error.message, address=self.address)
         if self._session is session:
             session.refuse(error.message, error.code, asyncio.get_running_loop().time())
-            self._after_session()
+            self._after(session)
             self._arm(session.deadline)
 
     # Deadlines
@@ -253,7 +257,7 @@ class Connection:
         except ProtocolError as error:
             self.fail(1002, str(error))
             return None
-        self._after_session()
+        self._after(session)
         return self._deadline(session)
 
     def _deadline(self, session: Session) -> float:
@@ -264,7 +268,7 @@ class Connection:
         return min(session.deadline, asyncio.get_running_loop().time() + expires_in)
 
     def _arm(self, deadline: float) -> None:
-        if deadline < self._due:
+        if deadline < self._due and self._session is not None:
             self._due = deadline
             self._doorway.wheel.schedule(self, deadline)
 

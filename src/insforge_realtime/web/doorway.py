@@ -6,10 +6,9 @@ one connection does is in connection.py and in its carrier's file.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import orjson
@@ -26,8 +25,6 @@ from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
 from insforge_realtime.web.wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from starlette.types import Scope
 
     from insforge_realtime.web.connection import Connection
@@ -138,7 +135,6 @@ class Doorway:
         self.slow_consumers = 0
         """How many connections were cut off because they read too slowly."""
         self.closing = False
-        self._tasks: set[asyncio.Task[None]] = set()
         limit = config.max_payload_bytes
         self.max_payload = limit or UNLIMITED
         self.max_message_bytes = limit + ENVELOPE_BYTES if limit else None
@@ -146,12 +142,6 @@ class Doorway:
         self.high_water = max(config.max_buffered_bytes // 4, 1) if config.max_buffered_bytes else 1024 * 1024
         self.upgrades: list[str] = [transport for transport in config.transports if transport == "websocket"]
         """What a client that polls may change to."""
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something to its end, and keep a reference until then: the event loop has only a weak one."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def forget(self, connection: Connection) -> None:
         """Its transport is gone."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
 from insforge_realtime.web.backlog import Backlog
@@ -305,7 +306,7 @@ async def _poll(polling: Polling, receive: Receive) -> Response | None:
         poll = polling.poll()
     except ProtocolError:
         return BAD_REQUEST.response()
-    answer, gone = asyncio.ensure_future(poll), asyncio.ensure_future(_hung_up(receive))
+    answer, gone = asyncio.ensure_future(poll), tasks.start(_hung_up(receive), "watch over a poll")
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if answer.done():

@@ -28,8 +28,7 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """Calls `tick` of everything scheduled: never before its deadline, and less than a slot after it, unless the loop is held
-    up.
+    """Calls `tick` of everything scheduled: never before its deadline, and less than a slot after it, plus the loop's lag.
 
     Args:
         loop: its clock is the one that deadlines are given in.

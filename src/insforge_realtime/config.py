@@ -255,7 +255,42 @@ class Config(BaseSettings):
     max_channels_per_connection: int = Field(
         default=100, ge=0, description="The channels one connection may be subscribed to at a time."
     )
-    max_connections: int = Field(default=0, ge=0, description="The connections this server holds at a time.")
+    max_connections: int = Field(
+        default=0, ge=0, description="The connections, of clients that were let in, which this server holds at a time."
+    )
+    max_sockets: int | None = Field(
+        default=None,
+        ge=0,
+        description="The sockets this server holds at a time, whatever they are for. Not set: what the limit of open files "
+        "leaves beside 256.",
+    )
+    max_sockets_per_address: int = Field(
+        default=10_000,
+        ge=0,
+        description="The sockets that one address (of IPv6: one /64) may hold at a time, and as many sessions of "
+        "long-polling.",
+    )
+    max_unauthenticated: int = Field(
+        default=10_000,
+        ge=0,
+        description="The sockets whose client was not let in yet, and as many sessions of long-polling; the oldest gives "
+        "way to one more.",
+    )
+    max_connect_bytes: int = Field(
+        default=20_000, ge=0, description="The largest message, or body, of a client that was not let in yet, in bytes."
+    )
+    max_refused_connects: int = Field(
+        default=3, ge=0, description="The refusals of its CONNECT after which a connection is closed."
+    )
+    max_handshakes_per_second: float = Field(
+        default=500,
+        ge=0,
+        description="The handshakes of one address (of IPv6: one /64) per second, on average; twenty times as many in a "
+        "burst.",
+    )
+    max_connects_per_second: float = Field(
+        default=500, ge=0, description="The CONNECTs, likewise, whether they are accepted or not."
+    )
     max_messages_per_second: float = Field(
         default=100,
         ge=0,
@@ -278,7 +313,9 @@ class Config(BaseSettings):
     ping_interval: float = Field(default=25.0, gt=0, description="Seconds between two heartbeats.")
     ping_timeout: float = Field(default=20.0, gt=0, description="Seconds that a client has to answer a heartbeat.")
     connect_timeout: float = Field(
-        default=45.0, gt=0, description="Seconds that a new connection has to say who it is."
+        default=45.0,
+        gt=0,
+        description="Seconds that a new connection has, in all, to say who it is; refusals begin no new ones.",
     )
     feed_fallback_seconds: float = Field(
         default=2.0,

@@ -114,7 +114,7 @@ def test_any_text_is_taken_or_refused_as_a_protocol_error(state: int, text: str)
 
 def test_a_refused_client_may_try_again_and_gets_its_time_anew() -> None:
     session = session_in(ASKED)
-    session.refuse("no", "UNAUTHORIZED", now=10.0)
+    session.refuse("no", "UNAUTHORIZED")
     assert session.data_to_send() == ['44{"message":"no","data":{"code":"UNAUTHORIZED"}}']
     assert session.state == OPENED
     session.receive("40", 11.0)
@@ -262,7 +262,7 @@ def test_a_client_and_the_session_understand_each_other() -> None:
     client, session = ClientEnd(), Session(TIMING, 0.0)
     client.wire.append('40{"token":"bad"}')
     assert pump(client, session, 1.0) == [Connect({"token": "bad"})]
-    session.refuse("no", "UNAUTHORIZED", 1.0)
+    session.refuse("no", "UNAUTHORIZED")
     pump(client, session, 1.0)
     assert client.error == {"message": "no", "data": {"code": "UNAUTHORIZED"}}
 

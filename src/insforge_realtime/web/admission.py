@@ -1,9 +1,9 @@
 """Who has a place here, and who gives way to whom. Pure bookkeeping: no socket, no clock but the one that it is handed.
 
-A *guest* is a socket, from the moment that it is accepted, or a session of long-polling. It waits, until somebody vouches for
-it: that is, until its client has said CONNECT with a credential that was accepted. What waits, anybody can make any number
-of: so whenever there is no room for a newcomer, the guest that has waited longest gives way, and only where nobody waits is
-the newcomer refused. A flood of silent sockets drives out silent sockets; an honest client needs its place as a stranger for
+A *guest* is a socket, from the moment that it is accepted, or a session of long-polling. It waits until somebody vouches for
+it: when its client has said CONNECT with a credential that was accepted. Of what waits, anybody can make any number.
+So whenever there is no room for a newcomer, the guest that has waited longest gives way, and only where nobody waits is the
+newcomer refused. A flood of silent sockets drives out silent sockets; an honest client needs its place as a stranger for
 a few milliseconds.
 
 What always holds, whatever is called in whatever order:

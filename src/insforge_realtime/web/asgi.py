@@ -43,12 +43,13 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(scope)
         await receive()
-        refusal = self._doorway.refusal(asked)
+        websocket = AsgiWebSocket(self._doorway, receive, send)
+        refusal = self._doorway.entry(websocket, asked) or self._doorway.refusal(asked)
         if refusal is not None:
+            self._doorway.sockets.leave(websocket)
             await _refuse(scope, send, refusal)
             return
-        await send({"type": "websocket.accept"})
-        await AsgiWebSocket(self._doorway, receive, send).serve(asked)
+        await websocket.serve(asked)
 
 
 async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
@@ -56,7 +57,8 @@ async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return
-    headers = [(b"content-type", b"application/json")]
+    headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
+    headers.append((b"content-type", b"application/json"))
     await send({"type": "websocket.http.response.start", "status": int(refusal.status), "headers": headers})
     await send({"type": "websocket.http.response.body", "body": refusal.body.encode()})
 
@@ -81,9 +83,17 @@ class AsgiWebSocket:
         self._goodbye: tuple[int, str] | None = None
         self._cut_at: float | None = None
         self._receiver: Receiver
+        self._limit = doorway.max_stranger_bytes
 
     async def serve(self, asked: Asked) -> None:
         """Carry packets until either side hangs up."""
+        try:
+            await self._asgi_send({"type": "websocket.accept"})
+            await self._carry(asked)
+        finally:
+            self._doorway.sockets.leave(self)
+
+    async def _carry(self, asked: Asked) -> None:
         self._begin(asked)
         both = [tasks.start(self._read(), "reader of a WebSocket"), tasks.start(self._write(), "writer of a WebSocket")]
         try:
@@ -106,13 +116,12 @@ class AsgiWebSocket:
             probe.begin()
 
     async def _read(self) -> None:
-        limit = self._doorway.max_message_bytes
         while (message := await self._asgi_receive())["type"] == "websocket.receive":
             packet = message.get("text")
             packet = message["bytes"] if packet is None else packet
             if self._goodbye is not None:
                 continue
-            if limit is not None and len(packet) > limit:
+            if self._limit is not None and len(packet) > self._limit:
                 self._receiver.too_large()
             else:
                 self._receiver.receive(packet)
@@ -171,6 +180,16 @@ class AsgiWebSocket:
     def cut(self) -> None:
         if not self._cut.done():
             self._cut.set_result(None)
+
+    def admit(self, admitted: bool) -> None:
+        doorway = self._doorway
+        self._limit = doorway.max_message_bytes if admitted else doorway.max_stranger_bytes
+        (doorway.sockets.vouch if admitted else doorway.sockets.doubt)(self)
+
+    def give_way(self) -> None:
+        """Another socket gets the place."""
+        self._doorway.tell_of_a_place("websocket")
+        self.cut()
 
     def carry(self, receiver: Receiver) -> None:
         """The upgrade is done."""

@@ -8,7 +8,8 @@ A *carrier* is what brings packets to and fro: a WebSocket of the fast door (web
 the end. What does not: bytes, frames, HTTP.
 
 Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
-message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has none: there the next poll is refused.)
+message was too big, 1002 or 1007 the client broke a protocol, 1008 also for too many refused CONNECTs, 1013 this server is
+full. (Long-polling has none: there the next poll is refused.)
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ class Carrier(Protocol):
 
     def cut(self) -> None:
         """End now, whatever is unsent."""
+
+    def admit(self, admitted: bool) -> None:
+        """The client was let in, and may send what clients may; or it is a stranger again, and may say CONNECT."""
 
 
 class Receiver(Protocol):
@@ -127,6 +131,11 @@ class Connection:
     def ended(self) -> bool:
         """Whether nothing is received any more."""
         return self._session is None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether its client was let in."""
+        return self._client is not None
 
     @property
     def subject(self) -> str | None:
@@ -198,15 +207,19 @@ class Connection:
                 tasks.start(self._hello(session, event), "CONNECT of a client")
             elif isinstance(event, Disconnect):
                 self._goodbye()
+                self._carrier.admit(False)
                 self._arm(session.deadline)
         if session.state == CLOSED:
             self.close(CLOSED_BY_CLIENT, "closed by the client")
+        elif session.exhausted:
+            self.fail(1008, "too many refused CONNECTs")
 
     async def _hello(self, session: Session, event: Connect) -> None:
         """Answer a CONNECT, unless the session is over before this begins: what broke it can be in the same bytes."""
         if self._session is not session:
             return
         try:
+            self._doorway.check_connect(self.address)
             if event.flaw is not None:
                 raise InvalidRequest(event.flaw)
             client = await self._doorway.commands.hello(self, event.auth)
@@ -220,7 +233,13 @@ class Connection:
         if self._session is not session:
             self._doorway.commands.goodbye(client)
             return
+        if self._doorway.is_full:
+            self._doorway.commands.goodbye(client)
+            self.fail(1013, "too many connections")
+            return
         self._client = client
+        self._doorway.clients += 1
+        self._carrier.admit(True)
         session.accept(client.sid)
         self._after(session)
         self._arm(self._deadline(session))
@@ -228,7 +247,7 @@ class Connection:
     def _refuse(self, session: Session, error: RequestError) -> None:
         log.info("connect refused", code=error.code, reason=error.message, address=self.address)
         if self._session is session:
-            session.refuse(error.message, error.code, asyncio.get_running_loop().time())
+            session.refuse(error.message, error.code)
             self._after(session)
             self._arm(session.deadline)
 
@@ -305,6 +324,7 @@ class Connection:
             unsent: the packets that the old one has not written.
         """
         self._carrier = carrier
+        carrier.admit(self._client is not None)
         self._doorway.hub.streams_changed()
         for packet in unsent:
             carrier.send(packet)
@@ -321,6 +341,7 @@ class Connection:
     def _goodbye(self) -> None:
         client, self._client = self._client, None
         if client is not None:
+            self._doorway.clients -= 1
             self._doorway.commands.goodbye(client)
 
     @property

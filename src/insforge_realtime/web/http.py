@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from insforge_realtime.protocol import handshake
+from insforge_realtime.web.counted import CountedHttp
 from insforge_realtime.web.websocket import Door
 from insforge_realtime.web.wheel import Wheel
 
@@ -44,18 +43,23 @@ class Newcomer(asyncio.Protocol):
         self._parts = config, server_state, app_state
         self._transport: asyncio.Transport | None = None
         """None when it is no longer ours to close."""
-        self._http: HttpToolsProtocol | None = None
+        self._http: CountedHttp | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._doorway is not None and not self._doorway.let_in(self, transport):
+            self._transport.abort()
+            return
         self._parts[1].connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
         self._parts[1].connections.discard(self)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
+        self._leave()  # whatever comes of it takes a place of its own
         self._parts[1].connections.discard(self)
         asking = None if self._doorway is None else handshake.read(data)
         if asking is None or self._doorway is None or asking[0].path not in self._doorway.paths:
@@ -72,9 +76,20 @@ class Newcomer(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def give_way(self) -> None:
+        """Another socket gets the place."""
+        if self._transport is not None and self._doorway is not None:
+            self._doorway.tell_of_a_place("silent", self._transport)
+            self._transport.abort()
+
+    def _leave(self) -> None:
+        if self._doorway is not None:
+            self._doorway.sockets.leave(self)
+
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
         config, server_state, app_state = self._parts
-        self._http = HttpToolsProtocol(config, server_state, app_state)
+        self._http = CountedHttp(config, server_state, app_state)
+        self._http.doorway = self._doorway
         self._http.connection_made(transport)
         transport.set_protocol(self._http)
         self._http.data_received(data)

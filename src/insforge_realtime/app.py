@@ -230,7 +230,7 @@ class Realtime:
         """Runs as long as the application does: give it to FastAPI or Starlette, or enter it in a lifespan of your own."""
         if self._running is not None:
             raise RuntimeError("this Realtime is running already")
-        logs.use_logging_of_the_application()
+        logs.use_logging_of_the_application(self._config)
         self._running = Application(self._config, publishes=True)
         try:
             async with self._running.running():

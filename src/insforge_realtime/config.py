@@ -247,6 +247,12 @@ class Config(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         default="console", description="`console` for people, `json` for machines: one object a line."
     )
+    max_log_lines_per_second: float = Field(
+        default=5,
+        ge=0,
+        description="The lines of one kind that the log gets per second, on average; ten times as many in a burst. How many "
+        "were left out, it is told.",
+    )
 
     max_payload_bytes: int = Field(
         default=1_000_000, ge=0, description="The largest message a client may send, in bytes."

@@ -17,13 +17,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from insforge_realtime.floods import BURST
-from insforge_realtime.pg.demo import ALICE
 from insforge_realtime.web.admission import BURST_SECONDS
 from insforge_realtime.web.wheel import SLOT_SECONDS
 from support.databases import Cluster, wait_until
 from support.polling import QUERY, PollingClient, closes, open_websocket
 from support.raw import RawClient, masked_text_frame
-from support.servers import AsgiServer, Server, token
+from support.servers import AsgiServer, Server
 from support.sites import TOKEN, Site, site, witnessed
 from support.wire import Refused, WireClient
 
@@ -552,9 +551,3 @@ async def test_the_log_gets_some_of_the_lines_of_a_flood_and_how_many_there_were
         assert len(lines) <= BURST + 60
         assert len(lines) + sum(line["lines"] for line in left_out) == number
         assert left_out[-1]["in_all"] == number
-
-
-async def test_a_witness_of_all_this_is_the_same_user_as_ever(narrow: Site) -> None:
-    async with WireClient(narrow.server.ws_url, {"token": token(ALICE)}) as client:
-        assert (await client.subscribe("orders"))["ok"]
-    narrow.is_well()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount
 
-from insforge_realtime import __version__, logs
+from insforge_realtime import __version__, logs, tasks
 from insforge_realtime import config as configuration
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.commands import Commands
@@ -64,9 +64,12 @@ class Application:
     Args:
         config: complete, as `Config.ready_to_serve` checks.
         publishes: whether messages come from Python code, too.
+        break_down: called when a part has ended: the process should, too.
     """
 
-    def __init__(self, config: Config, *, publishes: bool = False) -> None:
+    def __init__(
+        self, config: Config, *, publishes: bool = False, break_down: Callable[[], None] = lambda: None
+    ) -> None:
         assert config.database_url is not None
         dsn, pooled = config.database_url, config.listen_url is not None
         links, limit, most = config.db_connections, config.policy_timeout, config.max_pending_per_user
@@ -103,17 +106,23 @@ class Application:
         self.wheel = Wheel(asyncio.get_running_loop())
         self.doorway = Doorway(config, self.commands, self.hub, congestion, self.wheel)
         self.asgi = make_api(__version__, self.health, self.doorway)
+        self.broken: str | None = None
+        """The part that has ended although nobody told it to. Nobody is let in any more."""
+        self._break_down = break_down
 
     def health(self) -> dict[str, Any]:
         """How the feed does. It is live only as long as it does not lag behind by too much."""
         feed, lag, limit = self.feed.health, self.feed.lag_seconds, self.config.max_lag_seconds
         behind = feed.state == "live" and 0 < limit < lag
         return {
-            "state": "behind" if behind else feed.state,
-            "reason": "too far behind" if behind else feed.reason,
+            "state": "down" if self.broken else "behind" if behind else feed.state,
+            "reason": f"broken: {self.broken}" if self.broken else "too far behind" if behind else feed.reason,
             "lagMs": round(lag * 1000),
             "connections": len(self.doorway.connections),
             "channels": self.hub.rooms,
+            "sockets": len(self.doorway.sockets),
+            "unauthenticated": self.doorway.sockets.waiting + self.doorway.sessions.waiting,
+            "gaveWay": self.doorway.sockets.gave_way + self.doorway.sessions.gave_way,
             "slowConsumers": self.doorway.slow_consumers,
             "undeliverable": feed.undeliverable,
             "oversized": feed.oversized,
@@ -124,8 +133,8 @@ class Application:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Everything that runs beside the doors. At the end, clients are sent home, and webhooks in flight may end."""
-        tasks = [
-            asyncio.create_task(work, name=name)
+        parts = [
+            self._part(name, work)
             for name, work in (
                 ("feed", self.feed.run()),
                 *((link.name, link.run()) for link in self._links),
@@ -141,9 +150,24 @@ class Application:
             self.doorway.shut()
             self.webhooks.stop()
             await self.webhooks.ended()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    def _part(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin what runs as long as the server does. None of it ends by itself, except by a bug."""
+        task = tasks.start(work, name)
+        task.add_done_callback(self._part_ended)
+        return task
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        """Without any of its parts the server would be there and not do what it says: a new one has all of them."""
+        if task.cancelled() or self.broken is not None:
+            return
+        self.broken = task.get_name()
+        log.error("a part of the server has ended, so the server ends", part=self.broken)
+        self.doorway.shut()
+        self._break_down()
 
     async def _first_contact(self) -> None:
         """Wait for the database, but not long: without it the server can at least say that it is away."""
@@ -207,7 +231,7 @@ class Realtime:
         """Runs as long as the application does: give it to FastAPI or Starlette, or enter it in a lifespan of your own."""
         if self._running is not None:
             raise RuntimeError("this Realtime is running already")
-        logs.use_logging_of_the_application()
+        logs.use_logging_of_the_application(self._config)
         self._running = Application(self._config, publishes=True)
         try:
             async with self._running.running():

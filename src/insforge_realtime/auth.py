@@ -12,6 +12,7 @@ import asyncio
 import base64
 import hmac
 import math
+import re
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import orjson
 import structlog
 from jwt.algorithms import HMACAlgorithm
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import ConfigError, RequestError, Unauthorized, Unavailable
 from insforge_realtime.model import Identity, Role
 
@@ -46,6 +48,8 @@ JWKS_STALE_AFTER = 600
 
 # A key verifies one algorithm only, told by its type and never by the token: no alg confusion.
 ALGORITHM_OF_KEY = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
+
+_BEARER = re.compile(r"bearer(\s+|$)", re.IGNORECASE)
 
 ANON = Identity(Role.ANON, '{"role":"anon"}')
 ADMIN = Identity(Role.PROJECT_ADMIN, '{"role":"project_admin"}')
@@ -164,12 +168,28 @@ def _credentials(auth: object) -> tuple[str | None, str | None]:
         raise Unauthorized("token and apiKey must be strings")
     if len(given) > 1:
         raise Unauthorized("Send either a token or an apiKey, not both")
-    return given.get("token"), given.get("apiKey")
+    bare = {name: _bare(name, value) for name, value in given.items()}
+    return bare.get("token"), bare.get("apiKey")
+
+
+def _bare(name: str, value: str) -> str:
+    """A credential without what it was copied with: blanks around it, and before a token the scheme of an HTTP header.
+
+    What is left is never empty: that would be no credential, and let its sender in as nobody.
+    """
+    bare = value.strip()
+    if name == "token" and (scheme := _BEARER.match(bare)):
+        bare = bare[scheme.end() :]
+        if not bare:
+            raise Unauthorized('The token is the word "Bearer" alone: send the token itself, with or without it')
+    if not bare:
+        raise Unauthorized(f"The {name} is blank: leave it out, or send one")
+    return bare
 
 
 def _same(given: str, key: SecretStr | None) -> bool:
     """Whether they are equal, in a time that does not tell how nearly. JSON can spell what is not Unicode."""
-    expected = b"" if key is None else key.get_secret_value().encode(errors="surrogatepass")
+    expected = b"" if key is None else key.get_secret_value().strip().encode(errors="surrogatepass")
     return key is not None and hmac.compare_digest(given.encode(errors="surrogatepass"), expected)
 
 
@@ -253,7 +273,7 @@ class _Jwks:
         """The fetch in flight; else a new one, unless the last is too recent."""
         if self._fetch is None and self._passed(self._tried_at, JWKS_RETRY_AFTER):
             self._tried_at = self._clock()
-            self._fetch = asyncio.create_task(self._load())
+            self._fetch = tasks.start(self._load(), "fetch of the JWKS")
         return self._fetch
 
     async def _load(self) -> None:

@@ -27,6 +27,7 @@ from uuid import uuid4
 
 import structlog
 
+from insforge_realtime import tasks
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.config import Config
 from insforge_realtime.errors import (
@@ -143,7 +144,6 @@ class Commands:
         self._hub = hub
         self._presence = presence
         self._published = published
-        self._tasks: set[asyncio.Task[None]] = set()
         self._flush_due = False
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
         self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
@@ -178,9 +178,7 @@ class Commands:
         client.inbox.append(command)
         if not client.busy:
             client.busy = True
-            task = asyncio.create_task(self._work(client))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            tasks.start(self._work(client), "commands of a client")
         elif len(client.inbox) >= INBOX_HIGH and not client.held:
             client.held = True
             client.connection.hold(True)

@@ -248,6 +248,12 @@ class Config(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         default="console", description="`console` for people, `json` for machines: one object a line."
     )
+    max_log_lines_per_second: float = Field(
+        default=5,
+        ge=0,
+        description="The lines of one kind that the log gets per second, on average; ten times as many in a burst. How many "
+        "were left out, it is told.",
+    )
 
     max_payload_bytes: int = Field(
         default=1_000_000, ge=0, description="The largest message a client may send, in bytes."
@@ -256,7 +262,42 @@ class Config(BaseSettings):
     max_channels_per_connection: int = Field(
         default=100, ge=0, description="The channels one connection may be subscribed to at a time."
     )
-    max_connections: int = Field(default=0, ge=0, description="The connections this server holds at a time.")
+    max_connections: int = Field(
+        default=0, ge=0, description="The connections, of clients that were let in, which this server holds at a time."
+    )
+    max_sockets: int | None = Field(
+        default=None,
+        ge=0,
+        description="The sockets this server holds at a time, whatever they are for. Not set: what the limit of open files "
+        "leaves beside 256.",
+    )
+    max_sockets_per_address: int = Field(
+        default=10_000,
+        ge=0,
+        description="The sockets that one address (of IPv6: one /64) may hold at a time, and as many sessions of "
+        "long-polling.",
+    )
+    max_unauthenticated: int = Field(
+        default=10_000,
+        ge=0,
+        description="The sockets whose client was not let in yet, and as many sessions of long-polling; the oldest gives "
+        "way to one more.",
+    )
+    max_connect_bytes: int = Field(
+        default=20_000, ge=0, description="The largest message, or body, of a client that was not let in yet, in bytes."
+    )
+    max_refused_connects: int = Field(
+        default=3, ge=0, description="The refusals of its CONNECT after which a connection is closed."
+    )
+    max_handshakes_per_second: float = Field(
+        default=500,
+        ge=0,
+        description="The handshakes of one address (of IPv6: one /64) per second, on average; twenty times as many in a "
+        "burst.",
+    )
+    max_connects_per_second: float = Field(
+        default=500, ge=0, description="The CONNECTs, likewise, whether they are accepted or not."
+    )
     max_messages_per_second: float = Field(
         default=100,
         ge=0,
@@ -294,7 +335,9 @@ class Config(BaseSettings):
     ping_interval: float = Field(default=25.0, gt=0, description="Seconds between two heartbeats.")
     ping_timeout: float = Field(default=20.0, gt=0, description="Seconds that a client has to answer a heartbeat.")
     connect_timeout: float = Field(
-        default=45.0, gt=0, description="Seconds that a new connection has to say who it is."
+        default=45.0,
+        gt=0,
+        description="Seconds that a new connection has, in all, to say who it is; refusals begin no new ones.",
     )
     request_timeout: float = Field(
         default=20.0,

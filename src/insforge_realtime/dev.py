@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from insforge_realtime import config as configuration
+from insforge_realtime import tasks
 from insforge_realtime.auth import mint
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError
@@ -110,7 +111,7 @@ async def _everything(config: Config, embedded: EmbeddedPostgres | None, traffic
     assert config.database_url is not None
     await migrate(config.database_url, lock_wait=config.migrate_lock_wait)
     await demo.load_demo(config.database_url)
-    busy = asyncio.create_task(demo.traffic(config.database_url)) if traffic else None
+    busy = tasks.start(demo.traffic(config.database_url), "traffic of the demo") if traffic else None
     try:
         await serve(config, ready=lambda url: _print_welcome(url, config, embedded, traffic))
     finally:

@@ -5,12 +5,14 @@ A log line says what happened, as an event with values. It never carries a token
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 
 import structlog
 
 from insforge_realtime.config import Config
+from insforge_realtime.floods import Bounded, Floods, processor, say
 
 
 def configure(config: Config) -> None:
@@ -37,6 +39,9 @@ def configure(config: Config) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    floods = Floods(config.max_log_lines_per_second, say)
+    handler.addFilter(Bounded(floods))
+    atexit.register(floods.tell_all)
     exceptions = [structlog.processors.format_exc_info] if config.log_format == "json" else []
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -50,13 +55,14 @@ def configure(config: Config) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def use_logging_of_the_application() -> None:
+def use_logging_of_the_application(config: Config) -> None:
     """Inside somebody else's server: say what we say to the standard library's loggers, and configure none of them."""
     if structlog.is_configured():
         return
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            processor(Floods(config.max_log_lines_per_second, say)),
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],

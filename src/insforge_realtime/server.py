@@ -19,7 +19,7 @@ import uvicorn
 from insforge_realtime import __version__
 from insforge_realtime.app import Application
 from insforge_realtime.config import Config
-from insforge_realtime.errors import ConfigError
+from insforge_realtime.errors import ConfigError, RealtimeError
 from insforge_realtime.listening import listen, places, reachable
 from insforge_realtime.web.bounds import Bounds
 from insforge_realtime.web.http import http_class
@@ -51,9 +51,10 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
 
     Raises:
         ConfigError: the address cannot be listened on, or the certificate cannot be used.
+        RealtimeError: a part of the server ended by a bug of ours, and all of it after that, in good order.
     """
     tls = tls_context(config)
-    application = Application(config)
+    application = Application(config, break_down=lambda: _stop(server, application))
     listeners = listen(config.host, config.port)
     where = places(listeners)  # while they are open
     server = _Server(
@@ -82,6 +83,8 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         ready(f"{'http' if tls is None else 'https'}://{reachable(listeners)}{config.root_path}")
         await serving
     log.info("stopped")
+    if application.broken is not None:
+        raise RealtimeError(f"a part of the server has ended: {application.broken}; the log says why")
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:

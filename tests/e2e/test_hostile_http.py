@@ -214,7 +214,8 @@ async def test_requests_behind_a_poll_that_waits_are_limited(fortress: Site) -> 
         async with peer(fortress) as attacker:
             await attacker.say(poll_of(client) + HEALTH * PIPELINED)
             assert await attacker.end() == b""
-        assert (await client.ask("GET")).json()["code"] == 1  # the poll's client has hung up, as far as we know
+        # The poll's client has hung up, as far as we know; at the latest when a second poll comes.
+        assert (await client.ask("GET")).json()["code"] in (1, 3)
 
 
 async def test_requests_behind_a_poll_that_waits_are_not_read_and_answered_after_it(fortress: Site) -> None:

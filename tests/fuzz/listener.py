@@ -113,7 +113,7 @@ class _Errors(logging.Handler):
         self._errors.append(self.format(record))
 
 
-def _doorway(wheel: Wheel) -> Doorway:
+async def _doorway(wheel: Wheel) -> Doorway:
     """As app.py makes it, without a database: nobody gets as far."""
     config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
     nobody: Any = None
@@ -130,7 +130,7 @@ class Listener:
         self._errors: list[str] = []
         logging.getLogger("uvicorn.error").addHandler(_Errors(self._errors))
         self._wheel = Wheel(self._loop)
-        doorway = _doorway(self._wheel)
+        doorway = self._loop.run_until_complete(_doorway(self._wheel))
         self._config = uvicorn.Config(
             _answer, ws=websocket_class(lambda: doorway), log_config=None, access_log=False, lifespan="off"
         )

@@ -89,7 +89,7 @@ def session(data: bytes) -> None:
             assert talk.state == CLOSED
             return
         if any(isinstance(event, Connect) for event in talk.events()):
-            talk.accept("sid") if number % 2 == 0 else talk.refuse("no", "UNAUTHORIZED", CLOCK)
+            talk.accept("sid") if number % 2 == 0 else talk.refuse("no", "UNAUTHORIZED")
         for packet in talk.data_to_send():
             assert packet[:1] in (engineio.MESSAGE, engineio.PING)
     assert talk.deadline > CLOCK

@@ -63,6 +63,7 @@ class Site:
 def site(newest: Cluster, **settings: object) -> Iterator[Site]:
     """A server for many attacks; at the end its log is searched for what must not be in it."""
     database = asyncio.run(newest.database("demo"))
+    settings.setdefault("max_log_lines_per_second", 0)  # each attack looks for its own line
     with serving(database, **settings) as server:
         yield Site(server, database, server.process.pid)
     log = "\n".join(server.raw)

@@ -203,6 +203,33 @@ class TestKeys:
         identity = await by_secret(api_key=API_KEY).identify({"token": "", "apiKey": API_KEY})
         assert identity.role is Role.PROJECT_ADMIN
 
+    @pytest.mark.parametrize("before", ["Bearer ", "bearer ", "BEARER\t", " \n", "  Bearer   ", ""])
+    @pytest.mark.parametrize("after", ["", " ", "\r\n"])
+    async def test_what_a_credential_was_copied_with_is_no_part_of_it(self, before: str, after: str) -> None:
+        authenticator = by_secret(anon_key=ANON_KEY, api_key=API_KEY)
+        for credential, role in ((token(), Role.AUTHENTICATED), (ANON_KEY, Role.ANON)):
+            assert (await authenticator.identify({"token": before + credential + after})).role is role
+        blank = before if not before.strip() else ""
+        assert (await authenticator.identify({"apiKey": blank + API_KEY + after})).role is Role.PROJECT_ADMIN
+
+    @pytest.mark.parametrize("nothing", ["Bearer", "bearer ", " BEARER\t\n", " ", "\n"])
+    async def test_a_token_with_nothing_in_it_is_refused_clearly_and_is_not_nobodys(self, nothing: str) -> None:
+        said = await refusal(by_secret(allow_anonymous=True), {"token": nothing})
+        assert ("blank" if not nothing.strip() else '"Bearer" alone') in said
+
+    async def test_a_blank_api_key_is_refused_and_is_not_nobodys(self) -> None:
+        assert "blank" in await refusal(by_secret(allow_anonymous=True), {"apiKey": " "})
+
+    @pytest.mark.parametrize("wrong", ["Bearer Bearer ", "Bearer", "Basic ", "Bearer:"])
+    async def test_no_other_word_before_a_token_is_taken_off(self, wrong: str) -> None:
+        assert await refusal(by_secret(), {"token": wrong + token()})
+        assert await refusal(by_secret(api_key=API_KEY), {"apiKey": f"Bearer {API_KEY}"})
+
+    async def test_blanks_around_a_configured_key_are_no_part_of_it_either(self) -> None:
+        authenticator = by_secret(anon_key=f"{ANON_KEY}\n", api_key=f" {API_KEY} ")
+        assert (await authenticator.identify({"token": ANON_KEY})).role is Role.ANON
+        assert (await authenticator.identify({"apiKey": API_KEY})).role is Role.PROJECT_ADMIN
+
 
 class TestNothing:
     @pytest.mark.parametrize("nothing", [None, {}, {"token": None}, {"token": ""}, {"apiKey": None}, {"x": 1}])

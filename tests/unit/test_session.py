@@ -112,15 +112,60 @@ def test_any_text_is_taken_or_refused_as_a_protocol_error(state: int, text: str)
         assert session.state == CLOSED
 
 
-def test_a_refused_client_may_try_again_and_gets_its_time_anew() -> None:
+def test_a_refused_client_may_try_again_in_the_time_that_it_has() -> None:
     session = session_in(ASKED)
-    session.refuse("no", "UNAUTHORIZED", now=10.0)
+    session.receive("3", 30.0)
+    session.refuse("no", "UNAUTHORIZED")
     assert session.data_to_send() == ['44{"message":"no","data":{"code":"UNAUTHORIZED"}}']
     assert session.state == OPENED
-    session.receive("40", 11.0)
+    assert session.deadline == 45.0
+    session.receive("40", 44.0)
     assert session.events() == [Connect(None)]
     session.accept("abc")
     assert session.data_to_send() == ['40{"sid":"abc"}']
+
+
+@given(st.lists(st.sampled_from(["3", "40", "40/admin,", "no", "yes", "41"]), max_size=30), st.floats(0.1, 10.0))
+def test_nothing_but_an_accepted_connect_moves_the_end_of_a_strangers_time(does: list[str], step: float) -> None:
+    """Not pongs, not refusals, not other namespaces: it has 45 seconds from its beginning or its last goodbye."""
+    session, now, ends = Session(TIMING, 0.0), 0.0, 45.0
+    for what in does:
+        now += step
+        if session.state == ASKED and what in ("no", "yes"):
+            session.accept("sid") if what == "yes" else session.refuse("no", "UNAUTHORIZED")
+        elif (what == "40" and session.state == OPENED) or what in ("3", "40/admin,"):
+            session.receive(what, now)
+        elif what == "41" and session.state == CONNECTED:
+            session.receive(what, now)
+            ends = now + 45.0
+    session.receive("3", now)
+    if session.state == OPENED:
+        assert session.deadline == min(ends, now + 25.0)
+        with pytest.raises(ProtocolError, match="no CONNECT in time"):
+            session.tick(max(now, ends))
+
+
+def test_three_refusals_of_any_kind_are_enough_and_an_accepted_connect_begins_anew() -> None:
+    session = Session(Timing(refusals=3), 0.0)
+    session.receive("40/admin,", 1.0)
+    for _ in range(2):
+        assert not session.exhausted
+        session.receive("40", 1.0)
+        session.refuse("no", "UNAUTHORIZED")
+    assert session.exhausted
+
+    session = Session(Timing(refusals=3), 0.0)
+    for _ in range(2):
+        for _ in range(2):
+            session.receive("40", 1.0)
+            session.refuse("no", "UNAUTHORIZED")
+        session.receive("40", 1.0)
+        session.accept("sid")
+        for number in range(5):
+            session.receive(f"40/namespace{number},", 1.0)  # whom we know may ask for what there is not
+        assert not session.exhausted
+        session.receive("41", 1.0)
+        assert not session.exhausted
 
 
 def test_a_client_that_left_may_come_back() -> None:
@@ -262,7 +307,7 @@ def test_a_client_and_the_session_understand_each_other() -> None:
     client, session = ClientEnd(), Session(TIMING, 0.0)
     client.wire.append('40{"token":"bad"}')
     assert pump(client, session, 1.0) == [Connect({"token": "bad"})]
-    session.refuse("no", "UNAUTHORIZED", 1.0)
+    session.refuse("no", "UNAUTHORIZED")
     pump(client, session, 1.0)
     assert client.error == {"message": "no", "data": {"code": "UNAUTHORIZED"}}
 

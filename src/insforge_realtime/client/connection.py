@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,8 @@ from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.errors import ConnectError
 from insforge_realtime.client.link import Endpoint, Link
 from insforge_realtime.client.types import ConnectionState
+
+log = logging.getLogger(__name__)
 
 STEADY_SECONDS = 1.0
 """A connection that lasted this long was a good one."""
@@ -181,6 +184,16 @@ class Connection:
             if self._runner is asyncio.current_task():
                 await self._loop_ends()  # it is not close() that cancels
             raise
+        except Exception as error:
+            await self._broken(error)
+
+    async def _broken(self, error: Exception) -> None:
+        """A bug of ours, or of a library: nobody may wait for a connection for ever, and it must not pass unseen."""
+        log.exception("the connection cannot be kept up")
+        link, self.link = self.link, None
+        self._give_up(ConnectError("CONNECTION_FAILED", f"The client failed: {type(error).__name__}; the log has more"))
+        if link is not None:
+            await link.close(polite=False)
 
     async def _loop_ends(self) -> None:
         """Who ends the event loop has cancelled all tasks, the library's too: a good-bye would wait for them in vain."""

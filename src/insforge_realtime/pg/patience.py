@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import MigrationError
 from insforge_realtime.pg.pool import LINK_ERRORS, connected
 from insforge_realtime.pg.queries import query
@@ -78,7 +79,7 @@ class Patience:
         Raises:
             MigrationError: it could not be done within the limit; says who was in the way and what to do.
         """
-        watcher = asyncio.create_task(self._watch())
+        watcher = tasks.start(self._watch(), "watcher of the migration's locks")
         try:
             return await self._persist(connection, work)
         finally:

@@ -62,13 +62,14 @@ class Reader:
     """What one client sends. Pongs are read and forgotten.
 
     Args:
-        max_size: of a message, in bytes; None for no limit. A frame that claims more is not waited for.
+        max_size: of a message, in bytes; None for no limit. A frame that claims more is not waited for. It may change, for
+            what is received from then on.
     """
 
-    __slots__ = ("_fragments", "_max_size", "_pending", "_text")
+    __slots__ = ("_fragments", "_pending", "_text", "max_size")
 
     def __init__(self, max_size: int | None) -> None:
-        self._max_size = max_size
+        self.max_size = max_size
         self._pending: bytearray | None = None
         """What came of a frame that is not here yet as a whole."""
         self._fragments: bytearray | None = None
@@ -144,7 +145,7 @@ class Reader:
     def _check_size(self, length: int) -> None:
         if length >> 63:
             raise _Breach(PROTOCOL_ERROR, "length of more than 63 bits")
-        if self._max_size is not None and length + len(self._fragments or b"") > self._max_size:
+        if self.max_size is not None and length + len(self._fragments or b"") > self.max_size:
             raise _Breach(TOO_BIG, "message too big")
 
     def _on_frame(self, opcode: int, final: bool, payload: bytes, events: list[Event]) -> None:

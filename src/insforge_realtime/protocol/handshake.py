@@ -135,13 +135,20 @@ def subprotocol(offers: list[str]) -> str | None:
     return str(names[0])
 
 
-def refuse(status: HTTPStatus, body: str) -> bytes:
-    """The answer that ends the connection; the body is JSON. It names our version, as it must to who asked for another."""
+def refuse(status: HTTPStatus, body: str, retry_after: int = 0) -> bytes:
+    """The answer that ends the connection. It names our version, as it must to who asked for another.
+
+    Args:
+        status: of HTTP.
+        body: JSON.
+        retry_after: in how many seconds to try again; 0 says nothing of it.
+    """
     content = body.encode()
+    again = f"Retry-After: {retry_after}\r\n" if retry_after else ""
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nDate: {formatdate(usegmt=True)}\r\nConnection: close\r\n"
-        f"Sec-WebSocket-Version: {VERSION}\r\nX-Content-Type-Options: nosniff\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}\r\n\r\n"
+        f"{again}Sec-WebSocket-Version: {VERSION}\r\nX-Content-Type-Options: nosniff\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     ).encode() + content
 
 

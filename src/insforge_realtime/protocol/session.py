@@ -7,7 +7,8 @@
 
 The states, and what a client may send in each:
 
-    OPENED      only CONNECT to "/", within `connect_timeout`. To another namespace: refused, and still OPENED
+    OPENED      only CONNECT to "/", within `connect_timeout` of the open packet: what is refused, and whatever else comes,
+      │           begins no new one. To another namespace: refused, and still OPENED
       │ CONNECT → event Connect
     ASKED       nothing but pongs and refused namespaces, until the server says yes or no
       │ accept()            │ refuse() → OPENED
@@ -35,11 +36,12 @@ OPENED, ASKED, CONNECTED, CLOSED = range(4)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The intervals of a connection, in seconds."""
+    """The intervals of a connection, in seconds, and how many CONNECTs may be refused."""
 
     ping_interval: float = 25.0
     ping_timeout: float = 20.0
     connect_timeout: float = 45.0
+    refusals: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Session:
         "_out",
         "_ping_at",
         "_pong_by",
+        "_refusals",
         "_timing",
         "state",
     )
@@ -130,6 +133,7 @@ class Session:
         self._connect_by = now + timing.connect_timeout
         self._ping_at = now + timing.ping_interval
         self._pong_by: float | None = None
+        self._refusals = 0
         # Tuples, because the empty one is shared: these are empty nearly always, in every connection.
         self._events: tuple[Event, ...] = ()
         self._out: tuple[str, ...] = ()
@@ -139,6 +143,11 @@ class Session:
         """When `tick` is due."""
         heartbeat = self._ping_at if self._pong_by is None else self._pong_by
         return heartbeat if self.state in (ASKED, CONNECTED) else min(heartbeat, self._connect_by)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the client has been refused as often as it may be."""
+        return self.state in (OPENED, ASKED) and self._refusals >= self._timing.refusals
 
     def receive(self, packet: engineio.Packet, now: float) -> None:
         """Take in one Engine.IO packet.
@@ -181,12 +190,13 @@ class Session:
     def accept(self, sid: str) -> None:
         """Answer Connect: yes."""
         self.state = CONNECTED
+        self._refusals = 0
         self._message(socketio.connect_packet(sid))
 
-    def refuse(self, message: str, code: str, now: float) -> None:
-        """Answer Connect: no. The client may try again until the connect timeout."""
+    def refuse(self, message: str, code: str) -> None:
+        """Answer Connect: no. The client may try again until the connect timeout, unless it is `exhausted` now."""
         self.state = OPENED
-        self._connect_by = now + self._timing.connect_timeout
+        self._refusals += 1
         self._message(socketio.connect_error_packet(message, {"code": code}))
 
     def disconnect(self) -> None:
@@ -245,6 +255,8 @@ class Session:
     def _on_other_namespace(self, packet: socketio.Packet) -> None:
         if packet.type != socketio.CONNECT:
             raise ProtocolError("packet to a namespace that is not connected")
+        if self.state != CONNECTED:
+            self._refusals += 1
         name = packet.namespace.partition("?")[0]
         self._message(socketio.connect_error_packet("Invalid namespace", namespace=name))
 

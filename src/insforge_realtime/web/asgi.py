@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
+from insforge_realtime import tasks
 from insforge_realtime.errors import ProtocolError
 from insforge_realtime.protocol import handshake
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
@@ -21,10 +24,13 @@ from insforge_realtime.web.proxies import header_values
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from insforge_realtime.hub import Batch
     from insforge_realtime.web.doorway import Doorway, Refusal
+
+
+log = structlog.get_logger("insforge_realtime.web")
 
 
 class WebSocketEndpoint:
@@ -40,16 +46,17 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(scope)
         await receive()
-        refusal = self._doorway.refusal(asked)
+        websocket = AsgiWebSocket(self._doorway, receive, send)
+        refusal = self._doorway.entry(websocket, asked) or self._doorway.refusal(asked)
         try:
             chosen = handshake.subprotocol(header_values(scope, b"sec-websocket-protocol"))
         except ProtocolError:
             refusal = refusal or BAD_REQUEST
         if refusal is not None:
+            self._doorway.sockets.leave(websocket)
             await _refuse(scope, send, refusal)
             return
-        await send({"type": "websocket.accept", "subprotocol": chosen})
-        await AsgiWebSocket(self._doorway, receive, send).serve(asked)
+        await websocket.serve(asked, chosen)
 
 
 async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
@@ -57,7 +64,8 @@ async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return
-    headers = [(b"content-type", b"application/json")]
+    headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
+    headers.append((b"content-type", b"application/json"))
     await send({"type": "websocket.http.response.start", "status": int(refusal.status), "headers": headers})
     await send({"type": "websocket.http.response.body", "body": refusal.body.encode()})
 
@@ -82,17 +90,25 @@ class AsgiWebSocket:
         self._goodbye: tuple[int, str] | None = None
         self._cut_at: float | None = None
         self._receiver: Receiver
+        self._limit = doorway.max_stranger_bytes
 
-    async def serve(self, asked: Asked) -> None:
-        """Carry packets until either side hangs up."""
-        self._begin(asked)
-        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())]
+    async def serve(self, asked: Asked, subprotocol: str | None) -> None:
+        """Accept it, and carry packets until either side hangs up."""
         try:
-            await asyncio.wait((*tasks, self._cut), return_when=asyncio.FIRST_COMPLETED)
+            await self._asgi_send({"type": "websocket.accept", "subprotocol": subprotocol})
+            await self._carry(asked)
         finally:
-            for task in tasks:
+            self._doorway.sockets.leave(self)
+
+    async def _carry(self, asked: Asked) -> None:
+        self._begin(asked)
+        both = [tasks.start(self._read(), "reader of a WebSocket"), tasks.start(self._write(), "writer of a WebSocket")]
+        try:
+            await asyncio.wait((*both, self._cut), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*both, return_exceptions=True)
             self._backlog.clear()
             self._receiver.lost()
 
@@ -107,13 +123,12 @@ class AsgiWebSocket:
             probe.begin()
 
     async def _read(self) -> None:
-        limit = self._doorway.max_message_bytes
         while (message := await self._asgi_receive())["type"] == "websocket.receive":
             packet = message.get("text")
             packet = message["bytes"] if packet is None else packet
             if self._goodbye is not None:
                 continue
-            if limit is not None and len(packet) > limit:
+            if self._limit is not None and len(packet) > self._limit:
                 self._receiver.too_large()
             else:
                 self._receiver.receive(packet)
@@ -124,11 +139,21 @@ class AsgiWebSocket:
             await self._more.wait()
             self._more.clear()
             for packet in self._packets():
-                await self._asgi_send({"type": "websocket.send", "text": packet})
+                if not await self._sent({"type": "websocket.send", "text": packet}):
+                    return
             if self._goodbye is not None:
                 code, reason = self._goodbye
-                await self._asgi_send({"type": "websocket.close", "code": code, "reason": reason})
+                await self._sent({"type": "websocket.close", "code": code, "reason": reason})
                 return
+
+    async def _sent(self, message: Message) -> bool:
+        """Whether the server took it. If it did not, the client is gone; what servers raise then is up to them."""
+        try:
+            await self._asgi_send(message)
+        except Exception as error:
+            log.debug("websocket gone", error=type(error).__name__)
+            return False
+        return True
 
     def _packets(self) -> Iterable[str]:
         """One at a time: what has not been sent counts as waiting."""
@@ -162,6 +187,16 @@ class AsgiWebSocket:
     def cut(self) -> None:
         if not self._cut.done():
             self._cut.set_result(None)
+
+    def admit(self, admitted: bool) -> None:
+        doorway = self._doorway
+        self._limit = doorway.max_message_bytes if admitted else doorway.max_stranger_bytes
+        (doorway.sockets.vouch if admitted else doorway.sockets.doubt)(self)
+
+    def give_way(self) -> None:
+        """Another socket gets the place."""
+        self._doorway.tell_of_a_place("websocket")
+        self.cut()
 
     def carry(self, receiver: Receiver) -> None:
         """The upgrade is done."""

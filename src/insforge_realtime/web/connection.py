@@ -8,7 +8,8 @@ A *carrier* is what brings packets to and fro: a WebSocket of the fast door (web
 the end. What does not: bytes, frames, HTTP.
 
 Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
-message was too big, 1002 or 1007 the client broke a protocol. (Long-polling has none: there the next poll is refused.)
+message was too big, 1002 or 1007 the client broke a protocol, 1008 also for too many refused CONNECTs, 1013 this server is
+full. (Long-polling has none: there the next poll is refused.)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import InternalError, InvalidRequest, PayloadTooLarge, ProtocolError, RequestError
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
@@ -62,6 +64,9 @@ class Carrier(Protocol):
 
     def cut(self) -> None:
         """End now, whatever is unsent."""
+
+    def admit(self, admitted: bool) -> None:
+        """The client was let in, and may send what clients may; or it is a stranger again, and may say CONNECT."""
 
 
 class Receiver(Protocol):
@@ -128,6 +133,11 @@ class Connection:
         return self._session is None
 
     @property
+    def admitted(self) -> bool:
+        """Whether its client was let in."""
+        return self._client is not None
+
+    @property
     def subject(self) -> str | None:
         """The user whose client this is."""
         return None if self._client is None else self._client.identity.subject
@@ -145,17 +155,17 @@ class Connection:
 
     def receive(self, packet: engineio.Packet) -> None:
         """Take in one packet."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             return
         try:
-            self._session.receive(packet, asyncio.get_running_loop().time())
+            session.receive(packet, asyncio.get_running_loop().time())
         except ProtocolError as error:
             self.fail(1002, str(error))
             return
-        self._after_session()
-        if self._session is not None:
-            # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
-            self._arm(self._session.deadline)
+        self._after(session)
+        # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
+        self._arm(session.deadline)
 
     def fail(self, code: int, reason: str) -> None:
         """The client broke a protocol: say so in the log, and close."""
@@ -184,25 +194,32 @@ class Connection:
 
     # The session
 
-    def _after_session(self) -> None:
-        assert self._session is not None
-        for packet in self._session.data_to_send():
+    def _after(self, session: Session) -> None:
+        """Do what the session asks for. Any of it may be the end: a carrier that is full ends us while it is written to."""
+        for packet in session.data_to_send():
             self._carrier.send(packet)
-        for event in self._session.events():
+        for event in session.events():
+            if self._session is not session:
+                return
             if isinstance(event, Emit) and self._client is not None:
                 self._doorway.commands.handle(self._client, event)
             elif isinstance(event, Connect):
-                self._doorway.start(self._hello(event))
+                tasks.start(self._hello(session, event), "CONNECT of a client")
             elif isinstance(event, Disconnect):
                 self._goodbye()
-                self._arm(self._session.deadline)
-        if self._session is not None and self._session.state == CLOSED:
+                self._carrier.admit(False)
+                self._arm(session.deadline)
+        if session.state == CLOSED:
             self.close(CLOSED_BY_CLIENT, "closed by the client")
+        elif session.exhausted:
+            self.fail(1008, "too many refused CONNECTs")
 
-    async def _hello(self, event: Connect) -> None:
-        session = self._session
-        assert session is not None
+    async def _hello(self, session: Session, event: Connect) -> None:
+        """Answer a CONNECT, unless the session is over before this begins: what broke it can be in the same bytes."""
+        if self._session is not session:
+            return
         try:
+            self._doorway.check_connect(self.address)
             if event.flaw is not None:
                 raise InvalidRequest(event.flaw)
             client = await self._doorway.commands.hello(self, event.auth)
@@ -216,16 +233,22 @@ class Connection:
         if self._session is not session:
             self._doorway.commands.goodbye(client)
             return
+        if self._doorway.is_full:
+            self._doorway.commands.goodbye(client)
+            self.fail(1013, "too many connections")
+            return
         self._client = client
+        self._doorway.clients += 1
+        self._carrier.admit(True)
         session.accept(client.sid)
-        self._after_session()
+        self._after(session)
         self._arm(self._deadline(session))
 
     def _refuse(self, session: Session, error: RequestError) -> None:
         log.info("connect refused", code=error.code, reason=error.message, address=self.address)
         if self._session is session:
-            session.refuse(error.message, error.code, asyncio.get_running_loop().time())
-            self._after_session()
+            session.refuse(error.message, error.code)
+            self._after(session)
             self._arm(session.deadline)
 
     # Deadlines
@@ -253,7 +276,7 @@ class Connection:
         except ProtocolError as error:
             self.fail(1002, str(error))
             return None
-        self._after_session()
+        self._after(session)
         return self._deadline(session)
 
     def _deadline(self, session: Session) -> float:
@@ -264,7 +287,7 @@ class Connection:
         return min(session.deadline, asyncio.get_running_loop().time() + expires_in)
 
     def _arm(self, deadline: float) -> None:
-        if deadline < self._due:
+        if deadline < self._due and self._session is not None:
             self._due = deadline
             self._doorway.wheel.schedule(self, deadline)
 
@@ -301,6 +324,7 @@ class Connection:
             unsent: the packets that the old one has not written.
         """
         self._carrier = carrier
+        carrier.admit(self._client is not None)
         self._doorway.hub.streams_changed()
         for packet in unsent:
             carrier.send(packet)
@@ -317,6 +341,7 @@ class Connection:
     def _goodbye(self) -> None:
         client, self._client = self._client, None
         if client is not None:
+            self._doorway.clients -= 1
             self._doorway.commands.goodbye(client)
 
     @property

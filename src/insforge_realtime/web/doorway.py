@@ -7,9 +7,11 @@ one connection does is in connection.py and in its carrier's file.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import resource
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from math import ceil, inf
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import orjson
@@ -19,25 +21,32 @@ from starlette.responses import Response
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
+from insforge_realtime.errors import RateLimited
 from insforge_realtime.hub import Hub
 from insforge_realtime.protocol import engineio
 from insforge_realtime.protocol.session import Timing
+from insforge_realtime.web.admission import Admission, Guest, Rate, place_of
 from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
 from insforge_realtime.web.wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from starlette.types import Scope
 
+    from insforge_realtime.web.asgi import AsgiWebSocket
     from insforge_realtime.web.connection import Connection
     from insforge_realtime.web.polling import Polling
 
 PATH = "/socket.io/"
 ENVELOPE_BYTES = 64 * 1024
 """How much larger than its payload a frame may be, so that a payload a little over the limit gets an answer."""
+GUEST = "insforge_realtime.guest"
+"""Where an ASGI scope has the connection that it came by, if that is counted."""
+RESERVED_FILES = 256
+"""How many of the files that this process may open are not for sockets of clients: the database's and the webhooks' are."""
 UNLIMITED = 2**31 - 1
 """What the open packet says where nothing is limited: every client can read it as a number."""
+
+LIMITS = {"all": "REALTIME_MAX_SOCKETS", "address": "REALTIME_MAX_SOCKETS_PER_ADDRESS"}
 
 log = structlog.get_logger("insforge_realtime.web")
 
@@ -90,6 +99,8 @@ class Refusal:
     status: HTTPStatus
     code: int
     message: str
+    retry_after: int = 0
+    """In how many seconds to try again; 0 says nothing of it."""
 
     @property
     def body(self) -> str:
@@ -98,7 +109,12 @@ class Refusal:
 
     def response(self) -> Response:
         """The refusal as an HTTP answer."""
-        return Response(self.body, self.status, media_type="application/json")
+        return Response(self.body, self.status, self.headers, media_type="application/json")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the answer beside the body's."""
+        return {"Retry-After": str(self.retry_after)} if self.retry_after else {}
 
 
 UNKNOWN_TRANSPORT = Refusal(HTTPStatus.BAD_REQUEST, 0, "Transport unknown")
@@ -107,6 +123,8 @@ BAD_METHOD = Refusal(HTTPStatus.BAD_REQUEST, 2, "Bad handshake method")
 BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, 3, "Bad request")
 WRONG_ORIGIN = Refusal(HTTPStatus.FORBIDDEN, 4, "Origin not allowed")
 FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 4, "Too many connections, try again later")
+CROWDED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 4, "Too many connections from this address, try again later", 60)
+TOO_OFTEN = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 4, "Too many handshakes from this address, try again later")
 WRONG_VERSION = Refusal(HTTPStatus.BAD_REQUEST, 5, "Unsupported protocol version")
 TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "Payload too large")
 
@@ -128,35 +146,43 @@ class Doorway:
         self.hub = hub
         self.congestion = congestion
         self.wheel = wheel
+        self._now = asyncio.get_running_loop().time
         self.paths = {prefix + path for prefix in ("", config.root_path) for path in (PATH, PATH.rstrip("/"))}
         """Where this server is found, whether a proxy leaves its prefix on the path or takes it off."""
         self.trusted = TrustedProxies(config.trusted_proxies)
-        self.timing = Timing(config.ping_interval, config.ping_timeout, config.connect_timeout)
+        self.timing = Timing(
+            config.ping_interval, config.ping_timeout, config.connect_timeout, config.max_refused_connects or inf
+        )
+        places = {"per_address": config.max_sockets_per_address, "waiting": config.max_unauthenticated}
+        self.sockets = Admission(most=_most_sockets(config), **places)
+        self.sessions = Admission(**places)
+        """Of long-polling, until they change to a WebSocket."""
+        self.handshakes, self._connects = Rate(config.max_handshakes_per_second), Rate(config.max_connects_per_second)
+        self.clients = 0
+        """How many connections have a client that was let in."""
         self.connections: set[Connection] = set()
         self.polls: dict[str, Polling] = {}
         """The sessions that began by polling, by their id; also those that have changed to a WebSocket since."""
         self.slow_consumers = 0
         """How many connections were cut off because they read too slowly."""
         self.closing = False
-        self._tasks: set[asyncio.Task[None]] = set()
         limit = config.max_payload_bytes
         self.max_payload = limit or UNLIMITED
         self.max_message_bytes = limit + ENVELOPE_BYTES if limit else None
         """Of one message over a WebSocket, or of the attachments of one."""
+        self.max_stranger_payload = config.max_connect_bytes or self.max_payload
+        self.max_stranger_bytes = config.max_connect_bytes or self.max_message_bytes
+        """The same, of a client that was not let in yet."""
         self.high_water = max(config.max_buffered_bytes // 4, 1) if config.max_buffered_bytes else 1024 * 1024
         self.upgrades: list[str] = [transport for transport in config.transports if transport == "websocket"]
         """What a client that polls may change to."""
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something to its end, and keep a reference until then: the event loop has only a weak one."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def forget(self, connection: Connection) -> None:
         """Its transport is gone."""
         self.connections.discard(connection)
-        self.polls.pop(connection.sid, None)
+        polling = self.polls.pop(connection.sid, None)
+        if polling is not None:
+            self.sessions.leave(polling)
 
     def shut(self) -> None:
         """Let nobody in any more, and send home whoever is here: they will come back to another server, or to the next."""
@@ -176,12 +202,80 @@ class Doorway:
             connection.disconnect()
         return len(theirs)
 
-    def refusal(self, asked: Asked) -> Refusal | None:
-        """Why a request is refused; or None."""
-        refusal = self._wrong(asked) or (self._wrong_session(asked) if asked.sid else self._wrong_handshake(asked))
-        if refusal is not None:
-            log.info("handshake refused", status=int(refusal.status), body=refusal.body, address=asked.address)
+    @property
+    def is_full(self) -> bool:
+        """Whether no other client may be let in."""
+        return 0 < self.config.max_connections <= self.clients
+
+    # Places
+
+    def let_in(self, guest: Guest, transport: asyncio.BaseTransport) -> bool:
+        """Give a socket a place. False: there is none for it, and the log says so."""
+        address = _peer(transport)
+        full = self.sockets.enter(guest, self._place(address))
+        if full is not None:
+            log.warning("socket refused", address=address, limit=LIMITS[full])
+        return full is None
+
+    def entry(self, guest: AsgiWebSocket | Polling, asked: Asked) -> Refusal | None:
+        """Give a place to what comes by a connection that somebody else counts, if anybody; or say why not."""
+        places = self.sockets if asked.websocket else self.sessions
+        full = places.enter(guest, self._place(asked.address))
+        return None if full is None else self._refused(FULL if full == "all" else CROWDED, asked)
+
+    def is_trusted(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a proxy is at the other end."""
+        return bool(self.trusted) and _peer(transport) in self.trusted
+
+    def tell_of_a_place(self, what: str, transport: asyncio.BaseTransport | None = None) -> None:
+        """Somebody had to give way."""
+        log.info(
+            "unauthenticated connection gave way",
+            what=what,
+            **({} if transport is None else {"address": _peer(transport)}),
+        )
+
+    def check_connect(self, address: str) -> None:
+        """A client says CONNECT.
+
+        Raises:
+            RateLimited: this address does so too often.
+        """
+        wait = self._connects.wait(self._place(address), self._now())
+        if wait:
+            raise RateLimited(f"Too many CONNECTs from this address; try again in {ceil(wait)} s")
+
+    def _place(self, address: str) -> str | None:
+        """As what an address is counted: a proxy's own, as none."""
+        return None if self.trusted and address in self.trusted else place_of(address)
+
+    # Requests
+
+    def refusal(self, asked: Asked, socket: Guest | None = None) -> Refusal | None:
+        """Why a request is refused; or None.
+
+        Args:
+            asked: the request.
+            socket: what it came by, if that has a place, perhaps not yet one of the client's address.
+        """
+        refusal = (
+            self._too_often(asked)
+            or self._wrong(asked)
+            or (self._wrong_session(asked) if asked.sid else self._wrong_handshake(asked))
+        )
+        if refusal is None and socket is not None and not self.sockets.move(socket, self._place(asked.address)):
+            refusal = CROWDED
+        return None if refusal is None else self._refused(refusal, asked)
+
+    def _refused(self, refusal: Refusal, asked: Asked) -> Refusal:
+        log.info("handshake refused", status=int(refusal.status), body=refusal.body, address=asked.address)
         return refusal
+
+    def _too_often(self, asked: Asked) -> Refusal | None:
+        if asked.sid is not None and not asked.websocket:
+            return None
+        wait = self.handshakes.wait(self._place(asked.address), self._now())
+        return replace(TOO_OFTEN, retry_after=ceil(wait)) if wait else None
 
     def _wrong(self, asked: Asked) -> Refusal | None:
         transport = asked.query.get("transport", [])
@@ -202,5 +296,18 @@ class Doorway:
     def _wrong_handshake(self, asked: Asked) -> Refusal | None:
         if asked.method != "GET":
             return BAD_METHOD
-        limit = self.config.max_connections
-        return FULL if self.closing or (limit and len(self.connections) >= limit) else None
+        return FULL if self.closing or self.is_full else None
+
+
+def _peer(transport: asyncio.BaseTransport) -> str:
+    """The address of a socket's other end."""
+    peer = transport.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else UNKNOWN
+
+
+def _most_sockets(config: Config) -> int:
+    """As configured, or as many as there may be files; 0 for no limit."""
+    if config.max_sockets is not None:
+        return config.max_sockets
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if files == resource.RLIM_INFINITY else max(files - RESERVED_FILES, files // 2)

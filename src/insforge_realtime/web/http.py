@@ -15,7 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from insforge_realtime.protocol import handshake
-from insforge_realtime.web.bounded import BoundedHttp
+from insforge_realtime.web.counted import CountedHttp
 from insforge_realtime.web.websocket import Door
 from insforge_realtime.web.wheel import Wheel
 
@@ -61,17 +61,22 @@ class Newcomer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._doorway is not None and not self._doorway.let_in(self, transport):
+            self._transport.abort()
+            return
         self._parts[1].connections.add(self)  # type: ignore[arg-type]
         self._due = asyncio.get_running_loop().time() + self._bounds.request_seconds
         self._wheel.schedule(self, self._due)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
         self._parts[1].connections.discard(self)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
         transport, self._transport = self._transport, None
+        self._leave()  # whatever comes of it takes a place of its own
         self._parts[1].connections.discard(self)
         asking = self._asking(data)
         if asking is None or self._doorway is None:
@@ -96,9 +101,20 @@ class Newcomer(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def give_way(self) -> None:
+        """Another socket gets the place."""
+        if self._transport is not None and self._doorway is not None:
+            self._doorway.tell_of_a_place("silent", self._transport)
+            self._transport.abort()
+
+    def _leave(self) -> None:
+        if self._doorway is not None:
+            self._doorway.sockets.leave(self)
+
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
         paths = self._doorway.paths if self._doorway is not None else ()
-        http = BoundedHttp(self._bounds, self._wheel, paths, self._due, *self._parts)
+        http = CountedHttp(self._bounds, self._wheel, paths, self._due, *self._parts)
+        http.doorway = self._doorway
         http.connection_made(transport)
         transport.set_protocol(http)
         http.data_received(data)

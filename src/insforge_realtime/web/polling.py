@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from insforge_realtime import tasks
 from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
 from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
-from insforge_realtime.web.doorway import BAD_REQUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
+from insforge_realtime.web.doorway import BAD_REQUEST, GUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -65,8 +66,8 @@ class Polling:
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_finished", "_last_word", "_poll", "_posting", "_readable", "_reading", "connection",
-        "handed_over", "probe",
+        "_backlog", "_doorway", "_finished", "_last_word", "_limit", "_poll", "_posting", "_readable", "_reading",
+        "connection", "handed_over", "probe",
     )  # fmt: skip
 
     def __init__(self, doorway: Doorway, address: str) -> None:
@@ -82,6 +83,7 @@ class Polling:
         """Whether the session has ended, except for what is left in the backlog."""
         self._last_word: str | None = None
         """The packet that ends its last poll; where there is none, the client is refused, and comes back."""
+        self._limit = doorway.max_stranger_payload
         self.handed_over = False
         self.probe: Probe | None = None
         self.connection = Connection(doorway, self, address)
@@ -124,6 +126,16 @@ class Polling:
         self.cut()
         return None
 
+    def admit(self, admitted: bool) -> None:
+        doorway = self._doorway
+        self._limit = doorway.max_payload if admitted else doorway.max_stranger_payload
+        (doorway.sessions.vouch if admitted else doorway.sessions.doubt)(self)
+
+    def give_way(self) -> None:
+        """Another session gets the place."""
+        self._doorway.tell_of_a_place("polling")
+        self.cut()
+
     # The upgrade
 
     @property
@@ -138,6 +150,7 @@ class Polling:
     def hand_over(self) -> Iterable[str]:
         """A WebSocket takes over: everything that is unsent."""
         self.handed_over, self.probe = True, None
+        self._doorway.sessions.leave(self)
         self._readable.set()  # nobody will say so any more, if a body is still being taken in
         self._wake()
         unsent = self._backlog.take(float("inf"))
@@ -214,7 +227,7 @@ class Polling:
             raise ProtocolError("half a body") from error
 
     async def _read(self, request: Request) -> bytes:
-        limit, timing, body = self._doorway.max_payload, self._doorway.timing, bytearray()
+        limit, timing, body = self._limit, self._doorway.timing, bytearray()
         if int(request.headers.get("content-length", 0)) > limit:
             raise PayloadTooLarge
         try:
@@ -284,20 +297,30 @@ class PollingEndpoint:
         if refusal is not None:
             response: Response | None = refusal.response()
         elif asked.sid is None:
-            response = self._handshake(asked.address)
-        elif asked.method == "GET":
-            response = await _poll(self._doorway.polls[asked.sid], receive)
-        elif asked.method == "POST":
-            response = await _post(self._doorway.polls[asked.sid], request)
+            response = self._handshake(asked)
         else:
-            response = BAD_REQUEST.response()
+            response = await self._of_session(self._doorway.polls[asked.sid], request)
         if response is not None:
             await response(scope, receive, send)
 
-    def _handshake(self, address: str) -> Response:
-        polling = Polling(self._doorway, address)
+    def _handshake(self, asked: Asked) -> Response:
+        polling = Polling(self._doorway, asked.address)
+        refusal = self._doorway.entry(polling, asked)
+        if refusal is not None:
+            polling.cut()
+            return refusal.response()
         self._doorway.polls[polling.connection.sid] = polling
         return _text(polling.connection.open_packet(self._doorway.upgrades))
+
+    async def _of_session(self, polling: Polling, request: Request) -> Response | None:
+        socket = request.scope.get(GUEST)
+        if socket is not None and polling.connection.admitted:
+            self._doorway.sockets.vouch(socket)
+        if request.method == "GET":
+            return await _poll(polling, request.receive)
+        if request.method == "POST":
+            return await _post(polling, request)
+        return BAD_REQUEST.response()
 
 
 async def _poll(polling: Polling, receive: Receive) -> Response | None:
@@ -305,7 +328,7 @@ async def _poll(polling: Polling, receive: Receive) -> Response | None:
         poll = polling.poll()
     except ProtocolError:
         return BAD_REQUEST.response()
-    answer, gone = asyncio.ensure_future(poll), asyncio.ensure_future(_hung_up(receive))
+    answer, gone = asyncio.ensure_future(poll), tasks.start(_hung_up(receive), "watch over a poll")
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if answer.done():

@@ -66,10 +66,13 @@ class Door(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._doorway.high_water)
+        if not self._doorway.let_in(self, transport):
+            self._transport.abort()
         self._state.connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
+        self._doorway.sockets.leave(self)
         self._doorway.congestion.drained(self)
         # The wheel keeps us until the deadline it was told, and half a message must not wait there with us.
         self._reader = None
@@ -121,8 +124,10 @@ class Door(asyncio.Protocol):
             request: to a path that is ours.
             rest: what came after it in the same bytes.
         """
+        if self._transport.is_closing():
+            return  # there is no place for us
         asked = self._asked(request)
-        refusal = self._doorway.refusal(asked)
+        refusal = self._doorway.refusal(asked, self)
         if refusal is not None:
             self._refuse(refusal)
             return
@@ -144,12 +149,12 @@ class Door(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         self._uvicorn = self._app_state = None
-        self._transport.write(handshake.refuse(refusal.status, refusal.body))
+        self._transport.write(handshake.refuse(refusal.status, refusal.body, refusal.retry_after))
         self._end_stream()
 
     def _open(self, asked: Asked, answer: bytes) -> None:
         self._uvicorn = self._app_state = None
-        self._reader = frames.Reader(self._doorway.max_message_bytes)
+        self._reader = frames.Reader(self._doorway.max_stranger_bytes)
         if asked.sid is None:
             connection = Connection(self._doorway, self, asked.address)
             self._receiver = connection
@@ -165,6 +170,7 @@ class Door(asyncio.Protocol):
         """A path that is not ours belongs to the ASGI application: let uvicorn's own protocol take over."""
         assert self._uvicorn is not None
         self._state.connections.discard(self)
+        self._doorway.sockets.leave(self)
         other = WebSocketsSansIOProtocol(
             config=self._uvicorn, server_state=self._state, app_state=self._app_state or {}
         )
@@ -242,6 +248,18 @@ class Door(asyncio.Protocol):
     def cut(self) -> None:
         """End the connection now, whatever is unsent."""
         self._transport.abort()
+
+    def admit(self, admitted: bool) -> None:
+        """The client was let in, or is a stranger again."""
+        doorway = self._doorway
+        if self._reader is not None:
+            self._reader.max_size = doorway.max_message_bytes if admitted else doorway.max_stranger_bytes
+        (doorway.sockets.vouch if admitted else doorway.sockets.doubt)(self)
+
+    def give_way(self) -> None:
+        """Another socket gets the place."""
+        self._doorway.tell_of_a_place("websocket", self._transport)
+        self.cut()
 
     def carry(self, receiver: Receiver) -> None:
         """The upgrade is done."""

@@ -2,11 +2,15 @@
 
 A connection's deadline moves often (every pong) and comes up rarely. So it is not moved: the wheel asks at the time it was
 last told, and the connection answers with its next deadline.
+
+Slots end at multiples of a quarter second of the loop's clock, and the wheel turns there and nowhere else: were it to turn a
+quarter second after its last turn, a deadline could wait for nearly two slots.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Protocol
 
 import structlog
@@ -24,7 +28,7 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """Calls `tick` of everything scheduled, within a slot of its deadline.
+    """Calls `tick` of everything scheduled: never before its deadline, and less than a slot after it, plus the loop's lag.
 
     Args:
         loop: its clock is the one that deadlines are given in.
@@ -37,13 +41,13 @@ class Wheel:
 
     def schedule(self, timed: Timed, deadline: float) -> None:
         """Ask `timed` at this time, and from then on whenever it says."""
-        slot = max(self._slot(deadline) + 1, self._turned_to + 1)
+        slot = max(math.ceil(deadline / SLOT_SECONDS), self._turned_to + 1)
         self._slots.setdefault(slot, set()).add(timed)
 
     async def run(self) -> None:
         """Turn until cancelled."""
         while True:
-            await asyncio.sleep(SLOT_SECONDS)
+            await asyncio.sleep((self._turned_to + 1) * SLOT_SECONDS - self._loop.time())
             self.turn(self._loop.time())
 
     def turn(self, now: float) -> None:
@@ -64,4 +68,5 @@ class Wheel:
             self.schedule(timed, deadline)
 
     def _slot(self, time: float) -> int:
-        return int(time / SLOT_SECONDS)
+        """How many slots have ended."""
+        return math.floor(time / SLOT_SECONDS)

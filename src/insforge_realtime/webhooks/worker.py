@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from insforge_realtime import tasks
 from insforge_realtime.pg.deliveries import Claim, DeliveryQueue, Result, State
 from insforge_realtime.pg.pool import LINK_ERRORS, keep
 from insforge_realtime.webhooks.hosts import Hosts
@@ -131,7 +132,7 @@ class Webhooks:
 
     def _begin(self, claim: Claim, until: float) -> None:
         self.hosts.begin(claim.host)
-        task = asyncio.create_task(self._deliver(claim, until), name=f"webhook {claim.id}")
+        task = tasks.start(self._deliver(claim, until), f"webhook {claim.id}")
         self._flying[task] = claim
         self._idle.clear()
         task.add_done_callback(self._done)

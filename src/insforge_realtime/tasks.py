@@ -1,0 +1,41 @@
+"""Work that goes on beside its caller: kept until it has ended, and an exception that ends it is said in the log.
+
+asyncio has only a weak reference to a task. And what a task died of it tells when the garbage collector finds the task: late
+where somebody keeps it, and never where somebody has looked at it on the way out (`gather(…, return_exceptions=True)`). So
+every task of this package begins here, except for those that their maker awaits; tests/unit/test_tasks.py lists these.
+(Callbacks of the loop, `call_later` and the like, need nothing: asyncio logs what they raise at once.)
+
+The standard library's logging, so that both halves of the package can use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_running: set[asyncio.Task[Any]] = set()
+
+
+def start(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Begin some work.
+
+    Args:
+        work: what to do.
+        name: what the log calls it.
+    """
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _running.add(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task failed: %s", task.get_name(), exc_info=error)

@@ -44,7 +44,7 @@ from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
 from insforge_realtime.presence import Presence
 from insforge_realtime.protocol import socketio
-from insforge_realtime.rates import Bucket, Buckets
+from insforge_realtime.rates import Bucket, Buckets, place_of
 from insforge_realtime.requests import Command, Form, claimed_channel
 
 PRESENCE_PAUSE = 0.01
@@ -314,11 +314,12 @@ class Commands:
 
 def _owner(identity: Identity, address: str, sid: str) -> Owner:
     """Whose account a client's requests go to. A project's key is on servers, each connection of which is for itself."""
-    if identity.role is Role.PROJECT_ADMIN and identity.subject is None:
+    if identity.subject is not None:
+        return Owner(f"user {identity.subject}")
+    place = place_of(address)
+    if identity.role is Role.PROJECT_ADMIN or place is None:
         return Owner(f"socket {sid}")
-    if identity.subject is None:
-        return Owner(f"address {address}", ANONYMOUS_SHARE)
-    return Owner(f"user {identity.subject}")
+    return Owner(f"address {place}", ANONYMOUS_SHARE)
 
 
 def _now() -> str:

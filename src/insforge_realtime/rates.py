@@ -1,4 +1,4 @@
-"""How much each owner may send: a token bucket of messages and one of bytes. Pure: it is told the time.
+"""How much each owner may send: a token bucket of messages and one of bytes; and what an address stands for. Pure.
 
 A bucket is its owner's, not a connection's: fifty sockets of a user send as much as one. It is remembered after the last of
 them has gone until it would be full again, so that nobody gains by coming back.
@@ -10,6 +10,7 @@ them has gone until it would be full again, so that nobody gains by coming back.
 from __future__ import annotations
 
 from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 from insforge_realtime.model import Owner
@@ -21,6 +22,22 @@ MOST_REMEMBERED = 10_000
 
 Short = Literal["messages", "bytes"]
 """What there is too little of."""
+
+
+def place_of(address: str) -> str | None:
+    """What an address counts as: itself, or of IPv6 its /64, which one customer of a provider has alone. None for what is no
+    address."""
+    if ":" not in address:
+        return address if address[:1].isdigit() else None
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return None
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 class Bucket:

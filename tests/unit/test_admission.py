@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from insforge_realtime.rates import place_of
 from insforge_realtime.web import admission
-from insforge_realtime.web.admission import BURST_SECONDS, Admission, Rate, place_of
+from insforge_realtime.web.admission import BURST_SECONDS, Admission, Rate
 
 ADDRESSES = st.sampled_from(["a", "b", "c", None])
 

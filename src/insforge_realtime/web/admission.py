@@ -13,13 +13,12 @@ What always holds, whatever is called in whatever order:
     no limit is passed, except by calls of `doubt`
     an address that has no guest is not remembered
 
-Addresses: one of IPv4, or the /64 of one of IPv6, since that is what one customer of a provider has to himself. None is
-for whoever comes through a UNIX socket or a trusted proxy: no limit for an address applies.
+Addresses are places, as `place_of` in rates.py has them. None is for whoever comes through a UNIX socket or a trusted proxy: no
+limit for an address applies.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
 from typing import Literal, Protocol
 
 REMEMBERED = 50_000
@@ -29,21 +28,6 @@ BURST_SECONDS = 20.0
 
 Full = Literal["all", "address"]
 """Which limit leaves no room."""
-
-
-def place_of(address: str) -> str | None:
-    """What an address counts as; None for what is no address."""
-    if ":" not in address:
-        return address if address[:1].isdigit() else None
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return None
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 class Guest(Protocol):

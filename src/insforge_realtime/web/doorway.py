@@ -25,7 +25,8 @@ from insforge_realtime.errors import RateLimited
 from insforge_realtime.hub import Hub
 from insforge_realtime.protocol import engineio
 from insforge_realtime.protocol.session import Timing
-from insforge_realtime.web.admission import Admission, Guest, Rate, place_of
+from insforge_realtime.rates import place_of
+from insforge_realtime.web.admission import Admission, Guest, Rate
 from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
 from insforge_realtime.web.wheel import Wheel
 

@@ -13,8 +13,8 @@ What always holds, whatever is called in whatever order:
     no limit is passed, except by calls of `doubt`
     an address that has no guest is not remembered
 
-Addresses are places, as `place_of` in rates.py has them. None is for whoever comes through a UNIX socket or a trusted proxy: no
-limit for an address applies.
+Addresses are places, as `place_of` in rates.py has them. None is for whoever comes through a UNIX socket or a trusted proxy:
+no limit for an address applies.
 """
 
 from __future__ import annotations

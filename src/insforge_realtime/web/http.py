@@ -53,19 +53,20 @@ class Newcomer(asyncio.Protocol):
         self._parts[1].connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        if self._doorway is not None:
+            self._doorway.sockets.leave(self)
         self._parts[1].connections.discard(self)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
-        self._leave()  # whatever comes of it takes a place of its own
         self._parts[1].connections.discard(self)
         asking = None if self._doorway is None else handshake.read(data)
         if asking is None or self._doorway is None or asking[0].path not in self._doorway.paths:
             self._to_uvicorn(self._transport, data)
             return
         door = Door(self._doorway, *self._parts)
+        self._doorway.sockets.hand_over(self, door)
         door.connection_made(self._transport)
         self._transport.set_protocol(door)
         self._transport = None
@@ -82,14 +83,12 @@ class Newcomer(asyncio.Protocol):
             self._doorway.tell_of_a_place("silent", self._transport)
             self._transport.abort()
 
-    def _leave(self) -> None:
-        if self._doorway is not None:
-            self._doorway.sockets.leave(self)
-
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
         config, server_state, app_state = self._parts
         self._http = CountedHttp(config, server_state, app_state)
-        self._http.doorway = self._doorway
+        if self._doorway is not None:
+            self._http.doorway = self._doorway
+            self._doorway.sockets.hand_over(self, self._http)
         self._http.connection_made(transport)
         transport.set_protocol(self._http)
         self._http.data_received(data)

@@ -107,7 +107,7 @@ class Floods:
 
 
 class Bounded(logging.Filter):
-    """What a handler leaves out: of structlog's lines, and of those that libraries write."""
+    """What a handler leaves out of the lines that did not come by structlog: those of libraries, most of all."""
 
     def __init__(self, floods: Floods) -> None:
         super().__init__()
@@ -116,16 +116,14 @@ class Bounded(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is written."""
         if isinstance(record.msg, dict):
-            name = str(record.msg.get("event"))
-        elif record.name.startswith("insforge_realtime"):
-            name = str(record.msg)
-        else:
-            name = f"{record.name}:{record.lineno}"
-        return record.levelno <= logging.DEBUG or name == LEFT_OUT or self._floods.passes(name)
+            return True  # `processor` has let it pass
+        ours = record.name.startswith("insforge_realtime")
+        name = str(record.msg) if ours else f"{record.name}:{record.lineno}"
+        return record.levelno <= logging.DEBUG or self._floods.passes(name)
 
 
 def processor(floods: Floods) -> structlog.typing.Processor:
-    """The same for a structlog that writes by loggers which are not ours."""
+    """The same for structlog's lines, before any work is done for them."""
 
     def bound(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
         if method != "debug" and event.get("event") != LEFT_OUT and not floods.passes(str(event.get("event"))):

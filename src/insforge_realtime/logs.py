@@ -17,6 +17,7 @@ from insforge_realtime.floods import Bounded, Floods, processor, say
 
 def configure(config: Config) -> None:
     """Set up structlog, and send the standard library's loggers the same way."""
+    floods = Floods(config.max_log_lines_per_second, say)
     renderer: structlog.typing.Processor
     if config.log_format == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -32,6 +33,7 @@ def configure(config: Config) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            processor(floods),
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -39,7 +41,6 @@ def configure(config: Config) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    floods = Floods(config.max_log_lines_per_second, say)
     handler.addFilter(Bounded(floods))
     atexit.register(floods.tell_all)
     exceptions = [structlog.processors.format_exc_info] if config.log_format == "json" else []

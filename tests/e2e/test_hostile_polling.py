@@ -419,7 +419,9 @@ async def test_ten_thousand_handshakes_that_never_connect_cost_little_and_are_al
     start: Callable[..., Server], demo: str
 ) -> None:
     # Nobody gives way here, and nobody is too quick: what is measured is how little so many cost.
-    server = start(demo, connect_timeout=12, max_unauthenticated=0, max_handshakes_per_second=0)
+    server = start(
+        demo, connect_timeout=12, max_unauthenticated=0, max_sockets_per_address=0, max_handshakes_per_second=0
+    )
     running = Site(server, demo, server.process.pid)
     async with witnessed(running):
         await handshakes(running, 500)

@@ -100,6 +100,17 @@ class Places(RuleBasedStateMachine):
         if guest in self.held and guest not in self.waiting:
             self._wait(guest)
 
+    @rule(data=st.data(), polite=st.booleans())
+    def hand_over(self, data: st.DataObject, polite: bool) -> None:
+        guest, successor = data.draw(st.sampled_from(self.guests)), Guest(self.admission if polite else None)
+        self.guests.append(successor)
+        self.admission.hand_over(guest, successor)
+        if guest in self.held:
+            self.held[successor] = self.held.pop(guest)
+            if guest in self.waiting:
+                self.waiting.remove(guest)
+                self.waiting.append(successor)
+
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         guest = data.draw(st.sampled_from(self.guests))
@@ -109,7 +120,7 @@ class Places(RuleBasedStateMachine):
     @invariant()
     def the_books_are_right(self) -> None:
         books = self.admission
-        assert books._held == self.held
+        assert {guest: place.name for guest, place in books._held.items()} == self.held
         assert list(books._waiting) == self.waiting
         assert (len(books), books.waiting) == (len(self.held), len(self.waiting))
         for address, place in books._addresses.items():

@@ -19,6 +19,7 @@ no limit for an address applies.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal, Protocol
 
 REMEMBERED = 50_000
@@ -38,11 +39,12 @@ class Guest(Protocol):
 
 
 class _Address:
-    """The guests of one address."""
+    """The guests of one address; of those who have none, with the name None and without a limit."""
 
-    __slots__ = ("held", "waiting")
+    __slots__ = ("held", "name", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str | None) -> None:
+        self.name = name
         self.held = 0
         self.waiting: dict[Guest, None] | None = None
         """Those who wait, the oldest first. None when they are none, as nearly always."""
@@ -58,15 +60,19 @@ class Admission:
     """
 
     def __init__(self, *, most: int = 0, per_address: int = 0, waiting: int = 0) -> None:
-        self._most, self._per_address, self._most_waiting = most, per_address, waiting
-        self._held: dict[Guest, str | None] = {}
+        self._most, self._per_address, self._most_waiting = most or inf, per_address or inf, waiting or inf
+        self._held: dict[Guest, _Address] = {}
         self._waiting: dict[Guest, None] = {}
-        self._addresses: dict[str, _Address] = {}
+        self._nowhere = _Address(None)
+        self._addresses: dict[str | None, _Address] = {}
         self.gave_way = 0
         """How many had to go."""
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def __contains__(self, guest: Guest) -> bool:
+        return guest in self._held
 
     @property
     def waiting(self) -> int:
@@ -87,36 +93,40 @@ class Admission:
         """
         if not self._room_at(address):
             return "address"
-        if self._most and len(self._held) >= self._most and not self._make_way(self._waiting):
+        if len(self._held) >= self._most and not self._make_way(self._waiting):
             return "all"
-        self._held[guest] = address
-        if address is not None:
-            self._addresses.setdefault(address, _Address()).held += 1
+        self._count(guest, address)
         self.doubt(guest)
         return None
 
     def move(self, guest: Guest, address: str | None) -> bool:
         """A guest turns out to have this address. False, and everything stays as it was, if that leaves no room."""
-        if guest not in self._held or self._held[guest] == address:
+        if guest not in self._held or self._held[guest].name == address:
             return True
         if not self._room_at(address):
             return False
         waits = guest in self._waiting
-        self.vouch(guest)
-        self._uncount(self._held[guest])
-        self._held[guest] = address
-        if address is not None:
-            self._addresses.setdefault(address, _Address()).held += 1
+        self.leave(guest)
+        self._count(guest, address)
         if waits:
             self.doubt(guest)
         return True
+
+    def hand_over(self, guest: Guest, successor: Guest) -> None:
+        """The same socket is another guest now, with the same place, and waits if it did, as the newest."""
+        if guest in self._held:
+            waits = guest in self._waiting
+            self.vouch(guest)
+            self._held[successor] = self._held.pop(guest)
+            if waits:
+                self.doubt(successor)
 
     def vouch(self, guest: Guest) -> None:
         """Its client is known."""
         if guest in self._waiting:
             del self._waiting[guest]
-            place = self._addresses.get(self._held[guest] or "")
-            if place is not None and place.waiting is not None:
+            place = self._held[guest]
+            if place.waiting is not None:
                 del place.waiting[guest]
                 place.waiting = place.waiting or None
 
@@ -124,11 +134,11 @@ class Admission:
         """Its client is not known, or no longer: the guest waits, as the newest of them."""
         if guest not in self._held or guest in self._waiting:
             return
-        if self._most_waiting and len(self._waiting) >= self._most_waiting:
+        if len(self._waiting) >= self._most_waiting:
             self._make_way(self._waiting)
         self._waiting[guest] = None
-        place = self._addresses.get(self._held[guest] or "")
-        if place is not None:
+        place = self._held[guest]
+        if place is not self._nowhere:
             place.waiting = place.waiting or {}
             place.waiting[guest] = None
 
@@ -136,13 +146,21 @@ class Admission:
         """It has gone. Harmless to repeat."""
         if guest in self._held:
             self.vouch(guest)
-            self._uncount(self._held.pop(guest))
+            place = self._held.pop(guest)
+            place.held -= 1
+            if not place.held:
+                self._addresses.pop(place.name, None)
+
+    def _count(self, guest: Guest, address: str | None) -> None:
+        place = self._nowhere
+        if address is not None:
+            place = self._addresses.get(address) or self._addresses.setdefault(address, _Address(address))
+        place.held += 1
+        self._held[guest] = place
 
     def _room_at(self, address: str | None) -> bool:
-        place = None if address is None else self._addresses.get(address)
-        if place is None or not self._per_address or place.held < self._per_address:
-            return True
-        return self._make_way(place.waiting)
+        place = self._addresses.get(address)
+        return place is None or place.held < self._per_address or self._make_way(place.waiting)
 
     def _make_way(self, waiting: dict[Guest, None] | None) -> bool:
         """The oldest of these goes. False if there is none."""
@@ -153,13 +171,6 @@ class Admission:
         self.gave_way += 1
         oldest.give_way()
         return True
-
-    def _uncount(self, address: str | None) -> None:
-        if address is not None:
-            place = self._addresses[address]
-            place.held -= 1
-            if not place.held:
-                del self._addresses[address]
 
 
 class Rate:

@@ -6,7 +6,6 @@ from a trusted proxy, whose connections are many clients'. Until then it may hav
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from insforge_realtime.web.bounded import BoundedHttp
@@ -20,12 +19,7 @@ class CountedHttp(BoundedHttp):
     """One connection."""
 
     doorway: Doorway | None = None
-    """Whose guest it is; to be set before `connection_made`."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if self.doorway is not None and not self.doorway.let_in(self, transport):
-            transport.abort()
+    """Whose guest it is, once it has got its place."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()

@@ -151,6 +151,7 @@ class Doorway:
         self.paths = {prefix + path for prefix in ("", config.root_path) for path in (PATH, PATH.rstrip("/"))}
         """Where this server is found, whether a proxy leaves its prefix on the path or takes it off."""
         self.trusted = TrustedProxies(config.trusted_proxies)
+        self._trusts = bool(config.trusted_proxies)
         self.timing = Timing(
             config.ping_interval, config.ping_timeout, config.connect_timeout, config.max_refused_connects or inf
         )
@@ -211,7 +212,9 @@ class Doorway:
     # Places
 
     def let_in(self, guest: Guest, transport: asyncio.BaseTransport) -> bool:
-        """Give a socket a place. False: there is none for it, and the log says so."""
+        """Give a socket a place, unless it has one. False: there is none for it, and the log says so."""
+        if guest in self.sockets:
+            return True
         address = _peer(transport)
         full = self.sockets.enter(guest, self._place(address))
         if full is not None:
@@ -226,7 +229,7 @@ class Doorway:
 
     def is_trusted(self, transport: asyncio.BaseTransport) -> bool:
         """Whether a proxy is at the other end."""
-        return bool(self.trusted) and _peer(transport) in self.trusted
+        return self._trusts and _peer(transport) in self.trusted
 
     def tell_of_a_place(self, what: str, transport: asyncio.BaseTransport | None = None) -> None:
         """Somebody had to give way."""
@@ -248,7 +251,7 @@ class Doorway:
 
     def _place(self, address: str) -> str | None:
         """As what an address is counted: a proxy's own, as none."""
-        return None if self.trusted and address in self.trusted else place_of(address)
+        return None if self._trusts and address in self.trusted else place_of(address)
 
     # Requests
 
@@ -264,8 +267,8 @@ class Doorway:
             or self._wrong(asked)
             or (self._wrong_session(asked) if asked.sid else self._wrong_handshake(asked))
         )
-        if refusal is None and socket is not None and not self.sockets.move(socket, self._place(asked.address)):
-            refusal = CROWDED
+        if refusal is None and self._trusts and socket is not None:
+            refusal = None if self.sockets.move(socket, self._place(asked.address)) else CROWDED
         return None if refusal is None else self._refused(refusal, asked)
 
     def _refused(self, refusal: Refusal, asked: Asked) -> Refusal:

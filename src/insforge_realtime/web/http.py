@@ -69,20 +69,21 @@ class Newcomer(asyncio.Protocol):
         self._wheel.schedule(self, self._due)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        if self._doorway is not None:
+            self._doorway.sockets.leave(self)
         self._parts[1].connections.discard(self)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
         transport, self._transport = self._transport, None
-        self._leave()  # whatever comes of it takes a place of its own
         self._parts[1].connections.discard(self)
         asking = self._asking(data)
         if asking is None or self._doorway is None:
             self._to_uvicorn(transport, data)
             return
         door = Door(self._doorway, *self._parts)
+        self._doorway.sockets.hand_over(self, door)
         door.connection_made(transport)
         transport.set_protocol(door)
         door.begin(*asking)
@@ -107,14 +108,12 @@ class Newcomer(asyncio.Protocol):
             self._doorway.tell_of_a_place("silent", self._transport)
             self._transport.abort()
 
-    def _leave(self) -> None:
-        if self._doorway is not None:
-            self._doorway.sockets.leave(self)
-
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
         paths = self._doorway.paths if self._doorway is not None else ()
         http = CountedHttp(self._bounds, self._wheel, paths, self._due, *self._parts)
-        http.doorway = self._doorway
+        if self._doorway is not None:
+            http.doorway = self._doorway
+            self._doorway.sockets.hand_over(self, http)
         http.connection_made(transport)
         transport.set_protocol(http)
         http.data_received(data)

@@ -158,6 +158,23 @@ async def test_the_react_page_waits_for_a_server_and_comes_back_after_a_restart(
             await page.see("article div", "Status: shipped")
 
 
+@in_chromium
+async def test_a_channel_that_is_refused_on_the_react_page_is_tried_again_by_a_click(demo: str, start: Start) -> None:
+    server = start(demo)
+    await run(demo, "ALTER POLICY users_subscribe_own_orders ON realtime.channels TO postgres")
+    with static_files(EXAMPLES / "react-orders" / "dist") as root:
+        async with Browser() as browser:
+            page = await browser.page(orders_page(root, server, ALICES_ORDER))
+            await page.see(".connection.error", "Not allowed")
+            await page.click("text=Try again")  # still not
+            await page.see(".connection.error", "Not allowed")
+            await run(demo, "ALTER POLICY users_subscribe_own_orders ON realtime.channels TO authenticated")
+            await page.click("text=Try again")
+            await page.see(".connection", "subscribed · 1 watching")
+            assert await page.text("text=Try again") == []
+            assert page.problems == []
+
+
 @contextlib.asynccontextmanager
 async def orders_api(database: str) -> AsyncIterator[str]:
     """What an application has besides: `GET /orders/{id}`, from the database. Its URL."""

@@ -4,7 +4,7 @@
     REALTIME_URL=http://127.0.0.1:7130 REALTIME_TOKEN=… python python_worker.py order:0de40000-0000-4000-8000-000000000001
 
 It works until SIGINT or SIGTERM, through restarts of the server. There is no replay: what must not be missed is read from
-the database, here in `catch_up`, each time the connection is made.
+the database, here in `catch_up`, each time the subscription is confirmed: the first time, and after each reconnect.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from insforge_realtime.client import ClientError, ConnectError, ErrorInfo, Message, create_client
+from insforge_realtime.client import ClientError, ConnectError, ErrorInfo, Message, Subscribed, create_client
 
 
 async def fresh_token() -> str:
@@ -22,12 +22,18 @@ async def fresh_token() -> str:
     return os.environ["REALTIME_TOKEN"]
 
 
-def catch_up() -> None:
-    print("connected: time to read what was missed", flush=True)
+state = asyncio.Lock()
+"""Who reads or changes what this program knows: a message that comes while it is read may be newer, and waits its turn."""
+
+
+async def catch_up(news: Subscribed) -> None:
+    async with state:
+        print(f"subscribed{' again' if news.renewed else ''}: time to read what was missed", flush=True)
 
 
 async def handle(message: Message) -> None:
-    print(f"{message.event}: order {message['id']} is {message['status']}", flush=True)
+    async with state:
+        print(f"{message.event}: order {message['id']} is {message['status']}", flush=True)
 
 
 def report(error: ErrorInfo) -> None:
@@ -41,7 +47,6 @@ def report_failure(error: ConnectError) -> None:
 async def work(channel: str) -> None:
     url = os.environ.get("REALTIME_URL", "http://127.0.0.1:7130")
     async with create_client(url, access_token=fresh_token) as client:
-        client.on("connect", catch_up)
         client.on("disconnect", lambda reason: print(f"disconnected: {reason}", flush=True))
         client.on("connect_error", report_failure)
         client.on("error", report)
@@ -50,7 +55,8 @@ async def work(channel: str) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, lambda: asyncio.run_coroutine_threadsafe(client.unsubscribe(channel), loop))
-        async for message in client.stream(channel, events=["INSERT_order", "UPDATE_order"]):
+        events = ["INSERT_order", "UPDATE_order"]
+        async for message in client.stream(channel, events=events, on_subscribed=catch_up):
             await handle(message)
 
 

@@ -25,7 +25,10 @@ realtime.on('UPDATE_order', ({ id, status, total, meta }) => {
   console.log(`${meta.timestamp}  ${id}  ${status}  ${total}`)
 })
 
-const { ok, error } = await realtime.subscribe(`order:${orderId}`)
+const { ok, error } = await realtime.subscribe(`order:${orderId}`, {
+  // The first time, and after each reconnect. What changed before did not come as a message, so a real program reads the order now.
+  onSubscribed: ({ renewed }) => console.error(renewed ? 'subscribed again' : 'subscribed')
+})
 if (!ok) {
   console.error(`cannot subscribe to order:${orderId}: ${error.code}: ${error.message}`)
   process.exit(1)

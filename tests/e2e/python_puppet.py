@@ -23,6 +23,7 @@ from insforge_realtime.client import (
     ErrorInfo,
     PublishResponse,
     RealtimeClient,
+    Subscribed,
     SubscribeResponse,
     create_client,
 )
@@ -48,6 +49,8 @@ def plain(value: Any) -> Any:
             return {"message": value.message, "data": {"code": value.code}}
         case Exception():
             return {"message": f"{type(value).__name__}: {value}"}
+        case Subscribed():
+            return dataclasses.asdict(value)
         case ErrorInfo():
             return {key: item for key, item in dataclasses.asdict(value).items() if item is not None}
         case SubscribeResponse(ok=True):
@@ -84,6 +87,13 @@ def listen(name: str, event: str) -> None:
 
 def listen_once(name: str, event: str) -> None:
     clients[name].once(event, lambda data=None: say(client=name, event=event, data=plain(data)))
+
+
+async def subscribe_told(name: str, channel: str) -> Any:
+    """`subscribe`, which says `told` at each confirmation."""
+    return await clients[name].subscribe(
+        channel, on_subscribed=lambda news: say(client=name, event="told", data=plain(news))
+    )
 
 
 def state(name: str) -> dict[str, Any]:
@@ -151,6 +161,7 @@ verbs: dict[str, Callable[..., Any]] = {
     "once": listen_once,
     "off": lambda name, event: clients[name].off(event, handlers[f"{name} {event}"]),
     "state": state,
+    "subscribeTold": subscribe_told,
     "connectWatched": connect_watched,
     "publish": publish,
     "publishUnsayable": publish_unsayable,

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,29 @@ async def flushed(stage: Stage, client: SdkClient) -> None:
     await client.call("off", "flush")
     await client.call("unsubscribe", "orders")
     client.events[:] = [event for event in client.events if event[0] != "flush"]
+
+
+GATE = 4711
+"""An advisory lock: who holds it keeps everybody from subscribing to the channel `gated`."""
+GATED = f"""
+    INSERT INTO realtime.channels (pattern) VALUES ('gated') ON CONFLICT DO NOTHING;
+    CREATE TABLE IF NOT EXISTS gated (n int);
+    TRUNCATE gated;
+    DROP POLICY IF EXISTS gated ON realtime.channels;
+    CREATE POLICY gated ON realtime.channels FOR SELECT TO authenticated USING (
+        CASE WHEN pattern = 'gated' AND realtime.channel_name() = 'gated'
+             THEN pg_advisory_xact_lock_shared({GATE}) IS NOT NULL END)"""
+
+
+@contextlib.asynccontextmanager
+async def closed_gate(stage: Stage) -> AsyncIterator[None]:
+    """For the length of a block nobody is let into the channel `gated`, nor refused."""
+    connection = await asyncpg.connect(stage.database)
+    try:
+        await connection.execute(f"SELECT pg_advisory_lock({GATE})")
+        yield
+    finally:
+        await connection.close()
 
 
 # ---- connect()
@@ -274,23 +298,62 @@ async def subscribe_twice(stage: Stage) -> None:
     assert len(bob.named("UPDATE_order")) == 1
 
 
-@case("subscribe", "without a connection that could be made answers CONNECTION_FAILED, and leaves nothing behind")
+@case(
+    "subscribe",
+    "whose connection is refused answers with the code and the message of the refusal, and leaves nothing behind",
+    official="its code is CONNECTION_FAILED, whatever the server has said",
+)
+async def subscribe_unconnected(stage: Stage) -> None:
+    for credential, code in (("nonsense", "UNAUTHORIZED"), (UNVERIFIABLE, "UNAVAILABLE")):
+        options = {} if stage.official else {"timeout": 1000} | QUICK
+        bob = await stage.sdk.client(stage.server.url, credential, "connect_error", **options)
+        answer = await bob.subscribe("orders")
+        [refusal, *_] = await bob.wait_for("connect_error")
+        assert refusal["data"]["code"] == code
+        assert answer["error"]["code"] == ("CONNECTION_FAILED" if stage.official else code)
+        assert refusal["message"] in answer["error"]["message"]
+        assert await bob.state() == NOT_CONNECTED
+        if not stage.official:
+            with pytest.raises(Failed) as caught:
+                await bob.call("publish", CHAT, "said", {})
+            assert caught.value.error["data"] == {"code": "NOT_CONNECTED"}
+            assert f"{refusal['message']} ({code})" in caught.value.error["message"]
+
+
+@case("subscribe", "where nobody listens answers CONNECTION_FAILED, and leaves nothing behind")
 async def subscribe_nowhere(stage: Stage) -> None:
-    bob = await stage.sdk.client(stage.server.url, "nonsense")
+    bob = await stage.sdk.client("http://127.0.0.1:1", token(BOB))
     answer = await bob.subscribe("orders")
     assert (answer["ok"], answer["error"]["code"]) == (False, "CONNECTION_FAILED")
+    assert answer["error"]["message"]
     assert await bob.state() == NOT_CONNECTED
+
+
+@case("subscribe", "while a reconnect is refused answers, in time, with the code of that refusal", ours_only=True)
+async def subscribe_while_refused(stage: Stage) -> None:
+    bob = await stage.sdk.client(
+        stage.server.url, token(BOB, ttl=2), "connect_error", "disconnect", **QUICK, timeout=2000
+    )
+    assert (await bob.subscribe(ORDER))["ok"]
+    await bob.wait_for("disconnect")
+    answer = await bob.subscribe(CHAT)
+    assert (answer["ok"], answer["error"]["code"]) == (False, "UNAUTHORIZED")
+    assert bob.named("connect_error")[-1]["message"] in answer["error"]["message"]
+    assert (await bob.state())["connectionState"] == "connecting"
 
 
 @case("subscribe", "that is unsubscribed while it waits answers SUBSCRIPTION_CANCELLED, and leaves nothing behind")
 async def subscribe_cancelled(stage: Stage) -> None:
-    bob = await stage.bob("UPDATE_order")
+    await stage.run(GATED)
+    bob = await stage.bob("said")
     await bob.call("connect")
-    answer, _ = await asyncio.gather(bob.subscribe(ORDER), bob.call("unsubscribe", ORDER))
-    assert (answer["ok"], answer["error"]["code"]) == (False, "SUBSCRIPTION_CANCELLED")
-    await stage.change_order("paid")
+    async with closed_gate(stage):
+        answer, _ = await asyncio.gather(bob.subscribe("gated"), bob.call("unsubscribe", "gated"))
+        assert (answer["ok"], answer["error"]["code"]) == (False, "SUBSCRIPTION_CANCELLED")
+    assert (await bob.subscribe(CHAT))["ok"]  # so the server has handled what came before
+    await stage.run("SELECT realtime.publish('gated', 'said', '{}')")
     await flushed(stage, bob)
-    assert (await bob.state())["channels"] == []
+    assert (await bob.state())["channels"] == [CHAT]
     assert bob.events == []
 
 
@@ -611,9 +674,11 @@ async def disconnect_nothing(stage: Stage) -> None:
 
 @case("disconnect", "while a subscribe waits answers it DISCONNECTED")
 async def disconnect_pending(stage: Stage) -> None:
+    await stage.run(GATED)
     bob = await stage.bob()
     await bob.call("connect")
-    answer, _ = await asyncio.gather(bob.subscribe(ORDER), bob.call("disconnect"))
+    async with closed_gate(stage):
+        answer, _ = await asyncio.gather(bob.subscribe("gated"), bob.call("disconnect"))
     assert (answer["ok"], answer["error"]["code"]) == (False, "DISCONNECTED")
     assert await bob.state() == NOT_CONNECTED
 
@@ -676,6 +741,99 @@ async def reconnection_refused_function(stage: Stage) -> None:
     await bob.wait_for("connect", 2)
     assert [error["data"]["code"] for error in bob.named("connect_error")] == ["UNAUTHORIZED"] * 3
     await until_subscribed(bob, ORDER)
+
+
+@case(
+    "reconnection",
+    "brings a row that was committed between connect and the renewed subscription to who reads the state at the"
+    " confirmation, and loses it to who reads it at connect",
+    official="it has no such event: who reads once subscribe(), called again after connect, has answered misses nothing",
+)
+async def read_the_state(stage: Stage) -> None:
+    await stage.run(GATED)
+    events = ("connect", "row", "flush", "realtime:subscribed")
+    bob = await stage.bob(*events, **({} if stage.official else QUICK))
+    assert (await bob.call("subscribe" if stage.official else "subscribeTold", "gated"))["ok"]
+    connection = await asyncpg.connect(stage.database)
+
+    async def commit(n: int) -> None:
+        await connection.execute(
+            f"""BEGIN;
+                INSERT INTO gated VALUES ({n});
+                SELECT realtime.publish(channel, 'row', '{{"n": {n}}}') FROM (VALUES ('gated'), ('orders')) AS c (channel);
+                COMMIT"""
+        )
+
+    async def read() -> set[int]:
+        return {row["n"] for row in await connection.fetch("SELECT n FROM gated")}
+
+    try:
+        await commit(1)
+        await bob.wait_for("row")
+        await connection.execute(f"SELECT pg_advisory_lock({GATE})")
+        stage.server.stop()
+        await commit(2)  # while it is away: both recipes find it
+        stage.server.start()
+        await bob.wait_for("connect", 2)
+        at_connect = await read()
+        witness = await stage.alice("row")
+        assert (await witness.subscribe("orders"))["ok"]
+        await commit(3)
+        await witness.wait_for("row")  # so the server has told whoever was subscribed
+        answered = asyncio.create_task(bob.subscribe("gated"))  # what the official SDK's users wait for
+        assert len(bob.named("realtime:subscribed")) == (0 if stage.official else 1)
+        await connection.execute(f"SELECT pg_advisory_unlock({GATE})")
+        assert (await answered)["ok"]
+        if not stage.official:
+            await bob.wait_for("realtime:subscribed", 2)
+        at_confirmation = await read()
+        await commit(4)
+        await connection.execute("SELECT realtime.publish('gated', 'flush', '{}')")
+        await bob.wait_for("flush")
+        heard = {row["n"] for row in bob.named("row")[1:]}
+        assert at_connect | heard == {1, 2, 4}  # the third is lost
+        assert at_confirmation | heard == {1, 2, 3, 4}
+        if not stage.official:
+            confirmed = [{"channel": "gated", "renewed": renewed} for renewed in (False, True)]
+            assert bob.named("realtime:subscribed") == bob.named("told") == confirmed
+            own = [name for name, _ in bob.events if name in ("realtime:subscribed", "row", "connect", "flush")]
+            confirmation = ["connect", "realtime:subscribed", "row"]
+            assert own == [*confirmation, *confirmation, "flush"]
+    finally:
+        await connection.close()
+
+
+@case("realtime:subscribed", "comes for no renewal that is refused, and for each channel by itself", ours_only=True)
+async def confirmed_each(stage: Stage) -> None:
+    bob = await stage.bob("realtime:subscribed", "error", "connect", **QUICK)
+    for channel in (ORDER, CHAT):
+        assert (await bob.subscribe(channel))["ok"]
+    await bob.call("setAccessToken", token(ALICE))
+    assert [error["channel"] for error in await bob.wait_for("error")] == [ORDER]
+    await bob.wait_for("realtime:subscribed", 3)
+    assert (await bob.subscribe(CHAT))["ok"]  # no confirmation: it is there
+    assert (await bob.call("subscribeTold", CHAT))["ok"]
+    assert (await bob.subscribe(f"order:{ALICES_ORDER}"))["ok"]
+    await bob.wait_for("realtime:subscribed", 4)
+    assert [(it["channel"], it["renewed"]) for it in bob.named("realtime:subscribed")] == [
+        (ORDER, False),
+        (CHAT, False),
+        (CHAT, True),
+        (f"order:{ALICES_ORDER}", False),
+    ]
+    assert bob.named("told") == [{"channel": CHAT, "renewed": False}]
+
+
+@case("realtime:subscribed", "is a name that no application can publish", ours_only=True)
+async def confirmed_not_published(stage: Stage) -> None:
+    bob = await stage.bob("realtime:subscribed")
+    assert (await bob.subscribe(CHAT))["ok"]
+    answer = await bob.call("publish", CHAT, "realtime:subscribed", {"channel": ORDER}, {"ack": True})
+    assert (answer["ok"], answer["error"]["code"]) == (False, "INVALID_REQUEST")
+    with pytest.raises(asyncpg.PostgresError, match="reserved"):
+        await stage.run(f"SELECT realtime.publish('{CHAT}', 'realtime:subscribed', '{{}}')")
+    await flushed(stage, bob)
+    assert [it["channel"] for it in bob.named("realtime:subscribed")] == [CHAT, "orders"]
 
 
 # ---- presence

@@ -17,6 +17,7 @@ from insforge_realtime.client import (
     Message,
     PresenceEvent,
     RealtimeClient,
+    Subscribed,
     create_client,
     sync,
 )
@@ -53,6 +54,8 @@ def listeners_as_calls(client: RealtimeClient) -> None:
         client.on("connect", lambda: print("connected")),
         client.on("connect_error", lambda error: print(error.code.lower(), error.message.lower())),
         client.on("disconnect", lambda reason: print(reason.upper())),
+        client.on("realtime:subscribed", lambda news: print(news.channel.upper(), news.renewed)),
+        client.once("realtime:subscribed", lambda news: print(news.channel.upper(), news.renewed)),
         client.on("error", lambda error: print(error.code.lower(), error.channel or "-")),
         client.on("presence:join", lambda event: print(event["member"]["presenceId"].lower())),
         client.on("presence:leave", lambda event: print(event["meta"]["channel"].lower())),
@@ -136,7 +139,7 @@ def listeners_as_decorators(client: RealtimeClient) -> Callable[[Order], Awaitab
 async def verbs(client: RealtimeClient) -> int:
     async with client:
         await client.connect()
-        answer = await client.subscribe("orders")
+        answer = await client.subscribe("orders", on_subscribed=lambda news: print(news.channel.upper()))
         if answer.error is not None:
             print(answer.error.code.lower())
         ids: list[str] = [member["presenceId"] for member in answer.members]
@@ -147,7 +150,7 @@ async def verbs(client: RealtimeClient) -> int:
         state: Literal["disconnected", "connecting", "connected"] = client.connection_state
         client.set_access_token(fresh_token, reconnect=False)
         try:
-            async for message in client.stream("orders", events=["said"], buffer=10):
+            async for message in client.stream("orders", events=["said"], buffer=10, on_subscribed=read_state):
                 count = stream(message)
                 if count:
                     break
@@ -155,6 +158,10 @@ async def verbs(client: RealtimeClient) -> int:
             print(error.code.lower())
         await client.unsubscribe("orders")
     return len(ids) + len(state)
+
+
+async def read_state(news: Subscribed) -> None:
+    print(news.channel.upper())
 
 
 def stream(message: Message) -> int:
@@ -175,7 +182,7 @@ def without_asyncio() -> None:
             print(order["status"])
 
         client.off("UPDATE_order", updated)
-        if client.subscribe("orders").ok:
+        if client.subscribe("orders", on_subscribed=lambda news: print(news.channel.upper())).ok:
             client.publish("orders", "said", {"text": "hello"})
             print(client.publish("orders", "said", {}, ack=True).message_id)
         for message in client.stream("orders"):

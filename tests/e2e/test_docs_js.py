@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, BOBS_ORDER, ROOM
+from insforge_realtime.pg.demo import ALICE, BOB
 from support.browser import MISSING, Browser, static_files
-from support.node import Script
+from support.node import Script, install_client
 from support.servers import Server, token
 
 Start = Callable[..., Server]
@@ -50,8 +53,8 @@ class Program:
 async def test_the_programs_run_and_print_what_they_say(demo: str, start: Start, page: Path) -> None:
     server = start(demo)
     blocks = len(re.findall(r"^```js$", page.read_text(), re.MULTILINE))
-    arguments = (str(page), server.url, token(BOB), BOBS_ORDER, f"chat:{ROOM}")
-    async with Script("snippets.mjs", *arguments) as script:
+    arguments = ("snippets.mjs", str(page), server.url)
+    async with Script(*arguments, REALTIME_TOKEN=token(ALICE)) as script:
         program = Program(script)
         await program.until(0)
         await run(demo, "UPDATE orders SET status = 'shipped'")
@@ -63,23 +66,53 @@ async def test_the_programs_run_and_print_what_they_say(demo: str, start: Start,
         await program.until("refused: UNAUTHORIZED")
         await program.until("heard: Hello! user")
         await program.until("stored as [0-9a-f-]{36}")
-        await program.until(f"here are {BOB}")
-        async with Script("snippets.mjs", str(page), server.url, token(ALICE), ALICES_ORDER, f"chat:{ROOM}"):
-            await program.until(f"{ALICE} came; here are {BOB},{ALICE}")
-        await program.until(f"{ALICE} left; here are {BOB}")
+        await program.until("Now as the database says")
+        await program.until("Now shipped")
+        await program.until(f"here are {ALICE}")
+        async with Script(*arguments, REALTIME_TOKEN=token(BOB)):
+            await program.until(f"{BOB} came; here are {ALICE},{BOB}")
+        await program.until(f"{BOB} left; here are {ALICE}")
+
+
+async def test_each_program_runs_as_it_stands_in_an_empty_project(demo: str, start: Start, tmp_path: Path) -> None:
+    server = start(demo)
+    install_client(tmp_path)
+    quickstart, *others = re.findall(r"^```js\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(others) > 6
+    for number, program in enumerate([quickstart, *(quickstart + other for other in others)]):
+        file = tmp_path / f"{number}.mjs"
+        file.write_text(program.replace("http://127.0.0.1:7130", server.url) + "\nconsole.log('THE END')\n")
+        process = await asyncio.create_subprocess_exec(
+            *("node", str(file)),
+            cwd=tmp_path,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=os.environ | {"REALTIME_TOKEN": token(ALICE)},
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            async with asyncio.timeout(30):
+                while (line := await process.stdout.readline()) != b"THE END\n":
+                    assert line, (program, await process.stderr.read())
+        finally:
+            if process.returncode is None:
+                process.kill()
+            _, complaints = await process.communicate()
+        assert complaints == b"", program
 
 
 @pytest.mark.skipif(MISSING, reason="Chromium is not installed")
 async def test_the_component_compiles_and_works(demo: str, start: Start, tmp_path: Path) -> None:
     server = start(demo)
-    settings = f'{{"url": "{server.url}", "token": "{token(ALICE)}", "order": "{ALICES_ORDER}"}}'
+    settings = json.dumps({"url": server.url, "token": token(ALICE)})
     async with Script("typed_snippets.mjs", str(PAGE), str(tmp_path), settings) as script:
         output, _ = await script.process.communicate()
     assert script.process.returncode == 0, output.decode()
     with static_files(tmp_path) as root:
         async with Browser() as browser:
             page = await browser.page(f"{root}/index.html")
-            await page.see("p", "subscribed, 1 watching")
+            await page.see("p", "new, 1 watching")  # as it was read
             await run(demo, "UPDATE orders SET status = 'shipped'")
             await page.see("p", "shipped, 1 watching")
             await page.click("button")  # Alice is an admin, so she may publish

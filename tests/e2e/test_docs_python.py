@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import textwrap
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,19 +28,17 @@ SHIPPED = f"UPDATE orders SET status = 'delivered' WHERE id = '{ALICES_ORDER}'"
 
 
 def program(name: str, server: Server) -> str:
-    """A snippet as a program: with the server's address, a token, and around what awaits a function."""
-    text: str = SNIPPETS[name].replace("http://127.0.0.1:7130", server.url)
-    if text.startswith("async with"):
-        body = textwrap.indent(text, "    ")
-        text = "import asyncio\nfrom insforge_realtime.client import create_client\n"
-        text += f"async def main():\n{body}\nasyncio.run(main())"
-    return f"token = {token(ALICE)!r}\n{text}"
+    """A snippet as it stands, but for the server's address."""
+    return str(SNIPPETS[name]).replace("http://127.0.0.1:7130", server.url)
 
 
 @asynccontextmanager
 async def running(*arguments: str, **environment: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-u", *arguments, stdout=PIPE, stderr=PIPE, env={**os.environ, **environment}
+        *(sys.executable, "-u", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "REALTIME_TOKEN": token(ALICE), **environment},
     )
     try:
         async with asyncio.timeout(60):
@@ -75,6 +72,17 @@ async def test_the_loops_run(demo: str, start: Start, name: str) -> None:
         assert await process.wait() == 0
 
 
+async def test_the_state_is_read_at_each_confirmation(demo: str, start: Start) -> None:
+    server = start(demo)
+    async with running("-c", program("state", server)) as process:
+        assert await line(process) == "first: as the database says"
+        await run_sql(demo, SHIPPED)
+        assert await line(process) == "changed: delivered"
+        server.stop()
+        server.start()
+        assert await line(process) == "renewed: as the database says"
+
+
 async def test_the_publisher_runs(demo: str, start: Start) -> None:
     async with running("-c", program("publish", start(demo))) as process:
         assert re.fullmatch(r"committed as [0-9a-f-]{36}", await line(process))
@@ -82,7 +90,7 @@ async def test_the_publisher_runs(demo: str, start: Start) -> None:
 
 
 def test_every_snippet_is_run_and_names_what_the_demo_has() -> None:
-    assert SNIPPETS.keys() == {"quickstart", "stream", "publish", "sync"}
+    assert SNIPPETS.keys() == {"quickstart", "stream", "publish", "sync", "state"}
     assert (ROOT / "docs/sdk-python.md").read_text().count("```python") == len(SNIPPETS)
     assert ALICES_ORDER in SNIPPETS["quickstart"]
     assert ROOM in SNIPPETS["publish"]
@@ -96,15 +104,13 @@ async def test_the_worker_works_through_a_restart_until_it_is_told_to_stop(
     worker = str(ROOT / "examples/python_worker.py")
     environment = {"REALTIME_URL": server.url, "REALTIME_TOKEN": token(ALICE)}
     async with running(worker, f"order:{ALICES_ORDER}", **environment) as process:
-        assert (await line(process)).startswith("connected")
-        await until_load(server, 1, 1)
+        assert (await line(process)).startswith("subscribed: ")
         await run_sql(demo, SHIPPED)
         assert await line(process) == f"UPDATE_order: order {ALICES_ORDER} is delivered"
         server.stop()
         assert await line(process) == "disconnected: transport close"
         server.start()
-        assert (await line(process)).startswith("connected")
-        await until_load(server, 1, 1)
+        assert (await line(process)).startswith("subscribed again: ")
         await run_sql(demo, SHIPPED)
         assert (await line(process)).startswith("UPDATE_order")
         process.send_signal(number)

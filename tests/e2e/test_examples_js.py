@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 import asyncpg
 import httpx
 import pytest
+from aiohttp import web
 
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, BOBS_ORDER, ROOM
 from support.browser import MISSING, Browser, Page, static_files
@@ -104,8 +106,8 @@ async def test_the_node_example_says_why_it_may_not(demo: str, start: Start) -> 
 # ---- examples/react-orders
 
 
-def orders_page(root: str, server: Server, *orders: str) -> str:
-    settings = {"url": server.url, "token": token(ALICE), "orders": ",".join(orders)}
+def orders_page(root: str, server: Server, *orders: str, **more: str) -> str:
+    settings = {"url": server.url, "token": token(ALICE), "orders": ",".join(orders), **more}
     return f"{root}/index.html#{urlencode(settings)}"
 
 
@@ -154,6 +156,63 @@ async def test_the_react_page_waits_for_a_server_and_comes_back_after_a_restart(
             await page.see(".connection", "subscribed")
             await run(demo, "UPDATE orders SET status = 'shipped'")
             await page.see("article div", "Status: shipped")
+
+
+@in_chromium
+async def test_a_channel_that_is_refused_on_the_react_page_is_tried_again_by_a_click(demo: str, start: Start) -> None:
+    server = start(demo)
+    await run(demo, "ALTER POLICY users_subscribe_own_orders ON realtime.channels TO postgres")
+    with static_files(EXAMPLES / "react-orders" / "dist") as root:
+        async with Browser() as browser:
+            page = await browser.page(orders_page(root, server, ALICES_ORDER))
+            await page.see(".connection.error", "Not allowed")
+            await page.click("text=Try again")  # still not
+            await page.see(".connection.error", "Not allowed")
+            await run(demo, "ALTER POLICY users_subscribe_own_orders ON realtime.channels TO authenticated")
+            await page.click("text=Try again")
+            await page.see(".connection", "subscribed · 1 watching")
+            assert await page.text("text=Try again") == []
+            assert page.problems == []
+
+
+@contextlib.asynccontextmanager
+async def orders_api(database: str) -> AsyncIterator[str]:
+    """What an application has besides: `GET /orders/{id}`, from the database. Its URL."""
+    pool = await asyncpg.create_pool(database, min_size=1, max_size=2)
+
+    async def order(request: web.Request) -> web.Response:
+        row = await pool.fetchrow("SELECT id::text, status FROM orders WHERE id = $1", request.match_info["id"])
+        assert row is not None
+        return web.json_response(dict(row), headers={"Access-Control-Allow-Origin": "*"})
+
+    app = web.Application()
+    app.router.add_get("/orders/{id}", order)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+        await pool.close()
+
+
+@in_chromium
+async def test_the_react_page_shows_what_changed_while_it_was_away(demo: str, start: Start) -> None:
+    server = start(demo)
+    await run(demo, "UPDATE orders SET status = 'before the page'")
+    with static_files(EXAMPLES / "react-orders" / "dist") as root:
+        async with orders_api(demo) as api, Browser() as browser:
+            page = await browser.page(orders_page(root, server, ALICES_ORDER, api=api))
+            await page.see("article div", "Status: before the page")
+            await run(demo, "UPDATE orders SET status = 'as a message'")
+            await page.see("article div", "Status: as a message")
+            server.stop()
+            await page.see(".connection", "connecting")
+            await run(demo, "UPDATE orders SET status = 'while away'")
+            server.start()
+            await page.see("article div", "Status: while away")
+            assert len(await page.text("li")) == 1  # it came as no message
 
 
 # ---- examples/chat.html

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from insforge_realtime.pg.demo import BOB, ROOM
-from support.node import Script
+from support.node import CLIENT, Script, install_client
 from support.servers import Server, token
 
 Start = Callable[..., Server]
 
-PACKAGE = Path(__file__).parents[2] / "clients" / "js"
 CHAT = f"chat:{ROOM}"
 
 
@@ -67,16 +64,9 @@ WAYS = {
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose node_modules has what `npm publish` would publish, and React."""
     folder = tmp_path_factory.mktemp("application")
-    pack = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
-    subprocess.run(pack, cwd=PACKAGE, check=True, capture_output=True, timeout=100)
-    [archive] = folder.glob("*.tgz")
-    with tarfile.open(archive) as package:
-        package.extractall(folder, filter="data")
-    modules = folder / "node_modules"
-    (modules / "@insforge-realtime").mkdir(parents=True)
-    shutil.move(folder / "package", modules / "@insforge-realtime" / "client")
-    for name in ("@types", "csstype", "react", "socket.io-client", "engine.io-client", "@socket.io"):
-        (modules / name).symlink_to(PACKAGE / "node_modules" / name)
+    install_client(folder)
+    for name in ("@types", "csstype", "react"):
+        (folder / "node_modules" / name).symlink_to(CLIENT / "node_modules" / name)
     (folder / "program.ts").write_text(PROGRAM)
     (folder / "package.json").write_text("{}")
     return folder
@@ -88,7 +78,7 @@ def test_typescript_finds_the_types_of_both_entries(installed: Path, way: str) -
     config = installed / f"tsconfig.{way.replace(' ', '-')}.json"
     config.write_text(json.dumps({"compilerOptions": {**options, **WAYS[way]}, "files": ["program.ts"]}))
     done = subprocess.run(
-        [str(PACKAGE / "node_modules/.bin/tsc"), "-p", str(config)],
+        [str(CLIENT / "node_modules/.bin/tsc"), "-p", str(config)],
         capture_output=True,
         text=True,
         cwd=installed,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tarfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from itertools import count
@@ -15,6 +18,26 @@ from typing import Any, Self
 
 FOLDER = Path(__file__).parents[1] / "e2e" / "js"
 """Where the scripts are, and the packages that they import."""
+
+
+CLIENT = Path(__file__).parents[2] / "clients" / "js"
+"""Our TypeScript SDK."""
+
+
+def install_client(folder: Path) -> Path:
+    """Into the node_modules of a folder: what `npm publish` would publish, and what that depends on. Where it is then."""
+    modules = folder / "node_modules"
+    ours = modules / "@insforge-realtime"
+    ours.mkdir(parents=True, exist_ok=True)
+    pack = ["npm", "pack", "--silent", "--pack-destination", str(ours)]
+    subprocess.run(pack, cwd=CLIENT, check=True, capture_output=True, timeout=100)
+    [archive] = ours.glob("*.tgz")
+    with tarfile.open(archive) as package:
+        package.extractall(ours, filter="data")
+    archive.unlink()
+    for dependency in ("socket.io-client", "engine.io-client", "@socket.io"):
+        (modules / dependency).symlink_to(CLIENT / "node_modules" / dependency)
+    return Path(shutil.move(ours / "package", ours / "client"))
 
 
 class Failed(Exception):
@@ -32,12 +55,15 @@ class Script:
         name: of the file: one of Node's in `js`, or one of Python's beside it.
         arguments: for the script.
         trusted: a file with the certificates of authorities that it believes.
+        environment: further variables.
     """
 
-    def __init__(self, name: str, *arguments: str, trusted: Path | None = None) -> None:
+    def __init__(self, name: str, *arguments: str, trusted: Path | None = None, **environment: str) -> None:
         program = ("node", str(FOLDER / name)) if name.endswith(".mjs") else (sys.executable, str(FOLDER.parent / name))
         self._command = (*program, *arguments)
-        self._environment = os.environ | ({} if trusted is None else {"NODE_EXTRA_CA_CERTS": str(trusted)})
+        self._environment = os.environ | environment
+        if trusted is not None:
+            self._environment["NODE_EXTRA_CA_CERTS"] = str(trusted)
         self.process: Process = None  # type: ignore[assignment]
 
     async def __aenter__(self) -> Self:

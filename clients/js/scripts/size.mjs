@@ -8,7 +8,7 @@ const all = (file) => `export * from './dist/${file}.js'`
 const unused =
   "import { createClient } from './dist/index.js'; import { useRealtime } from './dist/react.js'"
 const entries = [
-  ['@insforge-realtime/client', all('index'), ['socket.io-client'], 5 * KB],
+  ['@insforge-realtime/client', all('index'), ['socket.io-client'], 5.5 * KB],
   ['@insforge-realtime/client/react', all('react'), ['react'], KB],
   ['… with socket.io-client, in one file', all('index'), [], 20 * KB],
   ['imported and not used', unused, ['socket.io-client', 'react'], 100]

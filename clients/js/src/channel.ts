@@ -6,6 +6,7 @@ import type {
   PresenceMember,
   RealtimeErrorDetail,
   RealtimeErrorPayload,
+  SubscribedEvent,
   SubscribeResponse
 } from './types'
 
@@ -17,6 +18,8 @@ export interface ChannelView {
   readonly status: ChannelStatus
   /** Why it is not subscribed: the refusal, or what went wrong last while it is being tried again. */
   readonly error: RealtimeErrorPayload | null
+  /** How often it has been confirmed. */
+  readonly confirmations: number
   readonly members: readonly PresenceMember[]
 }
 
@@ -40,9 +43,12 @@ export interface Channel {
   readonly holders: Set<Holder>
   /** subscribe() was called, and unsubscribe() not. */
   subscribed: boolean
+  /** Whom subscribe() was told to call at each confirmation. */
+  readonly told: Set<(event: SubscribedEvent) => void>
   state: 'wanted' | 'asking' | 'confirmed' | 'refused'
   /** It has been confirmed once: nobody waits for the answer when it is asked again. */
   renewal: boolean
+  confirmations: number
   members: Map<string, PresenceMember>
   waiting: Waiting | null
   /** An answer of an earlier round is ignored. */
@@ -61,8 +67,10 @@ export const newChannel = (name: string): Channel => ({
   name,
   holders: new Set(),
   subscribed: false,
+  told: new Set(),
   state: 'wanted',
   renewal: false,
+  confirmations: 0,
   members: new Map(),
   waiting: null,
   round: 0,
@@ -78,6 +86,12 @@ export function newWaiting(): Waiting {
     settle = resolve
   })
   return { answer, settle }
+}
+
+/** What subscribe() has asked for is over; what components hold is not. */
+export function release(channel: Channel): void {
+  channel.subscribed = false
+  channel.told.clear()
 }
 
 /** Give whoever waits the answer. */

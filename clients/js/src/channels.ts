@@ -3,16 +3,20 @@
 //   state      event                                          → state
 //   ─────────  ─────────────────────────────────────────────  ───────────────────────────────────────────────────────
 //   wanted     there is a connection                            asking      `realtime:subscribe` is sent
-//   asking     ok                                               confirmed   presence is replaced by the new snapshot
-//   asking     UNAVAILABLE, RATE_LIMITED, no answer in time     wanted      asked again after a back-off: it was no no
+//   asking     ok                                               confirmed   presence is replaced by the new snapshot; then
+//                                                                           `realtime:subscribed`, before any message of it
+//   asking     no answer in time                                asking      asked again after a back-off; the first answer counts
+//   asking     UNAVAILABLE, RATE_LIMITED                        wanted      the same: it was no no
 //   asking     TOKEN_EXPIRED                                    wanted      the same: the server ends that connection
 //   asking     any other refusal                                gone        told to who waits; else reported as `error`
 //   asking,    the connection is lost                           wanted      asked again on the next one
 //   confirmed
+//   any        the server has sent this client away             wanted      the same, once the application connects again; who
+//                                                                           waits is answered DISCONNECTED
 //   any        nobody wants it any more                         gone        `realtime:unsubscribe` is sent
 //
 // Somebody wants a channel: who called subscribe() and not unsubscribe(), and every component that *holds* it. For those a
-// refused channel stays known as `refused`, until another token or another holder gives reason to ask again.
+// refused channel stays known as `refused`, until another token, another holder or retry() gives reason to ask again.
 // subscribe() gets an answer within its timeout: a channel that has never been confirmed is given up then, and nothing of it
 // is left behind.
 
@@ -30,6 +34,7 @@ import {
   newChannel,
   newWaiting,
   no,
+  release,
   settle,
   type Waiting,
   yes
@@ -42,11 +47,15 @@ import type {
   PresenceMember,
   RealtimeErrorDetail,
   RealtimeErrorPayload,
+  SubscribedEvent,
   SubscribeResponse
 } from './types'
 
 /** Where the React hooks, which are built apart, find the channels of a client. */
 export const CHANNELS = Symbol.for('@insforge-realtime/client channels')
+
+/** The event of a confirmed subscription: a name that no application can publish. */
+export const SUBSCRIBED = 'realtime:subscribed'
 
 /** What the channels need of the connection. */
 export interface Wire {
@@ -54,6 +63,8 @@ export interface Wire {
   readonly state: ConnectionState
   readonly lastError: ConnectError | null
   connect(lasting: boolean): Promise<void>
+  /** Do not sit out a back-off. */
+  wake(): void
   emit(event: string, data: unknown, answered?: (answer: unknown) => void): void
 }
 
@@ -61,12 +72,12 @@ interface Options {
   /** How long the server has for an answer, in milliseconds. */
   timeout: number
   backoff: BackoffOptions
-  /** Where the refusals go that nobody waits for. */
-  report(error: RealtimeErrorPayload): void
+  /** Where the events go: confirmations, and, as `error`, the refusals that nobody waits for. */
+  notify(name: string, data: SubscribedEvent | RealtimeErrorPayload): void
 }
 
-const AGAIN = new Set(['UNAVAILABLE', 'RATE_LIMITED', 'TOKEN_EXPIRED', 'SUBSCRIBE_TIMEOUT'])
-const UNKNOWN: ChannelView = { status: 'connecting', error: null, members: [] }
+const AGAIN = new Set(['UNAVAILABLE', 'RATE_LIMITED', 'TOKEN_EXPIRED'])
+const UNKNOWN: ChannelView = { status: 'connecting', error: null, confirmations: 0, members: [] }
 
 /** The channels of one client. */
 export class Channels {
@@ -94,9 +105,12 @@ export class Channels {
   }
 
   /** Want a channel. Several calls while one waits share its answer. */
-  subscribe(name: string): Promise<SubscribeResponse> {
+  subscribe(name: string, told?: (event: SubscribedEvent) => void): Promise<SubscribeResponse> {
     const channel = this.#get(name)
+    const isNew = told && !channel.told.has(told)
     channel.subscribed = true
+    if (told) channel.told.add(told)
+    if (isNew && isConfirmed(channel)) guarded(SUBSCRIBED, told, { channel: name, renewed: false })
     if (isConfirmed(channel)) return Promise.resolve(yes(channel))
     return (channel.waiting ?? this.#request(channel)).answer
   }
@@ -105,7 +119,7 @@ export class Channels {
   unsubscribe(name: string): void {
     const channel = this.#channels.get(name)
     if (!channel) return
-    channel.subscribed = false
+    release(channel)
     settle(channel, no(name, 'SUBSCRIPTION_CANCELLED', 'Subscription cancelled'))
     this.#leaveUnlessWanted(channel)
   }
@@ -114,9 +128,9 @@ export class Channels {
   hold(name: string, holder: Holder): () => void {
     const channel = this.#get(name)
     channel.holders.add(holder)
+    if (isConfirmed(channel)) tellHolder(holder, SUBSCRIBED, { channel: name, renewed: false })
     if (channel.state === 'refused') this.#askAnew(channel)
-    if (this.#wire.online) this.#askIfWanted(channel)
-    else this.#wire.connect(true).catch(() => {}) // it is told as `connect_error`, and in the view
+    if (!this.#sentAway) this.#askOrConnect(channel)
     return () => {
       channel.holders.delete(holder)
       // A component that is mounted again in the same moment, or another one on the same channel, finds it still there.
@@ -124,11 +138,21 @@ export class Channels {
     }
   }
 
+  /** Try again, at once: what was refused, what waits, and a connection that has ended. */
+  retry(name: string): void {
+    const channel = this.#channels.get(name)
+    if (!channel) return
+    if (channel.state === 'refused' || channel.state === 'wanted') this.#askAnew(channel)
+    this.#askOrConnect(channel)
+    this.#wire.wake()
+  }
+
   /** What a component sees now. */
   view(name: string): ChannelView {
     const channel = this.#channels.get(name)
     if (!channel) return UNKNOWN
-    channel.view ??= { ...this.#standing(channel), members: [...channel.members.values()] }
+    const { confirmations, members } = channel
+    channel.view ??= { ...this.#standing(channel), confirmations, members: [...members.values()] }
     return channel.view
   }
 
@@ -139,8 +163,10 @@ export class Channels {
 
   /** The connection is gone. */
   offline(): void {
+    const final = this.#sentAway && this.#connectFailure()
     for (const channel of this.#channels.values()) {
       if (channel.state !== 'refused') this.#askAnew(channel)
+      if (final && channel.waiting) this.#giveUp(channel, channel.waiting, final)
     }
   }
 
@@ -154,7 +180,8 @@ export class Channels {
   /** Forget all, except what components hold: that is asked for when there is a connection again. */
   clear(): void {
     for (const channel of this.#channels.values()) {
-      channel.subscribed = channel.renewal = false
+      release(channel)
+      channel.renewal = false
       channel.members.clear()
       settle(channel, no(channel.name, 'DISCONNECTED', 'Disconnected'))
       this.#askAnew(channel)
@@ -181,7 +208,7 @@ export class Channels {
     const about = channelOf(data) ?? (data as RealtimeErrorPayload | undefined)?.channel
     for (const channel of [...this.#channels.values()]) {
       if (about !== undefined && about !== channel.name) continue
-      for (const holder of [...channel.holders]) guarded(name, (it) => holder.event(name, it), data)
+      for (const holder of [...channel.holders]) tellHolder(holder, name, data)
     }
   }
 
@@ -207,24 +234,36 @@ export class Channels {
       const timer = setTimeout(() => this.#giveUp(channel, waiting), this.#options.timeout)
       void waiting.answer.then(() => clearTimeout(timer))
     } catch (error) {
-      this.#giveUp(channel, waiting, {
-        code: 'CONNECTION_FAILED',
-        message: (error as Error).message
-      })
+      this.#giveUp(channel, waiting, detailOf(error as ConnectError))
     }
   }
 
   #giveUp(channel: Channel, waiting: Waiting, reason = channel.error ?? this.#lateness()): void {
     if (channel.waiting !== waiting) return
-    if (!channel.renewal) channel.subscribed = false
+    if (!channel.renewal) release(channel)
     settle(channel, { ok: false, channel: channel.name, error: reason })
     this.#leaveUnlessWanted(channel)
   }
 
   #lateness(): RealtimeErrorDetail {
     if (this.#wire.online) return LATE
-    const message = this.#wire.lastError?.message ?? 'Not connected to realtime server'
-    return { code: 'CONNECTION_FAILED', message }
+    return (
+      this.#connectFailure() ?? {
+        code: 'CONNECTION_FAILED',
+        message: 'Not connected again in time'
+      }
+    )
+  }
+
+  /** The server has ended the connection for good: only the application itself makes another. */
+  get #sentAway(): boolean {
+    const { state, lastError } = this.#wire
+    return state === 'disconnected' && lastError?.data.code === 'DISCONNECTED'
+  }
+
+  #askOrConnect(channel: Channel): void {
+    if (this.#wire.online) this.#askIfWanted(channel)
+    else this.#wire.connect(true).catch(() => {}) // it is told as `connect_error`, and in the view
   }
 
   #askIfWanted(channel: Channel): void {
@@ -240,8 +279,17 @@ export class Channels {
     const answered = (answer: unknown) => {
       if (channel.round === round) this.#answered(channel, asResponse(channel.name, answer))
     }
-    channel.timer = setTimeout(answered, this.#options.timeout, { ok: false, error: LATE })
-    this.#wire.emit('realtime:subscribe', { channel: channel.name }, answered)
+    const ask = () => {
+      channel.timer = setTimeout(late, this.#options.timeout)
+      this.#wire.emit('realtime:subscribe', { channel: channel.name }, answered)
+    }
+    // What was asked first may still be answered, and messages come after that answer: so it counts.
+    const late = () => {
+      channel.error = LATE
+      changed(channel)
+      channel.timer = setTimeout(ask, backoff(channel.failures++, this.#options.backoff))
+    }
+    ask()
   }
 
   #answered(channel: Channel, response: SubscribeResponse): void {
@@ -251,12 +299,23 @@ export class Channels {
   }
 
   #confirm(channel: Channel, response: SubscribeResponse & { ok: true }): void {
+    const event = { channel: channel.name, renewed: channel.renewal }
     channel.members = new Map(response.presence.members.map((it) => [it.presenceId, it]))
     channel.renewal = true
+    channel.confirmations++
     channel.failures = 0
     channel.error = null
     this.#moved(channel, 'confirmed')
     settle(channel, response)
+    this.#tellConfirmed(channel, event)
+  }
+
+  /** Each of whom may leave the channel; then nobody else is told. */
+  #tellConfirmed(channel: Channel, event: SubscribedEvent): void {
+    for (const told of [...channel.told]) {
+      if (channel.told.has(told)) guarded(SUBSCRIBED, told, event)
+    }
+    if (isConfirmed(channel)) this.#options.notify(SUBSCRIBED, event)
   }
 
   /** Forget what was answered before; it is asked when there is a connection. */
@@ -278,13 +337,14 @@ export class Channels {
 
   #refuse(channel: Channel, error: RealtimeErrorDetail): void {
     const { name, renewal } = channel
-    channel.subscribed = channel.renewal = false
+    release(channel)
+    channel.renewal = false
     channel.members.clear()
     channel.error = error
     this.#moved(channel, 'refused')
     if (!isWanted(channel)) this.#channels.delete(name)
     settle(channel, { ok: false, channel: name, error })
-    if (renewal) this.#options.report({ channel: name, ...error })
+    if (renewal) this.#options.notify('error', { channel: name, ...error })
   }
 
   #leaveUnlessWanted(channel: Channel): void {
@@ -303,20 +363,27 @@ export class Channels {
     changed(channel)
   }
 
-  #standing(channel: Channel): Omit<ChannelView, 'members'> {
+  #standing(channel: Channel): Pick<ChannelView, 'status' | 'error'> {
     const failure = channel.error ?? this.#connectFailure()
     const error = failure && { channel: channel.name, ...failure }
     if (channel.state === 'confirmed') return { status: 'subscribed', error: null }
     if (channel.state === 'refused') return { status: 'error', error }
     if (this.#wire.state !== 'disconnected') return { status: 'connecting', error }
-    return { status: this.#wire.lastError ? 'error' : 'disconnected', error }
+    return { status: error && !this.#sentAway ? 'error' : 'disconnected', error }
   }
 
   #connectFailure(): RealtimeErrorDetail | null {
-    const error = this.#wire.lastError
-    return error && { code: error.data.code, message: error.message }
+    return this.#wire.lastError && detailOf(this.#wire.lastError)
   }
 }
+
+const tellHolder = (holder: Holder, name: string, data: unknown): void =>
+  guarded(name, (it) => holder.event(name, it), data)
+
+const detailOf = ({ data, message }: ConnectError): RealtimeErrorDetail => ({
+  code: data.code,
+  message
+})
 
 const LATE = {
   code: 'SUBSCRIBE_TIMEOUT',

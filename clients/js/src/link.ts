@@ -46,6 +46,8 @@ const HELD = 1000
 /** Refusals that are no answer: the server could not say, or not now. */
 const LATER = new Set(['UNAVAILABLE', 'RATE_LIMITED'])
 
+const SENT_AWAY = 'The server has disconnected this user, who stays away until connect() is called'
+
 interface Waiter {
   resolve(): void
   reject(error: Error): void
@@ -53,7 +55,10 @@ interface Waiter {
 
 /** The connection of one client. */
 export class Link {
-  /** Why the last handshake failed; `null` once one has succeeded, or when none was tried. */
+  /**
+   * Why there is no connection: what the last handshake has said, or DISCONNECTED where the server has ended it for good. `null`
+   * while there is one, and when none was tried.
+   */
   lastError: ConnectError | null = null
 
   readonly #options: LinkOptions
@@ -95,12 +100,13 @@ export class Link {
    * @throws when it was refused, failed, or took too long.
    */
   connect(lasting = false): Promise<void> {
+    if (this.phase === 'idle') this.lastError = null
     this.#dispatch({ type: 'connect', lasting })
     return this.online ? Promise.resolve() : this.#wait()
   }
 
   /** Do not sit out the back-off. */
-  readonly #wake = (): void => this.#dispatch({ type: 'wake' })
+  readonly wake = (): void => this.#dispatch({ type: 'wake' })
 
   /** Use another token from now on; `reconnect` with it at once, even if the connection stands. */
   setAccessToken(token: AccessToken, reconnect: boolean): void {
@@ -216,7 +222,10 @@ export class Link {
   }
 
   #lost(reason: string): void {
-    this.#dispatch({ type: 'lost', held: Date.now() - this.#acceptedAt >= HELD })
+    const isFinal = reason === 'io server disconnect'
+    if (isFinal) this.lastError = failure('DISCONNECTED', SENT_AWAY)
+    const held = Date.now() - this.#acceptedAt >= HELD
+    this.#dispatch(isFinal ? { type: 'ended' } : { type: 'lost', held })
     this.#observer.offline(reason)
   }
 
@@ -276,11 +285,11 @@ export class Link {
     if (isOff === (before === 'idle')) return
     const change = isOff ? 'removeEventListener' : 'addEventListener'
     // Node has neither. React Native has a `window`, which nobody can listen to; some libraries there make a `document`.
-    globalThis.window?.[change]?.('online', this.#wake)
+    globalThis.window?.[change]?.('online', this.wake)
     globalThis.document?.[change]?.('visibilitychange', this.#looked)
   }
 
   readonly #looked = (): void => {
-    if (document.visibilityState === 'visible') this.#wake()
+    if (document.visibilityState === 'visible') this.wake()
   }
 }

@@ -1,6 +1,6 @@
 // The verbs of SPEC.md, and nothing else: each is a line or two on top of the link, the channels and the listeners.
 
-import { Channels } from './channels'
+import { Channels, SUBSCRIBED } from './channels'
 import { failure } from './errors'
 import { unsayable } from './json'
 import { Link, type LinkOptions } from './link'
@@ -16,6 +16,7 @@ import type {
   PublishResponse,
   RemoveListener,
   SocketMessage,
+  SubscribeOptions,
   SubscribeResponse
 } from './types'
 
@@ -43,7 +44,7 @@ export class Realtime<Events extends EventMap = object> {
     this.#channels = new Channels(this.#link, {
       timeout: options.timeout,
       backoff: options.backoff,
-      report: (error) => this.#notify('error', error)
+      notify: (name, data) => this.#notify(name, data)
     })
     expose(this.#channels)
   }
@@ -77,10 +78,11 @@ export class Realtime<Events extends EventMap = object> {
    * Subscribe to a channel; connects first if need be. The subscription is renewed after each reconnect.
    *
    * @param channel - such as `order:123`.
+   * @param options - `onSubscribed`: what to call at each confirmation.
    * @returns `{ ok: true, … }` with who is there, or `{ ok: false, error }`. It never rejects.
    */
-  subscribe(channel: string): Promise<SubscribeResponse> {
-    return this.#channels.subscribe(channel)
+  subscribe(channel: string, options: SubscribeOptions = {}): Promise<SubscribeResponse> {
+    return this.#channels.subscribe(channel, options.onSubscribed)
   }
 
   /** Leave a channel. No message of it reaches a listener from now on. */
@@ -94,7 +96,7 @@ export class Realtime<Events extends EventMap = object> {
    * @param channel - the channel.
    * @param event - the event's name.
    * @param payload - an object that JSON can say.
-   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later), or `INVALID_REQUEST` when
+   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later; `cause` is why), or `INVALID_REQUEST` when
    * JSON cannot say it as it is (NaN, an infinity, a BigInt, half a surrogate pair, a cycle): nothing was sent.
    */
   publish(channel: string, event: string, payload: object): Promise<void>
@@ -122,9 +124,7 @@ export class Realtime<Events extends EventMap = object> {
     payload: object,
     options: PublishOptions = {}
   ): Promise<unknown> {
-    if (!this.#link.online) {
-      throw failure('NOT_CONNECTED', 'Not connected to the realtime server: call connect() first')
-    }
+    if (!this.#link.online) throw this.#notConnected()
     const message = { channel, event, payload }
     const fault = unsayable(message)
     if (fault !== null) throw failure('INVALID_REQUEST', fault)
@@ -137,7 +137,7 @@ export class Realtime<Events extends EventMap = object> {
    * Call `callback` at each event of this name.
    *
    * @param event - the name that was given to `realtime.publish`, or `connect`, `connect_error`, `disconnect`, `error`,
-   * `presence:join`, `presence:leave`.
+   * `realtime:subscribed`, `presence:join`, `presence:leave`.
    * @returns a function that removes the listener.
    */
   on<Name extends keyof KnownEvents<Events> & string>(
@@ -208,6 +208,12 @@ export class Realtime<Events extends EventMap = object> {
     this.#channels.tell(name, data)
   }
 
+  #notConnected(): Error {
+    const why = this.#link.lastError
+    const reason = why ? `${why.message} (${why.data.code})` : 'call connect() first'
+    return failure('NOT_CONNECTED', `Not connected to the realtime server: ${reason}`, why)
+  }
+
   async #acknowledged(channel: string, message: object): Promise<PublishResponse> {
     const answer = await this.#link.ask('realtime:publish', message)
     if (answer !== null) return answer as PublishResponse
@@ -219,4 +225,4 @@ export class Realtime<Events extends EventMap = object> {
 }
 
 /** Names that only this client itself may use. */
-const OWN = new Set(['connect', 'connect_error', 'disconnect', 'error'])
+const OWN = new Set(['connect', 'connect_error', 'disconnect', 'error', SUBSCRIBED])

@@ -12,6 +12,7 @@
 //   online     lost                             pause      `disconnect`; back-off
 //   online     lost after TOKEN_EXPIRED         handshake  `disconnect`; at once, unless that connection had just begun
 //   online     token                            handshake  `disconnect`; at once
+//   online     ended                            idle       `disconnect`: the server has sent this client away for good
 //   pause      due, wake, token                 handshake  the back-off is over, or the network is back
 //   handshake  giveUp, not lasting              idle       connect() rejects: it took longer than its timeout
 //   pause      giveUp, not lasting              idle       the same
@@ -45,7 +46,7 @@ export type LinkEvent =
   | { type: 'accepted' }
   | { type: 'failed'; later: boolean }
   | { type: 'lost'; held: boolean }
-  | { type: 'expired' | 'due' | 'wake' | 'token' | 'giveUp' | 'disconnect' }
+  | { type: 'expired' | 'ended' | 'due' | 'wake' | 'token' | 'giveUp' | 'disconnect' }
 
 /** What is to be done: open a socket, wait, or nothing more. `null`: what is being done is right. */
 export type Action = { do: 'open' } | { do: 'wait'; failures: number } | { do: 'stop' } | null
@@ -89,6 +90,7 @@ function inHandshake(state: LinkState, event: LinkEvent): Step {
 function online(state: LinkState, event: LinkEvent): Step {
   if (event.type === 'expired') return unchanged({ ...state, expired: true })
   if (event.type === 'token') return open(state)
+  if (event.type === 'ended') return stop()
   if (event.type !== 'lost') return unchanged(state)
   const next = { ...state, failures: event.held ? 0 : state.failures }
   return state.expired && event.held ? open(next) : pause(next)

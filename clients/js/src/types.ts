@@ -100,6 +100,23 @@ export type PublishResponse =
   | { ok: true; messageId: string; error?: undefined }
   | { ok: false; channel?: string; error: RealtimeErrorDetail; messageId?: undefined }
 
+/** Options of `subscribe`. */
+export interface SubscribeOptions {
+  /**
+   * Called each time the server has confirmed this subscription, the first time and after each reconnect, before any message
+   * of the channel is handed on: the moment to read the state from the database. Until `unsubscribe`, `disconnect` or a refusal.
+   * At once, where the channel is subscribed to already.
+   */
+  onSubscribed?: (event: SubscribedEvent) => void
+}
+
+/** What listeners of `realtime:subscribed` get. */
+export interface SubscribedEvent {
+  channel: string
+  /** Whether it was subscribed to before, and messages may have been missed. */
+  renewed: boolean
+}
+
 /** Options of `publish`. */
 export interface PublishOptions {
   /** Wait until the server says that the message is stored, or why it is not. */
@@ -115,6 +132,7 @@ export interface ReservedEvents {
   connect_error: ConnectError
   disconnect: string
   error: RealtimeErrorPayload
+  'realtime:subscribed': SubscribedEvent
   'presence:join': PresenceEvent
   'presence:leave': PresenceEvent
 }

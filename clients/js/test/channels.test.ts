@@ -143,6 +143,165 @@ describe('after a reconnect', () => {
   })
 })
 
+describe('a confirmation is told', () => {
+  const told = vi.fn()
+  beforeEach(() => {
+    told.mockReset()
+    wire.open()
+  })
+
+  test('the first time and at each renewal, before any message, and not for what is not renewed', () => {
+    const heard: string[] = []
+    wire.channels.hold('a', { changed: () => {}, event: (name) => heard.push(name) })
+    wire.yes()
+    wire.say('a', 'said')
+    wire.lose()
+    wire.open()
+    expect(wire.confirmed).toEqual([{ channel: 'a', renewed: false }])
+    wire.no('UNAVAILABLE')
+    vi.advanceTimersByTime(1000)
+    wire.yes()
+    wire.say('a', 'said')
+    wire.lose()
+    wire.open()
+    wire.no('UNAUTHORIZED')
+    expect(wire.confirmed).toEqual([
+      { channel: 'a', renewed: false },
+      { channel: 'a', renewed: true }
+    ])
+    expect(heard).toEqual(['realtime:subscribed', 'said', 'realtime:subscribed', 'said', 'error'])
+  })
+
+  test('to whom subscribe was given, once each time, until unsubscribe', () => {
+    void wire.channels.subscribe('a', told)
+    void wire.channels.subscribe('a', told)
+    expect(told).not.toHaveBeenCalled()
+    wire.yes()
+    wire.lose()
+    wire.open()
+    wire.yes()
+    expect(told.mock.calls).toEqual([
+      [{ channel: 'a', renewed: false }],
+      [{ channel: 'a', renewed: true }]
+    ])
+    wire.channels.unsubscribe('a')
+    void wire.channels.subscribe('a')
+    wire.yes()
+    expect(told).toHaveBeenCalledTimes(2)
+  })
+
+  test('at once to whom comes to a channel that is confirmed already', () => {
+    const holder = { changed: () => {}, event: vi.fn() }
+    void wire.channels.subscribe('a')
+    wire.yes()
+    void wire.channels.subscribe('a', told)
+    void wire.channels.subscribe('a', told)
+    wire.channels.hold('a', holder)
+    expect(told.mock.calls).toEqual([[{ channel: 'a', renewed: false }]])
+    expect(holder.event.mock.calls).toEqual([['realtime:subscribed', told.mock.calls[0]?.[0]]])
+    expect(wire.confirmed).toHaveLength(1)
+  })
+
+  test.each(['refused', 'too late', 'disconnected'])('to nobody who was %s', (how) => {
+    void wire.channels.subscribe('a', told)
+    if (how === 'refused') wire.no('UNAUTHORIZED')
+    else if (how === 'disconnected') wire.channels.clear()
+    else vi.advanceTimersByTime(10_000)
+    wire.lose()
+    wire.open()
+    void wire.channels.subscribe('a')
+    for (let question = 0; question < 3; question++) wire.yes()
+    expect(wire.channels.confirmed()).toEqual(['a'])
+    expect(told).not.toHaveBeenCalled()
+  })
+
+  test('to nobody behind one that leaves the channel, and one that throws disturbs nobody', () => {
+    const hush = vi.spyOn(console, 'error').mockImplementation(() => {})
+    void wire.channels.subscribe('a', () => {
+      throw new Error('in a listener')
+    })
+    void wire.channels.subscribe('a', () => wire.channels.unsubscribe('a'))
+    void wire.channels.subscribe('a', told)
+    wire.yes()
+    expect(told).not.toHaveBeenCalled()
+    expect(wire.confirmed).toEqual([])
+    expect(hush).toHaveBeenCalledOnce()
+    hush.mockRestore()
+  })
+
+  test('once, by the first answer, where a slow server is asked again before it', () => {
+    void wire.channels.subscribe('a', told)
+    wire.yes()
+    wire.lose()
+    wire.open()
+    vi.advanceTimersByTime(11_000)
+    expect(asks()).toBe(3)
+    wire.yes() // to the first of the two questions: messages come from now on
+    expect(wire.say('a', 'said')).toBe(true)
+    expect(told).toHaveBeenCalledTimes(2)
+    wire.yes()
+    expect(told).toHaveBeenCalledTimes(2)
+  })
+})
+
+describe('a connection that is refused', () => {
+  test.each(['UNAUTHORIZED', 'RATE_LIMITED', 'UNAVAILABLE', 'CONNECTION_FAILED'])(
+    'with %s is answered so by subscribe',
+    async (code) => {
+      const answer = wire.channels.subscribe('a')
+      wire.fail(failure(code, 'the reason'))
+      expect(await answer).toEqual({
+        ok: false,
+        channel: 'a',
+        error: { code, message: 'the reason' }
+      })
+    }
+  )
+
+  test('while it is made again is the reason of who has waited too long', async () => {
+    wire.open()
+    void wire.channels.subscribe('a')
+    wire.yes()
+    const waiting = wire.channels.subscribe('b')
+    wire.lose()
+    wire.lastError = failure('UNAUTHORIZED', 'the reason')
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(await waiting).toMatchObject({ error: { code: 'UNAUTHORIZED', message: 'the reason' } })
+  })
+})
+
+describe('a client that the server has sent away', () => {
+  test('answers who waits, asks for its channels when it is connected again, and only then', async () => {
+    wire.open()
+    void wire.channels.subscribe('a')
+    wire.yes()
+    const waiting = wire.channels.subscribe('b')
+    wire.sendAway()
+    expect(await waiting).toMatchObject({ ok: false, error: { code: 'DISCONNECTED' } })
+    expect(wire.connects).toEqual([])
+    wire.open()
+    expect(wire.sent.slice(2)).toEqual([['subscribe', 'a']])
+  })
+
+  test('is shown to components, and another one does not connect it; retry does', () => {
+    const holder = () => ({ changed: vi.fn(), event: vi.fn() })
+    wire.open()
+    wire.channels.hold('a', holder())
+    wire.yes()
+    wire.sendAway()
+    wire.channels.hold('b', holder())
+    for (const name of ['a', 'b']) {
+      expect(wire.channels.view(name)).toMatchObject({
+        status: 'disconnected',
+        error: { code: 'DISCONNECTED', message: 'sent away' }
+      })
+    }
+    expect(wire.connects).toEqual([])
+    wire.channels.retry('a')
+    expect(wire.connects).toEqual([true])
+  })
+})
+
 describe('components that hold a channel', () => {
   const holder = () => ({ changed: vi.fn(), event: vi.fn() })
 
@@ -158,7 +317,8 @@ describe('components that hold a channel', () => {
     await Promise.resolve()
     expect(wire.sent).toEqual([['subscribe', 'a']])
     wire.say('a', 'said')
-    expect([one.event.mock.calls.length, two.event.mock.calls.length]).toEqual([0, 1])
+    const heard = ({ event }: typeof one) => event.mock.calls.filter(([name]) => name === 'said')
+    expect([heard(one).length, heard(two).length]).toEqual([0, 1])
     leaveTwo()
     await Promise.resolve()
     expect(wire.sent).toEqual([
@@ -218,6 +378,27 @@ describe('components that hold a channel', () => {
     wire.open()
     wire.yes()
     expect(wire.channels.view('a')).toMatchObject({ status: 'subscribed', error: null })
+  })
+
+  test('retry what was refused, and what waits, at once', () => {
+    wire.open()
+    wire.channels.hold('a', holder())
+    wire.no('UNAUTHORIZED')
+    wire.channels.retry('a')
+    wire.channels.retry('a') // it is being asked
+    expect(wire.channels.view('a')).toMatchObject({ status: 'connecting', error: null })
+    expect(asks()).toBe(2)
+    wire.no('UNAVAILABLE')
+    wire.channels.retry('a')
+    expect(asks()).toBe(3)
+    wire.yes()
+    wire.channels.retry('a')
+    wire.channels.retry('not held')
+    expect(asks()).toBe(3)
+    wire.lose()
+    wire.wakes = 0
+    wire.channels.retry('a')
+    expect([wire.connects, wire.wakes]).toEqual([[true], 1])
   })
 
   test('are there again after disconnect and connect; what the application subscribed to is not', async () => {

@@ -1,14 +1,22 @@
 // The other end of `Channels`, for tests: it remembers what was asked, and answers when it is told to.
 
 import { Channels, type Wire } from '../src/channels'
-import type { ConnectError, ConnectionState, RealtimeErrorPayload } from '../src/types'
+import { failure } from '../src/errors'
+import type {
+  ConnectError,
+  ConnectionState,
+  RealtimeErrorPayload,
+  SubscribedEvent
+} from '../src/types'
 
 export class FakeWire implements Wire {
   state: ConnectionState = 'disconnected'
   lastError: ConnectError | null = null
   sent: [string, string][] = []
   reported: RealtimeErrorPayload[] = []
+  confirmed: SubscribedEvent[] = []
   connects: boolean[] = []
+  wakes = 0
   readonly channels: Channels
   #answers: ((answer: unknown) => void)[] = []
   #waiting: { resolve(): void; reject(error: Error): void }[] = []
@@ -17,8 +25,16 @@ export class FakeWire implements Wire {
     this.channels = new Channels(this, {
       timeout,
       backoff: { minDelay: 1000, maxDelay: 20_000 },
-      report: (error) => this.reported.push(error)
+      notify: (name, data) => {
+        if (name === 'error') this.reported.push(data as RealtimeErrorPayload)
+        else this.confirmed.push(data as SubscribedEvent)
+        this.channels.tell(name, data)
+      }
     })
+  }
+
+  wake(): void {
+    this.wakes++
   }
 
   get online(): boolean {
@@ -58,6 +74,14 @@ export class FakeWire implements Wire {
     this.lastError = error
     this.channels.refresh()
     for (const { reject } of this.#waiting.splice(0)) reject(error)
+  }
+
+  /** The server has disconnected this user. */
+  sendAway(): void {
+    this.state = 'disconnected'
+    this.lastError = failure('DISCONNECTED', 'sent away')
+    this.channels.refresh()
+    this.channels.offline()
   }
 
   /** Answer the oldest question that has none yet. */

@@ -1,6 +1,6 @@
 // @vitest-environment happy-dom
 
-import { act, StrictMode, useState } from 'react'
+import { act, StrictMode, useEffect, useState } from 'react'
 import { createRoot, type Root } from 'react-dom/client'
 import { renderToString } from 'react-dom/server'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -144,6 +144,89 @@ test('a refusal is shown, with its reason', async () => {
   await show(<Any />)
   await server(() => wire.no('UNAUTHORIZED'))
   expect(seen).toMatchObject({ status: 'error', error: { channel: 'a', code: 'UNAUTHORIZED' } })
+})
+
+test('retry asks again, is the same function until the channel changes, and without one does nothing', async () => {
+  const seen = new Set<UseRealtime['retry']>()
+  const Any = ({ channel }: { channel: string | null }) => {
+    const { status, error, retry } = useRealtime(channel)
+    seen.add(retry)
+    return (
+      <button type="button" onClick={retry}>
+        {status} {error?.code}
+      </button>
+    )
+  }
+  const click = () => server(() => page.querySelector('button')?.click())
+  wire.open()
+  await show(<Any channel="a" />)
+  await server(() => wire.no('UNAUTHORIZED'))
+  expect(page.textContent).toBe('error UNAUTHORIZED')
+  await click()
+  expect(page.textContent).toBe('connecting ')
+  await server(() => wire.yes())
+  expect(page.textContent).toBe('subscribed ')
+  expect(seen.size).toBe(1)
+  await server(() => wire.sendAway())
+  expect(page.textContent).toBe('disconnected DISCONNECTED')
+  await click()
+  expect(wire.connects).toEqual([true])
+  await show(<Any channel={null} />)
+  await click()
+  expect([seen.size, wire.connects.length]).toEqual([2, 1])
+})
+
+test('an effect reads the state at each confirmation, also in a component that comes later', async () => {
+  const read = vi.fn()
+  const Any = ({ name }: { name: string }) => {
+    const { confirmations } = useRealtime('a')
+    useEffect(() => {
+      if (confirmations > 0) read(name, confirmations)
+    }, [name, confirmations])
+    return null
+  }
+  await show([<Any key="1" name="first" />])
+  await server(() => wire.open())
+  expect(read).not.toHaveBeenCalled()
+  await server(() => wire.yes())
+  await show([<Any key="1" name="first" />, <Any key="2" name="later" />])
+  await server(() => {
+    wire.lose()
+    wire.open()
+  })
+  expect(read.mock.calls).toEqual([
+    ['first', 1],
+    ['later', 1]
+  ])
+  await server(() => wire.yes())
+  expect(read.mock.calls.slice(2).sort()).toEqual([
+    ['first', 2],
+    ['later', 2]
+  ])
+})
+
+test('a handler hears each confirmation, once, before any message', async () => {
+  const heard: unknown[] = []
+  const Any = () => {
+    useRealtime('a', {
+      'realtime:subscribed': ({ renewed }) => heard.push(renewed),
+      said: () => heard.push('said')
+    })
+    return null
+  }
+  wire.open()
+  await show([<Any key="1" />])
+  await server(() => {
+    wire.yes()
+    wire.say('a', 'said')
+    wire.lose()
+    wire.open()
+    wire.yes()
+    wire.say('a', 'said')
+  })
+  expect(heard).toEqual([false, 'said', true, 'said'])
+  await show([<Any key="1" />, <Any key="2" />])
+  expect(heard.slice(4)).toEqual([false])
 })
 
 test('publish goes to the channel, and is the same function until that changes', async () => {

@@ -27,6 +27,7 @@ describe('every row of the table', () => {
     [at('online', expired), lost(true), 'handshake', 'open'],
     [at('online', expired), lost(false), 'pause', 'wait'],
     [at('online', lasting), { type: 'token' }, 'handshake', 'open'],
+    [at('online', lasting), { type: 'ended' }, 'idle', 'stop'],
     [at('pause', lasting), { type: 'due' }, 'handshake', 'open'],
     [at('pause', lasting), { type: 'wake' }, 'handshake', 'open'],
     [at('pause', lasting), { type: 'token' }, 'handshake', 'open'],
@@ -52,6 +53,7 @@ describe('every row of the table', () => {
         'idle',
         [{ type: 'token' }, { type: 'wake' }, { type: 'due' }, { type: 'giveUp' }, lost(true)]
       ],
+      ['pause', [{ type: 'ended' }]],
       ['online', [connect, { type: 'wake' }, { type: 'giveUp' }, failed]],
       ['handshake', [connect, { type: 'wake' }, { type: 'due' }]],
       ['pause', [connect, { type: 'accepted' }]]

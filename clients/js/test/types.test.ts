@@ -11,6 +11,7 @@ import {
   type PublishResponse,
   type RealtimeErrorPayload,
   type SocketMessage,
+  type SubscribedEvent,
   type SubscribeResponse
 } from '../src'
 import type { Handlers } from '../src/react'
@@ -49,6 +50,7 @@ test('reserved events are typed', () => {
   realtime.on('connect_error', (error) => expectTypeOf(error).toEqualTypeOf<ConnectError>())
   realtime.on('disconnect', (reason) => expectTypeOf(reason).toEqualTypeOf<string>())
   realtime.on('error', (error) => expectTypeOf(error).toEqualTypeOf<RealtimeErrorPayload>())
+  realtime.on('realtime:subscribed', (it) => expectTypeOf(it).toEqualTypeOf<SubscribedEvent>())
   realtime.on('presence:join', (it) => expectTypeOf(it).toEqualTypeOf<PresenceEvent>())
 })
 
@@ -56,6 +58,11 @@ test('results are typed', () => {
   expectTypeOf(realtime.subscribe).returns.resolves.toEqualTypeOf<SubscribeResponse>()
   expectTypeOf(realtime.connectionState).toEqualTypeOf<ConnectionState>()
   expectTypeOf(realtime.socketId).toEqualTypeOf<string | undefined>()
+  const told = () =>
+    realtime.subscribe('a', {
+      onSubscribed: ({ renewed }) => expectTypeOf(renewed).toEqualTypeOf<boolean>()
+    })
+  expectTypeOf(told).returns.resolves.toEqualTypeOf<SubscribeResponse>()
   const acked = () => realtime.publish('a', 'b', {}, { ack: true })
   expectTypeOf(acked).returns.resolves.toEqualTypeOf<PublishResponse>()
   const not = () => realtime.publish('a', 'b', {})
@@ -67,6 +74,7 @@ test('the handlers of the hook are typed by a map, or free', () => {
   const mapped: Handlers<{ UPDATE_order: Order }> = {
     UPDATE_order: ({ status }) => expectTypeOf(status).toEqualTypeOf<'new' | 'paid'>(),
     disconnect: (reason) => expectTypeOf(reason).toEqualTypeOf<string>(),
+    'realtime:subscribed': ({ renewed }) => expectTypeOf(renewed).toEqualTypeOf<boolean>(),
     // @ts-expect-error: there is no such event
     UPDATE_ordr: () => {}
   }

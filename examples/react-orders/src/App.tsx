@@ -27,7 +27,7 @@ export function App({ orderIds }: { orderIds: string[] }) {
 /** One order. It and the `OrderStatus` in it are on one channel, and share its subscription. */
 function Order({ orderId }: { orderId: string }) {
   const [changes, setChanges] = useState<{ id: string; text: string }[]>([])
-  const { status, error } = useRealtime(`order:${orderId}`, {
+  const { status, error, retry } = useRealtime(`order:${orderId}`, {
     UPDATE_order: ({ meta, total }) =>
       setChanges((before) => [
         { id: meta.messageId, text: `${meta.timestamp} · ${total}` },
@@ -41,7 +41,12 @@ function Order({ orderId }: { orderId: string }) {
       <p className={`connection ${status}`}>
         {status}
         {error && `: ${error.message}`}
-        {watchers.length > 0 && ` · ${watchers.length} watching`}
+        {watchers.length > 0 && ` · ${watchers.length} watching`}{' '}
+        {(status === 'error' || status === 'disconnected') && (
+          <button type="button" onClick={retry}>
+            Try again
+          </button>
+        )}
       </p>
       <OrderStatus orderId={orderId} />
       <ol>

@@ -1,11 +1,24 @@
 import { useRealtime } from '@insforge-realtime/client/react'
-import { useState } from 'react'
+import { useRef, useState } from 'react'
+import { type Order, readOrder } from './api'
 
 export function OrderStatus({ orderId }: { orderId: string }) {
   const [status, setStatus] = useState('')
+  const reading = useRef(Promise.resolve())
 
-  useRealtime(`order:${orderId}`, {
-    UPDATE_order: (payload) => setStatus(payload.status)
+  useRealtime<{ UPDATE_order: Order }>(`order:${orderId}`, {
+    // The first time, and after each reconnect: what changed before that did not come as a message.
+    'realtime:subscribed': () => {
+      reading.current = readOrder(orderId).then(
+        (order) => setStatus((before) => order.status ?? before),
+        (error) => setStatus(String(error))
+      )
+    },
+    // What comes while the order is read may be newer than what is read: it waits, and has the last word.
+    UPDATE_order: async (order) => {
+      await reading.current
+      setStatus(order.status)
+    }
   })
 
   return <div>Status: {status}</div>

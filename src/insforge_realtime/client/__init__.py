@@ -28,6 +28,7 @@ from insforge_realtime.client.types import (
     Meta,
     PresenceEvent,
     PublishResponse,
+    Subscribed,
     SubscribeResponse,
 )
 
@@ -49,5 +50,6 @@ __all__ = [
     "StreamOverflow",
     "SubscribeError",
     "SubscribeResponse",
+    "Subscribed",
     "create_client",
 ]

@@ -13,6 +13,8 @@ The connection is in one of three states. A channel's states are in subscription
       or RATE_LIMITED                             only until connect() times out
     the connection ends     -                     -                                     → CONNECTING; event `disconnect`,
                                                                                         an attempt after back-off
+    a DISCONNECT packet     -                     -                                     → DISCONNECTED; event `disconnect`:
+                                                                                        the server has sent us away
     TOKEN_EXPIRED           -                     -                                     → CONNECTING; the same, at once
                                                                                         unless it had just begun
     set_access_token()      used next             an attempt with it, at once           → CONNECTING; the same, at once
@@ -40,7 +42,7 @@ from typing import Any
 
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.errors import ConnectError
-from insforge_realtime.client.link import Endpoint, Link
+from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link
 from insforge_realtime.client.types import ConnectionState
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,9 @@ STEADY_SECONDS = 1.0
 
 NOT_A_NO = ("UNAVAILABLE", "RATE_LIMITED")
 """Codes after which the same is asked again: the server could not say, or not now."""
+
+
+SENT_AWAY = "The server has disconnected this user, who stays away until connect() is called"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,8 @@ class Connection:
         self._hurry: asyncio.Event | None = None
         self._was_open = False
         self._opened_at = 0.0
-        self._last_error: ConnectError | None = None
+        self.last_error: ConnectError | None = None
+        """Why there is no connection; None while there is one, and when none was tried."""
 
     async def open(self) -> None:
         """Wait until it is connected; see `RealtimeClient.connect`."""
@@ -114,21 +120,21 @@ class Connection:
             async with asyncio.timeout(self._seconds if self._was_open else None):
                 await asyncio.shield(settled)
         except TimeoutError:
-            raise self._late() from None
+            raise self.late() from None
 
-    def _late(self) -> ConnectError:
-        """Why there is no connection again: what the last attempt said."""
-        message = f"Not connected again within {self._seconds:g} s"
-        if self._last_error is None:
+    def late(self) -> ConnectError:
+        """Why there is no connection in time: what the last attempt said."""
+        message = f"Not connected{' again' if self._was_open else ''} within {self._seconds:g} s"
+        if self.last_error is None:
             return ConnectError("CONNECTION_FAILED", message)
-        return ConnectError(self._last_error.code, f"{message}: {self._last_error.message}")
+        return ConnectError(self.last_error.code, f"{message}: {self.last_error.message}")
 
     def start(self) -> asyncio.Future[None]:
         """Begin to connect, unless that has begun. What it returns is done with the connection, or has its error."""
         if self._runner is None:
             self.state = "connecting"
             self._was_open = False
-            self._last_error = None
+            self.last_error = None
             self._hurry = asyncio.Event()
             self._settled = _future()
             self._runner = asyncio.create_task(self._run(), name="insforge-realtime")
@@ -138,6 +144,7 @@ class Connection:
     async def close(self) -> None:
         """End it for good."""
         runner, self._runner = self._runner, None
+        self.last_error = None
         if runner is None:
             return
         link, self.link = self.link, None
@@ -171,6 +178,7 @@ class Connection:
     def forget(self) -> None:
         """There is no connection: the event loop in which there was one is no more."""
         self.state = "disconnected"
+        self.last_error = None
         self.link = self._runner = self._settled = self._hurry = None
 
     async def _run(self) -> None:
@@ -178,8 +186,8 @@ class Connection:
         try:
             link = await self._first()
             while link is not None:
-                await self._keep(link)
-                link = await self._again()
+                reason = await self._keep(link)
+                link = None if reason == SERVER_DISCONNECT else await self._again()
         except asyncio.CancelledError:
             if self._runner is asyncio.current_task():
                 await self._loop_ends()  # it is not close() that cancels
@@ -216,7 +224,7 @@ class Connection:
                     self._give_up(error)
                     self._hooks.failed(error)
                     return None
-                refusal = error
+                refusal = self.last_error = error
             self._hooks.failed(refusal)
             await self._pause(give_up_at - time.monotonic())
         self._give_up(refusal)
@@ -229,7 +237,7 @@ class Connection:
             try:
                 return await self._attempt(self._seconds)
             except ConnectError as error:
-                self._last_error = error
+                self.last_error = error
                 self._hooks.failed(error)
 
     async def _attempt(self, seconds: float) -> Link:
@@ -248,10 +256,10 @@ class Connection:
                 return link
             await link.close()
 
-    async def _keep(self, link: Link) -> None:
-        """Be connected until it ends."""
+    async def _keep(self, link: Link) -> str:
+        """Be connected until it ends; why it has ended."""
         self._opened_at = time.monotonic()
-        self._last_error = None
+        self.last_error = None
         self.link = link
         self.state = "connected"
         self._was_open = True
@@ -263,16 +271,24 @@ class Connection:
         self.link = None
         self.state = "connecting"
         self._settled = _future()
+        if reason == SERVER_DISCONNECT:
+            self._stop(ConnectError("DISCONNECTED", SENT_AWAY))
         self._hooks.ended(reason)
+        return reason
 
     def _is_steady(self) -> bool:
         return time.monotonic() - self._opened_at >= STEADY_SECONDS
 
     def _give_up(self, error: ConnectError) -> None:
+        self._stop(error)
+        self._hooks.given_up(error)
+
+    def _stop(self, error: ConnectError) -> None:
+        """Nothing more is tried, and why."""
         self.state = "disconnected"
+        self.last_error = error
         self._runner = None
         self._settle(error)
-        self._hooks.given_up(error)
 
     def _settle(self, error: ConnectError | None = None) -> None:
         assert self._settled is not None

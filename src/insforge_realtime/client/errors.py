@@ -35,10 +35,14 @@ class ConnectError(ClientError):
 
 
 class NotConnected(ClientError):
-    """There is no connection to publish on."""
+    """There is no connection to publish on.
 
-    def __init__(self) -> None:
-        super().__init__("NOT_CONNECTED", "Not connected to the realtime server: call connect() first")
+    Args:
+        why: what the last attempt to connect has said.
+    """
+
+    def __init__(self, why: ConnectError | None = None) -> None:
+        super().__init__("NOT_CONNECTED", f"Not connected to the realtime server: {why or 'call connect() first'}")
 
 
 class InvalidRequest(ClientError, TypeError, ValueError):

@@ -42,7 +42,9 @@ TRANSPORTS = (("websocket",), ("polling",), ("polling", "websocket"))
 Reply = Callable[[dict[str, Any] | None], None]
 """Called once, with the server's ack, or with None when the connection ended before it, or it was no object."""
 
-_REASONS = {"client disconnect": "io client disconnect", "server disconnect": "io server disconnect"}
+SERVER_DISCONNECT = "io server disconnect"
+"""The reason of a connection that the server has ended for good, by a packet that says so."""
+_REASONS = {"client disconnect": "io client disconnect", "server disconnect": SERVER_DISCONNECT}
 TRANSPORT_CLOSE = "transport close"
 
 

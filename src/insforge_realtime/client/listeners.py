@@ -46,12 +46,12 @@ class Listeners:
 
     def add(self, event: str, handler: Handler, *, once: bool = False) -> Callable[[], None]:
         """Listen; a handler that listens to this event already is not added again. Returns what removes it."""
-        if not callable(handler):
-            raise TypeError(f"a listener must be callable, not {type(handler).__name__}")
+        added = self.apart(handler)
+        added.once = once
         with self._lock:
             present = self._by_event.get(event, ())
             if not any(listener.handler == handler and listener.once == once for listener in present):
-                self._by_event[event] = (*present, Listener(handler, once))
+                self._by_event[event] = (*present, added)
         return lambda: self.remove(event, handler)
 
     def remove(self, event: str, handler: Handler | None = None) -> None:
@@ -72,6 +72,20 @@ class Listeners:
                 self._keep(event, used)
         for listener in listeners:
             self._call(event, listener, data)
+
+    def apart(self, handler: Handler) -> Listener:
+        """A listener that is kept, and told when to hear, by somebody else.
+
+        Raises:
+            TypeError: it is none.
+        """
+        if not callable(handler):
+            raise TypeError(f"a listener must be callable, not {type(handler).__name__}")
+        return Listener(handler, False)
+
+    def call(self, event: str, listener: Listener, *data: object) -> None:
+        """Call a listener that is kept apart."""
+        self._call(event, listener, data)
 
     def forget_calls(self) -> None:
         """What async listeners were doing, and what waits for them, went with its event loop. The listeners stay."""

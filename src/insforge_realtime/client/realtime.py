@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -15,18 +15,20 @@ from insforge_realtime.client import codec
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.connection import Connection, Hooks
 from insforge_realtime.client.errors import ConnectError, InvalidRequest, NotConnected, SubscribeError
-from insforge_realtime.client.link import Endpoint, Link, LinkLost
-from insforge_realtime.client.listeners import Listeners
+from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link, LinkLost
+from insforge_realtime.client.listeners import Listener, Listeners
 from insforge_realtime.client.registration import Registration
 from insforge_realtime.client.stream import Feed
-from insforge_realtime.client.subscriptions import Subscriptions
+from insforge_realtime.client.subscriptions import Notices, Subscriptions
 from insforge_realtime.client.types import (
+    SUBSCRIBED,
     AccessToken,
     ConnectionState,
     ErrorInfo,
     Member,
     Message,
     PublishResponse,
+    Subscribed,
     SubscribeResponse,
 )
 
@@ -65,7 +67,8 @@ class RealtimeClient(Registration):
         endpoint = Endpoint.parse(base_url, transports, ssl)
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
         self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
-        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), self._refused, self._connection.expired)
+        notices = Notices(self._joined, self._heard, self._refused, self._connection.expired, self._connection.late)
+        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), notices)
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,7 +112,7 @@ class RealtimeClient(Registration):
     async def disconnect(self) -> None:
         """End the connection and every subscription. Listeners stay. What was published before is handled first."""
         self._enter_loop()
-        self._channels.clear("DISCONNECTED", "Disconnected")
+        self._channels.clear()
         await self._connection.close()
 
     def set_access_token(self, access_token: AccessToken | None, *, reconnect: bool = True) -> None:
@@ -127,18 +130,27 @@ class RealtimeClient(Registration):
 
     # Channels.
 
-    async def subscribe(self, channel: str) -> SubscribeResponse:
+    async def subscribe(
+        self, channel: str, *, on_subscribed: Callable[[Subscribed], object] | None = None
+    ) -> SubscribeResponse:
         """Subscribe to a channel, connecting if need be. Harmless to repeat.
 
         The subscription is renewed after each reconnect, until `unsubscribe`. Answers no with the server's code, or with
         `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
         `INVALID_REQUEST` (such a name cannot be sent).
+
+        Args:
+            channel: the channel's name.
+            on_subscribed: called, like a listener, at each confirmation until `unsubscribe`: the first, and after each
+                reconnect, before any message of the channel is handed on. The moment to read the state from the database.
+                At once, where the channel is subscribed to already.
         """
         self._enter_loop()
+        told = None if on_subscribed is None else self._listeners.apart(on_subscribed)
         if problem := _unsayable(channel):
             return SubscribeResponse(False, channel, problem)
         self._connection.start()
-        return await self._channels.subscribe(channel)
+        return await self._channels.subscribe(channel, told)
 
     async def unsubscribe(self, channel: str) -> None:
         """Leave a channel. No listener hears of it any more; its streams end."""
@@ -185,7 +197,7 @@ class RealtimeClient(Registration):
         self._enter_loop()
         link = self._connection.link
         if link is None or not link.is_open:
-            raise NotConnected
+            raise NotConnected(self._connection.last_error) from self._connection.last_error
         request = {"channel": channel, "event": event, "payload": payload}
         try:
             if not ack:
@@ -213,7 +225,12 @@ class RealtimeClient(Registration):
         return _unpublished(request["channel"], str(error.get("code")), str(error.get("message")))
 
     async def stream(
-        self, channel: str, *, events: Collection[str] | None = None, buffer: int = 10_000
+        self,
+        channel: str,
+        *,
+        events: Collection[str] | None = None,
+        buffer: int = 10_000,
+        on_subscribed: Callable[[Subscribed], object] | None = None,
     ) -> AsyncGenerator[Message, None]:
         """Subscribe, yield the channel's messages as they come, and unsubscribe at the end of the loop.
 
@@ -225,26 +242,34 @@ class RealtimeClient(Registration):
             events: the names of the events to yield (presence ones too); None for all messages, without presence.
             buffer: how many messages may wait for a slow reader. One more, and the stream ends with StreamOverflow after
                 those that wait: a gap is never hidden.
+            on_subscribed: as of `subscribe`, until the end of the loop.
 
         Raises:
-            SubscribeError: the channel was refused, now or at a reconnect.
+            SubscribeError: the channel was refused, now or at a reconnect; or the server has disconnected this user.
             StreamOverflow: the reader was too slow.
         """
-        feed = await self._open_feed(channel, events, buffer)
+        feed = await self._open_feed(channel, events, buffer, on_subscribed)
         try:
             while (message := await feed.get()) is not None:
                 yield message
         finally:
             self._close_feed(feed)
 
-    async def _open_feed(self, channel: str, events: Collection[str] | None, buffer: int) -> Feed:
+    async def _open_feed(
+        self,
+        channel: str,
+        events: Collection[str] | None,
+        buffer: int,
+        on_subscribed: Callable[[Subscribed], object] | None,
+    ) -> Feed:
         """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
         self._enter_loop()
+        told = None if on_subscribed is None else self._listeners.apart(on_subscribed)
         feed = Feed(channel, events, buffer)
         if problem := _unsayable(channel):
             raise SubscribeError(problem.code, problem.message)
         self._connection.start()
-        await self._channels.follow(feed)
+        await self._channels.follow(feed, told)
         return feed
 
     def _close_feed(self, feed: Feed) -> None:
@@ -287,18 +312,20 @@ class RealtimeClient(Registration):
 
     def _ended(self, reason: str) -> None:
         self._channels.connection_ended()
+        if reason == SERVER_DISCONNECT and self._connection.last_error is not None:
+            self._channels.given_up(self._connection.last_error)
         self._listeners.emit("disconnect", reason)
 
     def _failed(self, error: ConnectError) -> None:
         self._listeners.emit("connect_error", error)
 
     def _given_up(self, error: ConnectError) -> None:
-        self._channels.clear("CONNECTION_FAILED", error.message, error)
+        self._channels.given_up(error)
 
     def _received(self, name: str, data: Any) -> None:
         if name == "realtime:error":
             self._errored(data if isinstance(data, dict) else {})
-        elif self._channels.received(name, data):
+        elif name != SUBSCRIBED and self._channels.received(name, data):
             self._listeners.emit(name, data)
 
     def _errored(self, data: dict[str, Any]) -> None:
@@ -306,6 +333,14 @@ class RealtimeClient(Registration):
         self._listeners.emit("error", info)
         if info.code == "TOKEN_EXPIRED":
             self._connection.expired()
+
+    def _joined(self, news: Subscribed, told: list[Listener]) -> None:
+        for listener in told:
+            self._heard(news, listener)
+        self._listeners.emit(SUBSCRIBED, news)
+
+    def _heard(self, news: Subscribed, listener: Listener) -> None:
+        self._listeners.call(SUBSCRIBED, listener, news)
 
     def _refused(self, info: ErrorInfo) -> None:
         self._listeners.emit("error", info)

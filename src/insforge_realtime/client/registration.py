@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from insforge_realtime.client.errors import ConnectError
 from insforge_realtime.client.listeners import Listeners
-from insforge_realtime.client.types import ErrorInfo, Handler, PresenceEvent
+from insforge_realtime.client.types import ErrorInfo, Handler, PresenceEvent, Subscribed
 
 H = TypeVar("H", bound=Handler)
 Presence = Literal["presence:join", "presence:leave"]
@@ -42,6 +42,9 @@ class Registration:
     def on(self, event: Literal["error"], handler: Callable[[ErrorInfo], object]) -> Remove: ...
 
     @overload
+    def on(self, event: Literal["realtime:subscribed"], handler: Callable[[Subscribed], object]) -> Remove: ...
+
+    @overload
     def on(self, event: Presence, handler: Callable[[PresenceEvent], object]) -> Remove: ...
 
     @overload
@@ -54,11 +57,11 @@ class Registration:
     def on(self, event: str) -> Callable[[H], H]: ...
 
     def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Listen to an event: a published one's name, a presence one's, or one of the four reserved.
+        """Listen to an event: a published one's name, a presence one's, or one of the five reserved.
 
-        `connect` (called without data), `connect_error` (a ConnectError), `disconnect` (the reason, a string) and `error`
-        (an ErrorInfo). With asyncio plain functions are called at once and must not block, and async ones run one call at a
-        time; without it there are plain ones only, which may block.
+        `connect` (called without data), `connect_error` (a ConnectError), `disconnect` (the reason, a string), `error` (an
+        ErrorInfo) and `realtime:subscribed` (a Subscribed). With asyncio plain functions are called at once and must not
+        block, and async ones run one call at a time; without it there are plain ones only, which may block.
 
         Returns:
             a function that removes the listener again; used as a decorator, the function itself.
@@ -76,6 +79,9 @@ class Registration:
 
     @overload
     def once(self, event: Literal["error"], handler: Callable[[ErrorInfo], object]) -> Remove: ...
+
+    @overload
+    def once(self, event: Literal["realtime:subscribed"], handler: Callable[[Subscribed], object]) -> Remove: ...
 
     @overload
     def once(self, event: Presence, handler: Callable[[PresenceEvent], object]) -> Remove: ...

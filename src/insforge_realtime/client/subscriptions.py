@@ -11,18 +11,25 @@ A channel is in one of four states. ABSENT is not to be in the book at all.
     subscribe()                  waits for the same answer   answered at once         waits for the answer
     the connection opens         asks                        -                        asks
     the connection ends          stays; asked on the next    → RENEWING               stays; asked on the next
-    ack: ok                      → JOINED; answers yes       new snapshot             → JOINED; snapshot replaces presence
+    the server sends us away     → ABSENT; answers           → RENEWING; the next     stays; the same
+                                 DISCONNECTED                connect() asks; streams fail
+    ack: ok                      → JOINED; answers yes       -                        → JOINED; snapshot replaces presence
+                                 event `realtime:subscribed`                          event `realtime:subscribed`
+    no ack in time               asks again; the first       -                        the same
+                                 answer counts
     ack: UNAVAILABLE,            asks again after back-off   -                        asks again after back-off
-      RATE_LIMITED, or no ack
+      RATE_LIMITED
     ack: TOKEN_EXPIRED           stays; the client takes a fresh token and connects anew, at once
     ack: any other no            → ABSENT; answers no        -                        → ABSENT; event `error`, streams fail
     subscribe() waited too long  → ABSENT; answers no        -                        stays; answers no
     nobody holds it any more     → ABSENT; tells the server, where there is a connection
     unsubscribe()                → ABSENT; the same, answers SUBSCRIPTION_CANCELLED, streams end
     disconnect()                 → ABSENT; answers DISCONNECTED, streams end
-    connect() failed             → ABSENT; answers CONNECTION_FAILED, streams fail
+    connect() failed             → ABSENT; answers why,      -                        stays; the next connect() asks;
+                                 streams fail                                         streams fail
 
-A subscription is held by subscribe() (until unsubscribe()), by each stream that is open, and by each call that waits.
+Before `realtime:subscribed` no message of the channel is handed to anybody. A subscription is held by subscribe() (until
+unsubscribe()), by each stream that is open, and by each call that waits.
 Answers, snapshots and events are handled in the order in which they came, without a pause in which another could slip in.
 """
 
@@ -30,14 +37,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.connection import NOT_A_NO
 from insforge_realtime.client.errors import ClientError, SubscribeError
 from insforge_realtime.client.link import Link
+from insforge_realtime.client.listeners import Listener
 from insforge_realtime.client.stream import Feed
-from insforge_realtime.client.types import ErrorInfo, Member, Message, SubscribeResponse
+from insforge_realtime.client.types import ErrorInfo, Member, Message, Subscribed, SubscribeResponse
 
 
 class Subscription:
@@ -50,13 +59,16 @@ class Subscription:
         self.renewing = False
         self.kept = False
         """subscribe() holds it."""
-        self.feeds: set[Feed] = set()
+        self.told: list[Listener] = []
+        """Who is told of confirmations, as subscribe() was asked to."""
+        self.feeds: dict[Feed, Listener | None] = {}
+        """The streams, and whom each has tell of confirmations."""
         self.waiting = 0
         """Calls that wait for the answer."""
         self.answer: asyncio.Future[SubscribeResponse] = asyncio.get_running_loop().create_future()
         self.members: dict[str, Member] = {}
         self.question = 0
-        """The number of the question that is out; acks of earlier ones are ignored."""
+        """The number of the question that is out; acks of earlier ones are ignored. Asked again, it has the same number."""
         self.timer: asyncio.TimerHandle | None = None
         self.last_error: ErrorInfo | None = None
         self.backoff = backoff
@@ -65,10 +77,18 @@ class Subscription:
     def is_held(self) -> bool:
         return self.kept or bool(self.feeds) or self.waiting > 0
 
+    def all_told(self) -> list[Listener]:
+        """Who is told of a confirmation."""
+        return [*self.told, *(listener for listener in self.feeds.values() if listener is not None)]
+
     def cancel_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+    def unsettle(self) -> None:
+        """There will be another answer."""
+        self.answer = asyncio.get_running_loop().create_future()
 
     def settle(self, response: SubscribeResponse) -> None:
         if not self.answer.done():
@@ -81,27 +101,38 @@ class Subscription:
         return SubscribeResponse(False, self.channel, ErrorInfo(code, message, self.channel))
 
 
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """Who is told of what, and who is asked.
+
+    Args:
+        joined: a channel is confirmed, and who is to be told besides the event's listeners.
+        heard: one listener alone is to be told, who comes to a channel that is confirmed.
+        refused: a renewal was refused.
+        expired: the token has expired.
+        why: says why there is no connection.
+    """
+
+    joined: Callable[[Subscribed, list[Listener]], None]
+    heard: Callable[[Subscribed, Listener], None]
+    refused: Callable[[ErrorInfo], None]
+    expired: Callable[[], None]
+    why: Callable[[], ClientError]
+
+
 class Subscriptions:
     """The book of one client.
 
     Args:
         seconds: how long to wait for an ack, and for the answer to a subscribe.
         backoff: makes the waits between two questions.
-        on_error: told of a renewal that was refused.
-        on_expired: told that the token has expired.
+        notices: who is told.
     """
 
-    def __init__(
-        self,
-        seconds: float,
-        backoff: Callable[[], Backoff],
-        on_error: Callable[[ErrorInfo], None],
-        on_expired: Callable[[], None],
-    ) -> None:
+    def __init__(self, seconds: float, backoff: Callable[[], Backoff], notices: Notices) -> None:
         self._seconds = seconds
         self._make_backoff = backoff
-        self._on_error = on_error
-        self._on_expired = on_expired
+        self._notices = notices
         self._book: dict[str, Subscription] = {}
         self._link: Link | None = None
 
@@ -116,21 +147,35 @@ class Subscriptions:
 
     # What the user wants.
 
-    async def subscribe(self, channel: str) -> SubscribeResponse:
-        """Want a channel until `leave`, and wait for the answer."""
+    async def subscribe(self, channel: str, told: Listener | None = None) -> SubscribeResponse:
+        """Want a channel until `leave`, and wait for the answer; `told` is told of each confirmation until then."""
         subscription = self._find(channel)
-        response = await self._wait(subscription)
-        subscription.kept = subscription.kept or response.ok
+        if told is not None and any(told.handler == other.handler for other in subscription.told):
+            told = None
+        if told is not None:
+            subscription.told.append(told)
+            self._tell_at_once(subscription, told)
+        ok = False
+        try:
+            response = await self._wait(subscription)
+            ok = response.ok
+        finally:
+            if told is not None and not ok:
+                told.active = False
+                subscription.told.remove(told)
+        subscription.kept = subscription.kept or ok
         return response
 
-    async def follow(self, feed: Feed) -> None:
-        """Want a channel for a feed, until `unfollow`.
+    async def follow(self, feed: Feed, told: Listener | None = None) -> None:
+        """Want a channel for a feed, until `unfollow`; `told` is told of each confirmation until then.
 
         Raises:
             SubscribeError: it was refused.
         """
         subscription = self._find(feed.channel)
-        subscription.feeds.add(feed)
+        subscription.feeds[feed] = told
+        if told is not None:
+            self._tell_at_once(subscription, told)
         try:
             response = await self._wait(subscription)
         except BaseException:
@@ -145,7 +190,9 @@ class Subscriptions:
         feed.end()
         subscription = self._book.get(feed.channel)
         if subscription is not None:
-            subscription.feeds.discard(feed)
+            told = subscription.feeds.pop(feed, None)
+            if told is not None:
+                told.active = False
             self._release(subscription)
 
     def leave(self, channel: str) -> None:
@@ -155,10 +202,10 @@ class Subscriptions:
             self._tell_goodbye(channel)
             self._remove(subscription, subscription.no("SUBSCRIPTION_CANCELLED", "Unsubscribed"))
 
-    def clear(self, code: str, message: str, error: ClientError | None = None) -> None:
-        """Forget every channel: disconnect(), or a connect() that failed, with its `error`."""
+    def clear(self) -> None:
+        """Forget every channel: disconnect()."""
         for subscription in tuple(self._book.values()):
-            self._remove(subscription, subscription.no(code, message), error)
+            self._remove(subscription, subscription.no("DISCONNECTED", "Disconnected"))
 
     def forget(self) -> None:
         """Forget every channel without a word: the event loop of who waited is no more."""
@@ -184,7 +231,18 @@ class Subscriptions:
             if subscription.joined:
                 subscription.joined = False
                 subscription.renewing = True
-                subscription.answer = asyncio.get_running_loop().create_future()
+                subscription.unsettle()
+
+    def given_up(self, error: ClientError) -> None:
+        """There will be no connection until somebody makes one, and why."""
+        for subscription in tuple(self._book.values()):
+            no = subscription.no(error.code, error.message)
+            failure = SubscribeError(error.code, f"{subscription.channel}: {error.message}")
+            if subscription.renewing and subscription.kept:
+                self._end(subscription, no, failure)
+                subscription.unsettle()
+            else:
+                self._remove(subscription, no, failure)
 
     def received(self, event: str, data: Any) -> bool:
         """Take an event: keep presence, feed the streams. False for a channel that was left: nobody hears it."""
@@ -223,9 +281,8 @@ class Subscriptions:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.shield(subscription.answer)
         except TimeoutError:
-            if self._link is None:
-                return subscription.no("CONNECTION_FAILED", "Not connected again in time")
-            error = subscription.last_error or ErrorInfo("SUBSCRIBE_TIMEOUT", "No answer from the server in time")
+            late = subscription.last_error or ErrorInfo("SUBSCRIBE_TIMEOUT", "No answer from the server in time")
+            error = late if self._link is not None else self._notices.why()
             return subscription.no(error.code, error.message)
         finally:
             # In the next turn: whoever waited has had the time to hold it.
@@ -242,7 +299,6 @@ class Subscriptions:
     def _ask(self, subscription: Subscription) -> None:
         if self._link is None:
             return
-        subscription.question += 1
         number = subscription.question
         subscription.cancel_timer()
         subscription.timer = asyncio.get_running_loop().call_later(self._seconds, self._ask, subscription)
@@ -259,6 +315,7 @@ class Subscriptions:
             or self._book.get(subscription.channel) is not subscription
         ):
             return
+        subscription.question += 1
         subscription.cancel_timer()
         if answer.get("ok"):
             self._join(subscription, answer)
@@ -266,7 +323,7 @@ class Subscriptions:
         error = answer.get("error") or {}
         code, message = str(error.get("code", "INTERNAL_ERROR")), str(error.get("message", "Refused"))
         if code == "TOKEN_EXPIRED":
-            self._on_expired()
+            self._notices.expired()
         elif code in NOT_A_NO:
             subscription.last_error = ErrorInfo(code, message, subscription.channel)
             delay = subscription.backoff.next()
@@ -275,6 +332,7 @@ class Subscriptions:
             self._refuse(subscription, subscription.no(code, message))
 
     def _join(self, subscription: Subscription, answer: dict[str, Any]) -> None:
+        news = Subscribed(subscription.channel, subscription.renewing)
         members = (answer.get("presence") or {}).get("members") or []
         subscription.members = {member["presenceId"]: member for member in members}
         subscription.joined = True
@@ -282,13 +340,18 @@ class Subscriptions:
         subscription.last_error = None
         subscription.backoff.reset()
         subscription.settle(subscription.yes())
+        self._notices.joined(news, subscription.all_told())
+
+    def _tell_at_once(self, subscription: Subscription, told: Listener) -> None:
+        if subscription.joined:
+            self._notices.heard(Subscribed(subscription.channel, renewed=False), told)
 
     def _refuse(self, subscription: Subscription, response: SubscribeResponse) -> None:
         assert response.error is not None
         error = SubscribeError(response.error.code, f"{subscription.channel}: {response.error.message}")
         self._remove(subscription, response, error)
         if subscription.renewing:
-            self._on_error(response.error)
+            self._notices.refused(response.error)
 
     def _remove(
         self, subscription: Subscription, response: SubscribeResponse, error: ClientError | None = None
@@ -296,6 +359,13 @@ class Subscriptions:
         del self._book[subscription.channel]
         subscription.cancel_timer()
         subscription.joined = False
+        for told in subscription.all_told():
+            told.active = False
+        self._end(subscription, response, error)
+
+    @staticmethod
+    def _end(subscription: Subscription, response: SubscribeResponse, error: ClientError | None) -> None:
+        """Answer who waits, and end the streams."""
         subscription.settle(response)
         for feed in subscription.feeds:
             feed.end(error)

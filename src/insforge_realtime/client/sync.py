@@ -32,6 +32,7 @@ from insforge_realtime.client.types import (
     Member,
     Message,
     PublishResponse,
+    Subscribed,
     SubscribeResponse,
 )
 
@@ -47,11 +48,11 @@ class _ThreadedListeners(Listeners):
         super().__init__()
         self._calls: queue.SimpleQueue[tuple[str, Listener, tuple[Any, ...]] | None] = queue.SimpleQueue()
 
-    def add(self, event: str, handler: Handler, *, once: bool = False) -> Callable[[], None]:
-        """Listen; plain functions only."""
+    def apart(self, handler: Handler) -> Listener:
+        """A listener; plain functions only."""
         if inspect.iscoroutinefunction(handler):
             raise TypeError("async listeners are for insforge_realtime.client; this one takes plain functions")
-        return super().add(event, handler, once=once)
+        return super().apart(handler)
 
     def run(self) -> None:
         """Call listeners until `stop`. The body of the thread."""
@@ -130,9 +131,11 @@ class RealtimeClient(Registration):
 
     # Channels.
 
-    def subscribe(self, channel: str) -> SubscribeResponse:
-        """Subscribe to a channel, connecting if need be."""
-        return self._wait(self._client.subscribe(channel))
+    def subscribe(
+        self, channel: str, *, on_subscribed: Callable[[Subscribed], object] | None = None
+    ) -> SubscribeResponse:
+        """Subscribe to a channel, connecting if need be; `on_subscribed` is called at each confirmation."""
+        return self._wait(self._client.subscribe(channel, on_subscribed=on_subscribed))
 
     def unsubscribe(self, channel: str) -> None:
         """Leave a channel."""
@@ -160,9 +163,16 @@ class RealtimeClient(Registration):
             return self._wait(self._client.publish(channel, event, payload, ack=True))
         return self._wait(self._client.publish(channel, event, payload))
 
-    def stream(self, channel: str, *, events: Collection[str] | None = None, buffer: int = 10_000) -> Iterator[Message]:
+    def stream(
+        self,
+        channel: str,
+        *,
+        events: Collection[str] | None = None,
+        buffer: int = 10_000,
+        on_subscribed: Callable[[Subscribed], object] | None = None,
+    ) -> Iterator[Message]:
         """Subscribe, yield the channel's messages as they come, and unsubscribe at the end of the loop."""
-        feed = self._wait(self._client._open_feed(channel, events, buffer))
+        feed = self._wait(self._client._open_feed(channel, events, buffer, on_subscribed))
         try:
             while (message := self._wait(feed.get())) is not None:
                 yield message

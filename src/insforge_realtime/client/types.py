@@ -9,6 +9,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 ConnectionState = Literal["disconnected", "connecting", "connected"]
 
+SUBSCRIBED = "realtime:subscribed"
+"""The event of a confirmed subscription: a name that no application can publish."""
+
 AccessToken = str | Callable[[], str | Awaitable[str | None] | None]
 """A token, or a function (plain or async) that is asked for one at every handshake."""
 
@@ -54,6 +57,19 @@ class ErrorInfo:
     code: str
     message: str
     channel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """What handlers of `realtime:subscribed` get: the server has confirmed a subscription.
+
+    Args:
+        channel: which.
+        renewed: it was confirmed before, on another connection: messages may have been missed.
+    """
+
+    channel: str
+    renewed: bool
 
 
 @dataclass(frozen=True, slots=True)

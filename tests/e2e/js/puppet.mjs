@@ -25,6 +25,9 @@ const verbs = {
   },
   once: (realtime, client, event) => void realtime.once(event, (data) => print({ client, event, data })),
   off: (realtime, client, event) => realtime.off(event, handlers.get(`${client} ${event}`)),
+  // `subscribe`, which says `told` at each confirmation.
+  subscribeTold: (realtime, client, channel) =>
+    realtime.subscribe(channel, { onSubscribed: (data) => print({ client, event: 'told', data }) }),
   state: (realtime) => ({
     isConnected: realtime.isConnected,
     connectionState: realtime.connectionState,

@@ -1,6 +1,6 @@
 // Compiles the ```ts and ```tsx blocks of a Markdown file with the strictest TypeScript, each as a module, and makes a page of the
-// tsx block, which exports `App`. Arguments: the file, a folder to write into, and {name: value} in JSON: what the page's address
-// bar would tell. Prints nothing; its exit status is not 0 if a block does not compile.
+// tsx block, which exports `App`. Arguments: the file, a folder to write into, and {url, token} in JSON: the server, and what a
+// login would have left in the page's storage. Prints nothing; its exit status is not 0 if a block does not compile.
 import { execFileSync } from 'node:child_process'
 import { readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -12,9 +12,8 @@ const client = fileURLToPath(new URL('../../../clients/js', import.meta.url))
 const { build } = createRequire(join(client, 'package.json'))('esbuild')
 const tsc = join(dirname(createRequire(join(client, 'package.json')).resolve('typescript')), 'tsc.js')
 
-const declared = 'declare const baseUrl: string\ndeclare const orderId: string\ndeclare const getToken: () => Promise<string>\n'
 const blocks = [...readFileSync(file, 'utf8').matchAll(/^```(tsx?)\n(.*?)^```$/gms)]
-blocks.forEach(([, kind, code], number) => writeFileSync(join(folder, `snippet${number}.${kind}`), declared + code))
+blocks.forEach(([, kind, code], number) => writeFileSync(join(folder, `snippet${number}.${kind}`), code))
 const [page] = blocks.map(([, kind], number) => (kind === 'tsx' ? number : -1)).filter((number) => number >= 0)
 
 symlinkSync(join(client, 'node_modules'), join(folder, 'node_modules'))
@@ -25,7 +24,8 @@ writeFileSync(join(folder, 'main.tsx'), `
 `)
 const paths = {
   '@insforge-realtime/client': [join(client, 'dist/index')],
-  '@insforge-realtime/client/react': [join(client, 'dist/react')]
+  '@insforge-realtime/client/react': [join(client, 'dist/react')],
+  '@insforge/sdk': [fileURLToPath(new URL('node_modules/@insforge/sdk/dist/index', import.meta.url))]
 }
 const compilerOptions = {
   ...{ target: 'ES2022', module: 'ESNext', moduleResolution: 'Bundler', jsx: 'react-jsx', strict: true, noEmit: true },
@@ -34,8 +34,10 @@ const compilerOptions = {
 writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['*.ts', '*.tsx'] }))
 execFileSync(process.execPath, [tsc, '--project', folder], { stdio: 'inherit' })
 
-const { url, token, order } = JSON.parse(settings)
-const js = `const baseUrl = ${JSON.stringify(url)}, orderId = ${JSON.stringify(order)}, getToken = async () => ${JSON.stringify(token)}`
+const { url, token } = JSON.parse(settings)
+const main = join(folder, `snippet${page}.tsx`)
+writeFileSync(main, readFileSync(main, 'utf8').replaceAll('http://127.0.0.1:7130', url))
+const js = `localStorage.setItem('token', ${JSON.stringify(token)})`
 await build({
   entryPoints: [join(folder, 'main.tsx')],
   outfile: join(folder, 'main.js'),

@@ -41,11 +41,18 @@ export interface UseRealtime {
   publish: Publish
   /**
    * `'connecting'` (also while reconnecting), `'subscribed'`, `'error'` (refused: nothing is tried any more) or
-   * `'disconnected'` (`disconnect()` was called, or there is no channel).
+   * `'disconnected'` (`disconnect()` was called, the server has disconnected this user, or there is no channel).
    */
   status: ChannelStatus
   /** Why it is not subscribed: the refusal, or what went wrong last while it is being tried again. */
   error: RealtimeErrorPayload | null
+  /** Tries again, at once: after a refusal, a disconnect, or in place of a wait. The same function until the channel changes. */
+  retry: () => void
+  /**
+   * How often the server has confirmed the subscription: 0 at first, one more after each reconnect. An effect that reads the
+   * state from the database depends on it.
+   */
+  confirmations: number
 }
 
 /**
@@ -60,7 +67,8 @@ export function useRealtime<Events extends EventMap = object>(
   channel: ChannelName,
   handlers?: Handlers<Events>
 ): UseRealtime {
-  const { realtime } = useRealtimeClient()
+  const client = useRealtimeClient()
+  const { realtime } = client
   const latest = useRef(handlers)
   useInsertionEffect(() => {
     latest.current = handlers
@@ -69,7 +77,10 @@ export function useRealtime<Events extends EventMap = object>(
     const known = latest.current as Record<string, (payload: unknown) => void> | undefined
     if (known && Object.hasOwn(known, name)) known[name]?.(data)
   }, [])
-  const { status, error } = useChannel(channel, handle)
+  const { status, error, confirmations } = useChannel(channel, handle)
+  const retry = useCallback(() => {
+    if (channel != null) channelsOf(client).retry(channel)
+  }, [client, channel])
   const publish = useCallback(
     async (event: string, payload: object, options?: PublishOptions) => {
       if (channel == null) throw new Error('There is no channel to publish to yet')
@@ -77,7 +88,7 @@ export function useRealtime<Events extends EventMap = object>(
     },
     [realtime, channel]
   ) as Publish
-  return { publish, status, error }
+  return { publish, status, error, retry, confirmations }
 }
 
 /**
@@ -102,5 +113,10 @@ function useChannel(name: ChannelName, event: (name: string, data: unknown) => v
   return useSyncExternalStore(hold, view, view)
 }
 
-const NO_CHANNEL: ChannelView = { status: 'disconnected', error: null, members: [] }
+const NO_CHANNEL: ChannelView = {
+  status: 'disconnected',
+  error: null,
+  confirmations: 0,
+  members: []
+}
 const ignore = () => {}

@@ -21,6 +21,7 @@ from insforge_realtime.app import Application
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError
 from insforge_realtime.listening import listen, places, reachable
+from insforge_realtime.logs import tell_of_the_loop
 from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import websocket_class
 
@@ -71,6 +72,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         )
     )
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(tell_of_the_loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, server, application)
     async with application.running():

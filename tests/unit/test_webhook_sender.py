@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -261,3 +263,28 @@ async def test_informational_answers_that_drip_do_not_outlast_the_time_of_an_att
     async with Sender(Guard(LOOPBACK), Signer([]), timeout=0.5) as sender, receiving(write) as receiver:
         outcome = await send(sender, receiver)
         assert (outcome.verdict, outcome.error) == ("retry", "no answer within 0.5 s")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(number, "there is no more") for number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)),
+        OSError(errno.EADDRNOTAVAIL, "no port"),
+        socket.gaierror(socket.EAI_MEMORY, "no memory"),
+        MemoryError(),
+    ],
+)
+async def test_what_this_machine_lacks_is_no_attempt_and_no_fault_of_the_host(error: BaseException) -> None:
+    def look_up(_host: str, _port: int, _family: int) -> list[str]:
+        raise error
+
+    async with Sender(Guard(LOOPBACK), Signer([]), timeout=5, lookup=look_up) as sender:
+        outcome = await sender.send(Claim(1, 1, 0, "h", "http://name.example/", "id", "e", "c", "{}"), 1e9)
+    assert (outcome.verdict, outcome.host_failed) == ("postponed", None)
+    assert outcome.error
+
+
+async def test_a_name_that_does_not_exist_is_an_attempt() -> None:
+    async with Sender(Guard(LOOPBACK), Signer([]), timeout=20) as sender:
+        outcome = await sender.send(Claim(1, 1, 0, "h", "http://no-such-host.invalid/", "id", "e", "c", "{}"), 1e9)
+    assert outcome.verdict == "retry"

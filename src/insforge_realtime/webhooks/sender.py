@@ -9,6 +9,8 @@ change nothing about it.
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -20,8 +22,10 @@ from yarl import URL
 from insforge_realtime.pg.deliveries import Claim
 from insforge_realtime.webhooks.answer import FIELD_BYTES, Answer, AnswerConnector, forget_status, status_read
 from insforge_realtime.webhooks.guard import Guard, GuardedResolver, Lookup, Refused, system_lookup
-from insforge_realtime.webhooks.request import Outcome, Signer, answered, headers, impossible, unreachable
+from insforge_realtime.webhooks.request import Outcome, Signer, answered, headers, impossible, postponed, unreachable
 
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY})
+"""What the system says where this machine is short of something. The last but one: of local ports, by IPv4."""
 READ_BYTES = 64 * 1024
 """So much of an answer's body is read; of a longer one the connection is dropped."""
 KEEPALIVE_SECONDS = 4.0
@@ -87,11 +91,15 @@ class Sender:
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._attempt(url, claim, claim.payload, deadline)
-        except (Refused, aiohttp.ClientError, OSError, ValueError) as error:
+        except (Refused, aiohttp.ClientError, OSError, ValueError, MemoryError) as error:
             status = status_read()
-            return self._without_answer(error) if status is None else answered(status, b"", None, datetime.now(UTC))
+            if status is not None:
+                return answered(status, b"", None, datetime.now(UTC))
+            return self._without_answer(url, error)
 
-    def _without_answer(self, error: Exception) -> Outcome:
+    def _without_answer(self, url: URL, error: Exception) -> Outcome:
+        if _is_ours(url, error):
+            return postponed(f"{type(error).__name__}: {error}".rstrip(": "))
         if isinstance(error, Refused | aiohttp.InvalidURL):
             return impossible(str(error))
         if isinstance(error, TimeoutError):
@@ -114,6 +122,16 @@ class Sender:
                 async with asyncio.timeout_at(deadline - 0.01):
                     await _read_beginning(response, body)
             return answered(response.status, bytes(body), response.headers.get("Retry-After"), now)
+
+
+def _is_ours(url: URL, error: Exception) -> bool:
+    """Whether it is this machine that cannot, and not the host that does not."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, OSError) or error.errno not in OURS:
+        return False
+    # Where a machine has no IPv6, an address of it cannot be reached from here, ever.
+    return error.errno != errno.EADDRNOTAVAIL or ":" not in str(url.host)
 
 
 async def _read_beginning(response: aiohttp.ClientResponse, body: bytearray) -> None:

@@ -51,8 +51,8 @@ def dev(
     from insforge_realtime import config, logs
     from insforge_realtime.dev import dev as run
 
-    logs.configure(config.load(port=port, host=host))
-    run(data_dir, port=port, host=host, traffic=demo_traffic)
+    with logs.of_a_server(config.load(port=port, host=host)):
+        run(data_dir, port=port, host=host, traffic=demo_traffic)
 
 
 @app.command()
@@ -70,13 +70,12 @@ def serve(
     from insforge_realtime import config, logs
 
     settings = config.load(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile).ready_to_serve()
-    logs.configure(settings)
+    with logs.of_a_server(settings):
+        import uvloop
 
-    import uvloop
+        from insforge_realtime.server import serve as run
 
-    from insforge_realtime.server import serve as run
-
-    uvloop.run(run(settings))
+        uvloop.run(run(settings))
 
 
 @app.command()

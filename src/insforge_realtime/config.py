@@ -255,6 +255,13 @@ class Config(BaseSettings):
         "were left out, it is told.",
     )
 
+    log_buffer_bytes: int = Field(
+        default=1024 * 1024,
+        ge=0,
+        description="The bytes of log lines that may wait for whoever reads standard error; further lines are dropped, and "
+        "their number is logged.",
+    )
+
     max_payload_bytes: int = Field(
         default=1_000_000, ge=0, description="The largest message a client may send, in bytes."
     )

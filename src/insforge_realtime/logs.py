@@ -1,22 +1,87 @@
 """What is written to the log, and how. Call once, before anything else says something.
 
 A log line says what happened, as an event with values. It never carries a token, a payload or a policy's data.
+A server's lines are written by a thread (log_thread.py); a command's at once, between what it prints.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import contextlib
+import io
 import logging
 import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import structlog
 
 from insforge_realtime.config import Config
 from insforge_realtime.floods import Bounded, Floods, processor, say
+from insforge_realtime.log_thread import ThreadedHandler
+
+log = structlog.get_logger("insforge_realtime")
 
 
 def configure(config: Config) -> None:
-    """Set up structlog, and send the standard library's loggers the same way."""
+    """Set up structlog, and send the standard library's loggers the same way. For commands."""
+    _configure(config, logging.StreamHandler(sys.stderr))
+
+
+@contextlib.contextmanager
+def of_a_server(config: Config) -> Iterator[None]:
+    """The same for the length of a server's life: no line makes it wait, and at the end what was said is written.
+
+    Whatever else Python would write to standard error, from within the event loop, too, becomes log lines.
+    """
+    handler = _threaded(config)
+    _configure(config, handler)
+    logging.captureWarnings(True)
+    sys.unraisablehook = _tell_of_what_cannot_be_raised
+    threading.excepthook = _tell_of_a_thread
+    try:
+        yield
+    finally:
+        handler.flush()
+
+
+def _threaded(config: Config) -> logging.Handler:
+    try:
+        return ThreadedHandler(sys.stderr, config.log_buffer_bytes, _lines_dropped)
+    except (OSError, io.UnsupportedOperation):
+        return logging.StreamHandler(sys.stderr)  # it was replaced by something that is no file
+
+
+def _lines_dropped(lines: int) -> logging.LogRecord:
+    name, text = (
+        "insforge_realtime.log",
+        f"{lines} log lines dropped: standard error was not read, or could not be written",
+    )
+    return logging.LogRecord(name, logging.WARNING, "", 0, text, (), None)
+
+
+def _tell_of_what_cannot_be_raised(raised: sys.UnraisableHookArgs) -> None:
+    where = getattr(raised.object, "__qualname__", type(raised.object).__qualname__)
+    log.error("an exception was ignored", where=where, exc_info=raised.exc_value or True)
+
+
+def _tell_of_a_thread(raised: threading.ExceptHookArgs) -> None:
+    name = raised.thread.name if raised.thread else None
+    log.error("a thread has ended in an exception", thread=name, exc_info=raised.exc_value or True)
+
+
+def tell_of_the_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The event loop's handler of exceptions that nobody awaits. Its default one shows the arguments of callbacks, and those
+    may be tokens or payloads."""
+    event = str(context.get("message")).partition("(")[0]
+    task = context.get("task") or context.get("future")
+    name = task.get_name() if isinstance(task, asyncio.Task) else None
+    log.error(event, task=name, exc_info=context.get("exception"))
+
+
+def _configure(config: Config, handler: logging.Handler) -> None:
     floods = Floods(config.max_log_lines_per_second, say)
     renderer: structlog.typing.Processor
     if config.log_format == "json":
@@ -40,7 +105,6 @@ def configure(config: Config) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Bounded(floods))
     atexit.register(floods.tell_all)
     exceptions = [structlog.processors.format_exc_info] if config.log_format == "json" else []

@@ -9,18 +9,19 @@ import asyncio
 import contextlib
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 
-from insforge_realtime import __version__
+from insforge_realtime import __version__, descriptors
 from insforge_realtime.app import Application
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, RealtimeError
 from insforge_realtime.listening import listen, places, reachable
+from insforge_realtime.logs import tell_of_the_loop
 from insforge_realtime.web.bounds import Bounds
 from insforge_realtime.web.http import http_class
 from insforge_realtime.web.websocket import websocket_class
@@ -54,6 +55,8 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         RealtimeError: a part of the server ended by a bug of ours, and all of it after that, in good order.
     """
     tls = tls_context(config)
+    limit = descriptors.raise_limit()
+    application = Application(config)
     application = Application(config, break_down=lambda: _stop(server, application))
     listeners = listen(config.host, config.port)
     where = places(listeners)  # while they are open
@@ -73,18 +76,28 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         )
     )
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(tell_of_the_loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, server, application)
-    async with application.running():
+    async with application.running(), _watching():
         serving = asyncio.create_task(server.serve(sockets=listeners))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        log.info("serving", address=", ".join(where), version=__version__, tls=tls is not None)
+        log.info("serving", address=", ".join(where), version=__version__, tls=tls is not None, descriptors=limit)
         ready(f"{'http' if tls is None else 'https'}://{reachable(listeners)}{config.root_path}")
         await serving
     log.info("stopped")
     if application.broken is not None:
         raise RealtimeError(f"a part of the server has ended: {application.broken}; the log says why")
+
+
+@contextlib.asynccontextmanager
+async def _watching() -> AsyncIterator[None]:
+    watch = asyncio.create_task(descriptors.watch(), name="descriptors")
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:

@@ -21,11 +21,21 @@ def prepare() -> None:
     What the encoding of an output (that of the locale, or PYTHONIOENCODING) does not have is written as an escape, and an
     output that is closed takes everything.
     """
+    _fill_descriptors()
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _fill_descriptors() -> None:
+    """A standard descriptor that is closed would be the next socket's, and what libraries write to it would go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
 
 
 def _nowhere() -> io.TextIOWrapper:

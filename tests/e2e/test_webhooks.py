@@ -7,13 +7,15 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from standardwebhooks.webhooks import Webhook
 from insforge_realtime.pg.migrate import migrate
 from support.databases import Cluster, free_port, running_cluster, wait_until
 from support.receivers import LOOPBACK, Hit, Hooked, hooked, receiving, status
-from support.servers import Server
+from support.servers import API_KEY, Server
 from support.wire import WireClient
 
 Start = Callable[..., Server]
@@ -256,8 +258,8 @@ async def raw_receiver(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000],
-    ids=["drop", "ssh", "headers"],
+    [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"x" * 100_000],
+    ids=["drop", "ssh", "endless"],
 )
 async def test_a_dropped_connection_and_an_answer_that_is_no_http_are_tried_again(
     db: Hooked, begin: Start, answer: bytes
@@ -271,6 +273,46 @@ async def test_a_dropped_connection_and_an_answer_that_is_no_http_are_tried_agai
         assert row["last_error"]
         assert len(heard) == 3
         assert not server.errors()
+
+
+@contextlib.contextmanager
+def hinting() -> Iterator[str]:
+    """A receiver, in a thread of its own, that gives early hints as fast as it can, and no answer."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" * 2000
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def hint() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    while True:
+                        connection.sendall(hints)
+
+    thread = threading.Thread(target=hint, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(10)
+
+
+async def test_a_receiver_that_hints_for_ever_takes_no_others_turn(db: Hooked, begin: Start) -> None:
+    with hinting() as url:
+        async with receiving() as receiver:
+            await db.channel("order:%", url)
+            await db.channel("other:%", receiver.url)
+            server = begin(webhook_timeout=30)
+            async with WireClient(server.ws_url, {"apiKey": API_KEY}) as client:
+                await db.publish("order:1")
+                for _ in range(20):
+                    await db.publish("other:1")
+                    assert (await client.call("realtime:unsubscribe", {"channel": "x"}, seconds=2)) is not None
+                rows = await db.all_over(15)
+    failed = [row for row in rows if row["url"] == url]
+    assert [(row["state"], row["attempts"]) for row in failed] == [("failed", 3)]
+    assert "informational" in failed[0]["last_error"]
+    assert Counter(row["state"] for row in rows) == {"delivered": 20, "failed": 1}
 
 
 async def test_nobody_there_is_tried_again(db: Hooked, begin: Start) -> None:

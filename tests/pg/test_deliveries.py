@@ -88,9 +88,10 @@ def result(claim: Claim, state: State, *, status: int | None = 200, pause: float
 
 
 async def lapse(db: Connection) -> None:
-    """Let every lease end."""
+    """Let every lease end: it was given for no time at all, a second ago."""
     await db.execute(
-        "UPDATE realtime.webhook_deliveries SET next_attempt_at = now() - interval '1 s' WHERE lease IS NOT NULL"
+        "UPDATE realtime.webhook_deliveries SET next_attempt_at = now() - interval '1 s',"
+        " updated_at = now() - interval '1 s' WHERE lease IS NOT NULL"
     )
 
 
@@ -364,7 +365,7 @@ async def test_ten_thousand_rows_of_a_full_host_and_a_long_history_are_not_read(
         some = f"'{{{','.join(map(str, ids[:5]))}}}'"
         ones = "'{1,1,1,1,1}'"
         for execute in (
-            "claim (100, 1, 30, 16, '{full.example}', '{0}')",
+            "claim (100, 1, 30, 16, '{full.example}', '{0}', NULL, 0)",
             f"finish ({some}, {ones}, '{{delivered,delivered,failed,failed,pending}}', {', '.join([ones] * 6)})",
             f"release ({some}, {ones})",
         ):
@@ -383,7 +384,7 @@ async def prepare(worker: Any) -> None:
     for name in ("claim", "finish", "release"):
         await worker.execute(f"PREPARE {name} AS {query(f'{name}_deliveries')}")
         arguments = {
-            "claim": "1, 1, 30, 16, '{}', '{}'", "finish": ", ".join(["'{}'"] * 9), "release": "'{}', '{}'"
+            "claim": "1, 1, 30, 16, '{}', '{}', NULL, 0", "finish": ", ".join(["'{}'"] * 9), "release": "'{}', '{}'"
         }[name]  # fmt: skip
         await worker.execute(f"EXECUTE {name} ({arguments})")
 

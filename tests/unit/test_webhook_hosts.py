@@ -107,3 +107,20 @@ def test_a_breaker_of_zero_never_opens_and_hosts_are_told_apart() -> None:
     hosts, _ = make(failures=1)
     go(hosts, "a", True)
     assert hosts.limits() == {"a": 0}
+
+
+def test_a_host_that_we_cannot_send_to_rests_longer_each_time_until_something_comes_of_a_request() -> None:
+    hosts, clock = make()
+    for pause in (1, 2, 4, 8, 16, 30, 30):
+        hosts.begin("a")
+        hosts.end("a", None)
+        hosts.rest("a")
+        hosts.rest("a")  # others that were under way say the same
+        assert hosts.limits() == {"a": 0}
+        assert hosts.next_probe() == pause
+        clock.time += pause
+        assert hosts.limits() == {"a": 4}
+    go(hosts, "a", failed=True)
+    assert hosts.limits() == {}
+    hosts.rest("a")
+    assert hosts.next_probe() == 1

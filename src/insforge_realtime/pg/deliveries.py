@@ -4,20 +4,24 @@ What lives here: the statements' arguments and what their answers mean. When to 
 (webhooks/worker.py); the rows themselves are made by a trigger, in the transaction of their message (sql/functions.sql).
 
 A claim is a lease: a number that nobody else has, and a time. While it lasts no other server takes the row; when it ends,
-anybody may, and a result that comes with the old number is not written any more.
+anybody may, and a result that comes with the old number is not written any more. The times are the database's, whose clock
+may be set at any moment: what holds then is said in sql/deliveries.sql, and pg/clock.py notices it.
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
+import structlog
 
 from insforge_realtime.errors import DatabaseError
+from insforge_realtime.pg.clock import DatabaseClock
 from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
 from insforge_realtime.pg.queries import query
 
@@ -26,6 +30,11 @@ if TYPE_CHECKING:
 
 STATEMENT_SECONDS = 15.0
 """A statement that takes longer means a dead link: all of them are index scans of a few rows."""
+
+MEND_SECONDS, MEND_ROWS = 60.0, 5000
+"""How often, and how many at a time, rows are looked for that were written before the clock was set back."""
+
+log = structlog.get_logger("insforge_realtime.webhooks")
 
 State = Literal["pending", "delivered", "failed"]
 
@@ -88,6 +97,8 @@ class DeliveryQueue:
         self.lease = lease
         self._dsn = dsn
         self._pooled = pooled
+        self._clock = DatabaseClock(time.monotonic)
+        self._mended: float | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -97,6 +108,7 @@ class DeliveryQueue:
         ) as connection:
             if not self._pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_claims_by_index"), timeout=STATEMENT_SECONDS)
+            self._mended = None  # it may be another host's clock
             yield connection
 
     async def claim(
@@ -111,10 +123,13 @@ class DeliveryQueue:
 
         Returns: the claims, and in how many seconds something else will be due (None: nothing that is known of).
         """
+        if self._mended is None or time.monotonic() - self._mended > MEND_SECONDS:
+            await self._mend(connection)
         lease = secrets.randbits(62)
+        asked = time.monotonic()
         found = await connection.fetch(
             query("claim_deliveries"), rows, lease, self.lease, per_host, list(limits), list(limits.values()),
-            timeout=STATEMENT_SECONDS,
+            self._clock.believed(), self._clock.watched(), timeout=STATEMENT_SECONDS,
         )  # fmt: skip
         claims = [
             Claim(
@@ -124,7 +139,25 @@ class DeliveryQueue:
             for row in found
             if row["id"] is not None
         ]  # fmt: skip
-        return claims, found[0]["seconds"]
+        return claims, 0.0 if self._was_set(found[0]["now"], asked) else found[0]["seconds"]
+
+    async def _mend(self, connection: Connection) -> None:
+        """Let what was written before the clock was set back wait as long as was meant, from now on."""
+        mended = MEND_ROWS
+        while mended == MEND_ROWS:
+            asked = time.monotonic()
+            row = await connection.fetchrow(query("mend_times"), MEND_ROWS, timeout=STATEMENT_SECONDS)
+            assert row is not None
+            mended = row["mended"]
+            self._was_set(row["now"], asked)
+        self._mended = time.monotonic()
+
+    def _was_set(self, now: float, asked: float) -> bool:
+        step = self._clock.seen(now, asked)
+        if step:
+            self._mended = None
+            log.warning("the database's clock was set", seconds=round(step, 3))
+        return bool(step)
 
     async def finish(self, connection: Connection, results: Sequence[Result], now: float) -> int:
         """Write results down; how many: the others' leases had ended. Repeating it after a broken connection is harmless."""

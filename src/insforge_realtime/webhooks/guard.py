@@ -12,6 +12,8 @@ one for a name however many wait for it, and not more than `LOOKUPS` at a time.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -113,9 +115,21 @@ def _is_public(address: Address) -> bool:
 
 
 def system_lookup(host: str, port: int, family: socket.AddressFamily) -> list[str]:
-    """The operating system's resolver."""
-    found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    """The operating system's resolver. Where it has no descriptors for its files and sockets, it says that there is no such
+    name: that is told apart."""
+    _check_descriptors()
+    try:
+        found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        _check_descriptors()
+        raise
     return [str(sockaddr[0]) for _, _, _, _, sockaddr in found]
+
+
+def _check_descriptors() -> None:
+    """Raises OSError where there are no two to be had."""
+    for descriptor in os.pipe():
+        os.close(descriptor)
 
 
 class GuardedResolver(AbstractResolver):
@@ -180,7 +194,10 @@ async def _in_a_thread(work: Callable[[], list[str]]) -> list[str]:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=run, name="webhook-lookup", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="webhook-lookup", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.ENOMEM, "no thread can be started for a lookup") from error
     return await answer
 
 

@@ -8,6 +8,9 @@ else's. One that fails again and again is left alone for a while:
     OPEN     none, for 5 s, then 10, 20 … 60; its deliveries wait, and their attempts are not used up
       │ the time is over
     PROBED   one request: an answer closes the breaker, a failure opens it again for twice as long
+
+Apart from that, a host rests where it is we who cannot send to it at the moment: 1 s, then 2, 4 … 30, until a request to it
+comes to anything at all.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 import structlog
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
+FIRST_REST, LONGEST_REST = 1.0, 30.0
 
 log = structlog.get_logger("insforge_realtime.webhooks")
 
@@ -30,6 +34,14 @@ class _Trouble:
     failures: int = 0
     pause: float = 0.0
     until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Rest:
+    """A host that nothing could be sent to from here."""
+
+    pause: float
+    until: float
 
 
 class Hosts:
@@ -47,6 +59,7 @@ class Hosts:
         self._now = now
         self._under_way: Counter[str] = Counter()
         self._trouble: dict[str, _Trouble] = {}
+        self._rests: dict[str, _Rest] = {}
 
     @property
     def left_alone(self) -> list[str]:
@@ -55,11 +68,12 @@ class Hosts:
 
     def limits(self) -> dict[str, int]:
         """How many more each host may have, of those that may not have `per_host`."""
-        return {host: self._room(host) for host in {*self._under_way, *self.left_alone}}
+        return {host: self._room(host) for host in {*self._under_way, *self.left_alone, *self._rests}}
 
     def next_probe(self) -> float | None:
         """In how many seconds some host may be asked again; None where none is left alone."""
-        times = [self._trouble[host].until - self._now() for host in self.left_alone]
+        until = [self._trouble[host].until for host in self.left_alone] + [rest.until for rest in self._rests.values()]
+        times = [time - self._now() for time in until]
         return min((time for time in times if time > 0), default=None)
 
     def begin(self, host: str) -> None:
@@ -71,12 +85,24 @@ class Hosts:
         self._under_way[host] -= 1
         if not self._under_way[host]:
             del self._under_way[host]
+        if failed is not None:
+            self._rests.pop(host, None)
         if failed:
             self._fail(host)
         elif failed is False:
             self._succeed(host)
 
+    def rest(self, host: str) -> None:
+        """Nothing can be sent to this host from here: leave it alone for a moment, and say nothing about it."""
+        before = self._rests.get(host)
+        if before is None or self._now() >= before.until:
+            pause = min(before.pause * 2, LONGEST_REST) if before else FIRST_REST
+            self._rests[host] = _Rest(pause, self._now() + pause)
+
     def _room(self, host: str) -> int:
+        rest = self._rests.get(host)
+        if rest is not None and self._now() < rest.until:
+            return 0
         trouble = self._trouble.get(host)
         most = self.per_host
         if trouble is not None and self._is_open(trouble):

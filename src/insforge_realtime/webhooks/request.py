@@ -27,7 +27,7 @@ KEPT_ERROR = 300
 _SAFE = "".join(set(string.printable) - set(string.whitespace) - {"%"}) + " "
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 
-Verdict = Literal["delivered", "retry", "failed"]
+Verdict = Literal["delivered", "retry", "failed", "postponed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Outcome:
     """What came of one attempt.
 
     Args:
-        verdict: delivered; worth another attempt; or failed for good.
+        verdict: delivered; worth another attempt; failed for good; or postponed, since there was none.
         status_code, error, response: for the record.
         retry_after: how long the receiver asked us to wait, in seconds.
         host_failed: whether this speaks against the host as a whole; None where it says nothing about it.
@@ -64,6 +64,11 @@ def answered(status: int, body: bytes, retry_after: str | None, now: datetime) -
 def unreachable(error: str) -> Outcome:
     """There was no answer: the connection failed, broke, or took too long."""
     return Outcome("retry", error=clean(error)[:KEPT_ERROR], host_failed=True)
+
+
+def postponed(error: str) -> Outcome:
+    """It was not even tried: this server lacks what it needs, and the host has nothing to do with it."""
+    return Outcome("postponed", error=clean(error)[:KEPT_ERROR])
 
 
 def impossible(error: str) -> Outcome:

@@ -2,12 +2,15 @@
 
 What lives here: the HTTP client and what its errors mean. Everything about when, how often and for whom is elsewhere.
 Redirects are not followed (the next address would be the receiver's choice), no proxy is used, no cookie is kept. The
-answer's status decides as soon as it is there: a body that breaks off or does not end changes nothing about it.
+answer's status decides as soon as it is there (answer.py): headers that are no HTTP, a body that breaks off or does not end
+change nothing about it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,9 +20,12 @@ import aiohttp
 from yarl import URL
 
 from insforge_realtime.pg.deliveries import Claim
+from insforge_realtime.webhooks.answer import FIELD_BYTES, Answer, AnswerConnector, forget_status, status_read
 from insforge_realtime.webhooks.guard import Guard, GuardedResolver, Lookup, Refused, system_lookup
-from insforge_realtime.webhooks.request import Outcome, Signer, answered, headers, impossible, unreachable
+from insforge_realtime.webhooks.request import Outcome, Signer, answered, headers, impossible, postponed, unreachable
 
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY})
+"""What the system says where this machine is short of something. The last but one: of local ports, by IPv4."""
 READ_BYTES = 64 * 1024
 """So much of an answer's body is read; of a longer one the connection is dropped."""
 KEEPALIVE_SECONDS = 4.0
@@ -44,7 +50,7 @@ class Sender:
         self._session: aiohttp.ClientSession = None  # type: ignore[assignment]
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
+        connector = AnswerConnector(
             resolver=GuardedResolver(self._guard, self._lookup),
             socket_factory=self._guard.socket,
             use_dns_cache=False,
@@ -57,6 +63,9 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             auto_decompress=False,
             trust_env=False,
+            response_class=Answer,
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
         )
         return self
 
@@ -78,17 +87,26 @@ class Sender:
         if claim.payload is None:
             return impossible("the message is undeliverable: its payload cannot be written as text, or is too large")
         deadline = min(asyncio.get_running_loop().time() + self.timeout, until)
+        forget_status()
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._attempt(url, claim, claim.payload, deadline)
-        except TimeoutError:
-            return unreachable(f"no answer within {self.timeout:g} s")
-        except (Refused, aiohttp.InvalidURL) as error:
+        except (Refused, aiohttp.ClientError, OSError, ValueError, MemoryError) as error:
+            status = status_read()
+            if status is not None:
+                return answered(status, b"", None, datetime.now(UTC))
+            return self._without_answer(url, error)
+
+    def _without_answer(self, url: URL, error: Exception) -> Outcome:
+        if _is_ours(url, error):
+            return postponed(f"{type(error).__name__}: {error}".rstrip(": "))
+        if isinstance(error, Refused | aiohttp.InvalidURL):
             return impossible(str(error))
-        except aiohttp.ClientResponseError as error:  # its text would quote the URL
+        if isinstance(error, TimeoutError):
+            return unreachable(f"no answer within {self.timeout:g} s")
+        if isinstance(error, aiohttp.ClientResponseError):  # its text would quote the URL
             return unreachable(f"the answer is no HTTP: {error.message}")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return unreachable(f"{type(error).__name__}: {error}".rstrip(": "))
+        return unreachable(f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def _attempt(self, url: URL, claim: Claim, payload: str, deadline: float) -> Outcome:
         now = datetime.now(UTC)
@@ -98,24 +116,32 @@ class Sender:
             headers=headers(claim, payload, self._signer, now),
             allow_redirects=False,
         ) as response:
-            body = b""
+            body = bytearray()
             # By itself, so that what was read counts even where the rest does not come.
-            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+            with suppress(Exception):
                 async with asyncio.timeout_at(deadline - 0.01):
-                    body = await _beginning(response)
-            return answered(response.status, body, response.headers.get("Retry-After"), now)
+                    await _read_beginning(response, body)
+            return answered(response.status, bytes(body), response.headers.get("Retry-After"), now)
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+def _is_ours(url: URL, error: Exception) -> bool:
+    """Whether it is this machine that cannot, and not the host that does not."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, OSError) or error.errno not in OURS:
+        return False
+    # Where a machine has no IPv6, an address of it cannot be reached from here, ever.
+    return error.errno != errno.EADDRNOTAVAIL or ":" not in str(url.host)
+
+
+async def _read_beginning(response: aiohttp.ClientResponse, body: bytearray) -> None:
     """The body up to `READ_BYTES`; where there is more, the connection is dropped."""
-    body = bytearray()
     while len(body) < READ_BYTES:
         chunk = await response.content.read(READ_BYTES - len(body))
         if not chunk:
-            return bytes(body)
+            return
         body += chunk
     response.close()
-    return bytes(body)
 
 
 def parse(text: str) -> URL | str:

@@ -16,6 +16,7 @@ when `run` is cancelled, the last results are written and the rest is given back
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ GATHER_SECONDS = 0.003
 """While answers stream in, so long a pause lets a few more of them into one statement."""
 BATCH = 500
 LAST_WORDS_SECONDS = 3.0
+REMIND_SECONDS = 60.0
+"""How often the log says that this server cannot send."""
 
 log = structlog.get_logger("insforge_realtime.webhooks")
 
@@ -62,6 +65,8 @@ class Webhooks:
         self._delays = delays
         self._flying: dict[asyncio.Task[None], Claim] = {}
         self._results: list[Result] = []
+        self._postponed: list[Claim] = []
+        self._told = -REMIND_SECONDS
         self._alarm = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -155,9 +160,20 @@ class Webhooks:
             outcome = unreachable("internal error; the server's log has the detail")
         finally:
             self.hosts.end(claim.host, outcome.host_failed if outcome else None)
+        if outcome.verdict == "postponed":
+            self._postpone(claim, outcome)
+            return
         result = self._result(claim, outcome, began)
         self._results.append(result)
         _tell(claim, result)
+
+    def _postpone(self, claim: Claim, outcome: Outcome) -> None:
+        """There was no attempt: whoever can send it may, and we ourselves in a while."""
+        self._postponed.append(claim)
+        self.hosts.rest(claim.host)
+        if time.monotonic() - self._told > REMIND_SECONDS:
+            self._told = time.monotonic()
+            log.error("webhooks wait, since this server lacks resources", host=claim.host, error=outcome.error)
 
     def _result(self, claim: Claim, outcome: Outcome, began: float) -> Result:
         state: State = "delivered" if outcome.verdict == "delivered" else "failed"
@@ -172,20 +188,25 @@ class Webhooks:
     # Results.
 
     async def _write(self, connection: Connection) -> None:
-        """Write down all results. They are forgotten only once that is committed."""
+        """Write down all results, and give back what was postponed. They are forgotten only once that is committed."""
         while self._results:
             batch = self._results[:BATCH]
             written = await self._queue.finish(connection, batch, self._now())
             del self._results[: len(batch)]
             if written < len(batch):
                 log.warning("webhook results came after their lease", results=len(batch) - written)
+        if self._postponed:
+            postponed = tuple(self._postponed)
+            await self._queue.release(connection, postponed)
+            del self._postponed[: len(postponed)]
 
     async def _last_words(self) -> None:
         """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement."""
         for task in self._flying:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
-        rest = list(self._flying.values())
+        rest = [*self._flying.values(), *self._postponed]
+        self._postponed.clear()
         if not self._results and not rest:
             return
         try:

@@ -2,13 +2,23 @@
 -- They run under the session's search_path, which triggers on these tables may need; so functions are qualified, and operators
 -- get operands of just the types that PostgreSQL's own have: nobody's can fit better. (unnest of several arrays is syntax.)
 
+--
+-- Times are those of the database's clock, which may be set at any moment: a step of time synchronisation, a failover to another
+-- host. Whatever it does:
+--   - Who holds a lease is never robbed of it. A lease lasts until the clock that the asking server has itself seen running
+--     undisturbed, for at least as long as the lease, has passed its end. (A server's attempts end by its own clock before that.)
+--   - Nothing waits longer than was meant. A row's updated_at is of the same moment as its next_attempt_at: where it lies ahead,
+--     the clock was set back since, and the difference of the two is what is still to be waited. (mend_times)
+-- When it is set ahead, what waits for its next attempt is asked again early.
+
 -- name: plan_claims_by_index
 -- For the session of the webhooks' worker: the rows that are due are few, whatever the table's history and its statistics say.
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 
 -- name: claim_deliveries
 -- Take up to $1 due deliveries under the lease $2 for $3 seconds, from every host at most $4, or what $5 and $6 say of a host:
--- the messages to send, and in how many seconds the next delivery of another moment is due.
+-- the messages to send, in how many seconds the next delivery of another moment is due, and what time it is. $7 is the time that
+-- it must be by now as far as the server knows, which has seen the clock run undisturbed for $8 seconds.
 -- The hosts are found by hopping through the index, so ten thousand rows of a host that hangs are never read. Nothing here is
 -- joined the other way round by a plan that was made while the tables were small: hence the arrays and OFFSET 0, here and below.
 WITH RECURSIVE hosts AS (
@@ -29,6 +39,8 @@ WITH RECURSIVE hosts AS (
     SELECT d.id FROM served s, LATERAL (
         SELECT w.id FROM realtime.webhook_deliveries w
         WHERE w.state = 'pending' AND w.host = s.host AND w.next_attempt_at <= pg_catalog.now()
+          AND (w.lease IS NULL OR w.next_attempt_at <= pg_catalog.to_timestamp($7::float8)
+               AND w.next_attempt_at - w.updated_at <= $8::float8 * interval '1 s')
         ORDER BY w.next_attempt_at LIMIT s.rows FOR UPDATE SKIP LOCKED) d
 ), claimed AS (
     UPDATE realtime.webhook_deliveries d SET
@@ -39,10 +51,24 @@ WITH RECURSIVE hosts AS (
     RETURNING d.id, d.message_id, d.url, d.host, d.attempts
 )
 SELECT c.id, c.url, c.host, c.attempts, m.id::text AS message_id, m.event_name AS event, m.channel_name AS channel,
-       realtime.payload_text(m.payload) AS payload, w.seconds
+       realtime.payload_text(m.payload) AS payload, w.seconds, extract(epoch FROM pg_catalog.now())::float8 AS now
 FROM (SELECT extract(epoch FROM pg_catalog.min(due) - pg_catalog.now())::float8 AS seconds FROM open WHERE due > pg_catalog.now()) w
 LEFT JOIN claimed c ON true
 LEFT JOIN LATERAL (SELECT * FROM realtime.messages WHERE id = c.message_id OFFSET 0) m ON true;
+
+-- name: mend_times
+-- Let up to $1 pending rows that were written before the clock was set back wait, from now on, for what they had to wait then;
+-- how many they were, and what time it is. (A second is the tolerance for transactions that ran at the same time.)
+WITH late AS MATERIALIZED (
+    SELECT id FROM realtime.webhook_deliveries
+    WHERE state = 'pending' AND next_attempt_at > pg_catalog.now() AND updated_at > pg_catalog.now() + interval '1 s'
+    LIMIT $1::int FOR UPDATE SKIP LOCKED
+), mended AS (
+    UPDATE realtime.webhook_deliveries d
+    SET next_attempt_at = pg_catalog.now() + (d.next_attempt_at - d.updated_at), updated_at = pg_catalog.now()
+    WHERE d.id = ANY (ARRAY (SELECT id FROM late)) RETURNING 1
+)
+SELECT pg_catalog.count(*)::int AS mended, extract(epoch FROM pg_catalog.now())::float8 AS now FROM mended;
 
 -- name: finish_deliveries
 -- Write down what came of many attempts, where the lease still holds, and count the messages that were delivered; how many that was.

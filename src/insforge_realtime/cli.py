@@ -42,17 +42,27 @@ def dev(
     data_dir: Annotated[Path, typer.Option(help="Where the database and the keys are kept between runs.")] = Path(
         ".realtime"
     ),
-    demo_traffic: Annotated[bool, typer.Option(help="Change an order every second.")] = False,
+    demo: Annotated[
+        bool | None,
+        typer.Option(
+            "--demo/--no-demo",
+            help="Load the demo: tables, policies, rows. [dim](default: into dev's own database only)[/]",
+            show_default=False,
+        ),
+    ] = None,
+    demo_traffic: Annotated[bool, typer.Option("--demo-traffic", help="Change an order every second.")] = False,
 ) -> None:
     """Start everything for development: a database, the schema, a demo, the server.
 
-    Uses DATABASE_URL where it is set, else a PostgreSQL of its own.
+    Uses DATABASE_URL where it is set, in the environment or in .env, else a PostgreSQL of its own. Another database than
+    its own gets the schema `realtime`, and nothing else.
     """
     from insforge_realtime import config, logs
+    from insforge_realtime.dev import Wishes
     from insforge_realtime.dev import dev as run
 
     logs.configure(config.load(port=port, host=host))
-    run(data_dir, port=port, host=host, traffic=demo_traffic)
+    run(data_dir, port=port, host=host, wishes=Wishes(demo, demo_traffic))
 
 
 @app.command()

@@ -178,6 +178,23 @@ def parse(url: str) -> Dsn:
     )
 
 
+def discreet(url: str) -> str:
+    """A URL without the passwords in it: to be shown.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    parse(url)
+    scheme, _, rest = url.strip().partition("://")
+    login, rest = _login(rest)
+    place, _, query = rest.partition("?")
+    kept = [
+        item for item in query.split("&") if item and _decode(item.partition("=")[0]) not in ("password", "sslpassword")
+    ]
+    user = "" if login is None else login.partition(":")[0] + "@"
+    return f"{scheme}://{user}{place}{'?' if kept else ''}{'&'.join(kept)}"
+
+
 # ---- taking it apart ---------------------------------------------------------------------------------------
 
 

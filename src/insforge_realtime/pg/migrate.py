@@ -165,6 +165,16 @@ async def _do(connection: Connection) -> list[str]:
     return work.lines()
 
 
+async def is_adoption(dsn: str) -> bool:
+    """Whether `migrate` would take over the tables of another realtime server.
+
+    Raises:
+        MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
+    """
+    async with _session(dsn) as connection:
+        return bool(await connection.fetchval(query("is_adoption")))
+
+
 async def is_current(connection: Connection) -> bool:
     """Whether every migration that this version knows has been applied."""
     return not await _pending(connection)

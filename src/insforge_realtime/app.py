@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount
 
-from insforge_realtime import __version__, logs
+from insforge_realtime import __version__, logs, typos
 from insforge_realtime import config as configuration
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.commands import Commands
@@ -196,6 +196,7 @@ class Realtime:
         settings |= {"database_url": database_url, "jwt_secret": jwt_secret}
         if config is not None and any(value is not None for value in settings.values()):
             raise ConfigError("Realtime takes a complete Config or settings, not both")
+        self._reads_the_environment = config is None
         self._config = (config or configuration.load(**settings)).ready_to_serve()
         self._running: Application | None = None
         self.websocket_class = websocket_class(lambda: self._running.doorway if self._running else None)
@@ -207,6 +208,8 @@ class Realtime:
         if self._running is not None:
             raise RuntimeError("this Realtime is running already")
         logs.use_logging_of_the_application()
+        if self._reads_the_environment:
+            typos.warn()
         self._running = Application(self._config, publishes=True)
         try:
             async with self._running.running():

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from insforge_realtime import __version__, cli_client, cli_webhooks, terminal
 from insforge_realtime.errors import ConfigError, RealtimeError
+
+if TYPE_CHECKING:
+    from insforge_realtime.config import Config
 
 app = typer.Typer(
     help="A change in PostgreSQL becomes a message on every screen that may see it.",
@@ -57,11 +60,10 @@ def dev(
     Uses DATABASE_URL where it is set, in the environment or in .env, else a PostgreSQL of its own. Another database than
     its own gets the schema `realtime`, and nothing else.
     """
-    from insforge_realtime import config, logs
     from insforge_realtime.dev import Wishes
     from insforge_realtime.dev import dev as run
 
-    logs.configure(config.load(port=port, host=host))
+    _settings(port=port, host=host)
     run(data_dir, port=port, host=host, wishes=Wishes(demo, demo_traffic))
 
 
@@ -77,10 +79,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
-    from insforge_realtime import config, logs
-
-    settings = config.load(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile).ready_to_serve()
-    logs.configure(settings)
+    settings = _settings(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile).ready_to_serve()
 
     import uvloop
 
@@ -105,12 +104,10 @@ def migrate(
 
     What it waits for goes to standard error.
     """
-    from insforge_realtime import config, logs
     from insforge_realtime.pg import migrate as migration
 
-    settings = config.load(database_url=database, migrate_lock_wait=lock_wait)
+    settings = _settings(database_url=database, migrate_lock_wait=lock_wait)
     url, seconds = settings.database(), settings.migrate_lock_wait
-    logs.configure(settings)
     lines = asyncio.run(
         migration.plan(url) if dry_run else migration.migrate(url, lock_wait=seconds, tell=_say_that_it_waits)
     )
@@ -131,11 +128,10 @@ def token(
     email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
 ) -> None:
     """Mint a token with REALTIME_JWT_SECRET, and print it."""
-    from insforge_realtime import config
     from insforge_realtime.auth import mint
     from insforge_realtime.model import Role
 
-    settings = config.load()
+    settings = _settings()
     if settings.jwt_secret is None:
         raise ConfigError("missing: REALTIME_JWT_SECRET (the secret to sign with)")
     if role not in list(Role):
@@ -157,11 +153,13 @@ def token(
 def check(database: Database = None) -> None:
     """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
     from insforge_realtime import config, logs
-    from insforge_realtime.pg.doctor import examine
+    from insforge_realtime.pg.doctor import Finding, examine
+    from insforge_realtime.server import refusals
 
     settings = config.load(database_url=database)
     logs.configure(settings)
-    findings = asyncio.run(examine(settings))
+    findings = [Finding("broken", f"{error}: `serve` refuses to start") for error in refusals(settings)]
+    findings += asyncio.run(examine(settings))
     out = Console(highlight=False, soft_wrap=True)
     colours = {"ok": "green", "open": "yellow", "broken": "red"}
     for finding in findings:
@@ -171,6 +169,16 @@ def check(database: Database = None) -> None:
             out.print(f"       → {terminal.harmless(finding.advice)}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
+
+
+def _settings(**options: object) -> Config:
+    """The settings, once logging is set up; what looks like one and is none is warned of."""
+    from insforge_realtime import config, logs, typos
+
+    settings = config.load(**options)
+    logs.configure(settings)
+    typos.warn()
+    return settings
 
 
 app.command()(cli_client.tail)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import ssl
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import uvicorn
 
 from insforge_realtime import __version__
 from insforge_realtime.app import Application
+from insforge_realtime.auth import Authenticator
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError
 from insforge_realtime.listening import listen, places, reachable
@@ -81,6 +83,27 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         ready(f"{'http' if tls is None else 'https'}://{reachable(listeners)}{config.root_path}")
         await serving
     log.info("stopped")
+
+
+def refusals(config: Config) -> list[ConfigError]:
+    """Why `serve` would end before it has begun, whatever the database says. An address that is taken is not among them:
+    the server may be running. Changes nothing."""
+    found = []
+    for attempt in (tls_context, Authenticator, _try_to_listen):
+        try:
+            attempt(config)
+        except ConfigError as error:
+            found.append(error)
+    return found
+
+
+def _try_to_listen(config: Config) -> None:
+    try:
+        for listener in listen(config.host, config.port):
+            listener.close()
+    except ConfigError as error:
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
+            raise
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:

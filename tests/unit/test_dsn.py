@@ -288,7 +288,7 @@ def test_any_password_without_a_slash_is_read_as_it_stands(text: str) -> None:
         ("postgresql://h/d", "postgresql://h/d"),
         ("postgres://u:hunt@er2@h1,h2/d", "postgres://u@h1,h2/d"),
         ("postgresql://u@h/d?password=hunter2&%70assword=hunter2", "postgresql://u@h/d"),
-        ("postgresql://h/d?sslkey=k&sslpassword=hunter2", "postgresql://h/d?sslkey=k"),
+        ("postgresql://h/d?application_name=k&sslpassword=hunter2", "postgresql://h/d?application_name=k"),
     ],
 )
 def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:

@@ -34,6 +34,7 @@ from insforge_realtime.errors import ConfigError, Unavailable
 from insforge_realtime.hub import Hub
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
+from insforge_realtime.pg.migrate import require_current
 from insforge_realtime.pg.pool import Coalescer
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
@@ -122,7 +123,16 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Everything that runs beside the doors. At the end, clients are sent home, and webhooks in flight may end."""
+        """Everything that runs beside the doors. At the end, clients are sent home, and webhooks in flight may end.
+
+        Raises:
+            NotMigratedError: the database is there, and `migrate` must run first. (Losing the schema later ends nothing.)
+        """
+        patience = asyncio.get_running_loop().time() + FIRST_CONTACT_SECONDS
+        assert self.config.database_url is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(patience):
+                await require_current(self.config.database_url)
         tasks = [
             asyncio.create_task(work, name=name)
             for name, work in (
@@ -134,7 +144,7 @@ class Application:
             )
         ]
         try:
-            await self._first_contact()
+            await self._first_contact(patience)
             yield self
         finally:
             self.doorway.shut()
@@ -144,10 +154,14 @@ class Application:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _first_contact(self) -> None:
-        """Wait for the database, but not long: without it the server can at least say that it is away."""
+    async def _first_contact(self, patience: float) -> None:
+        """Wait for the database, but not long: without it the server can at least say that it is away.
+
+        Args:
+            patience: until when, by the loop's clock.
+        """
         try:
-            async with asyncio.timeout(FIRST_CONTACT_SECONDS):
+            async with asyncio.timeout_at(patience):
                 await self.feed.ready.wait()
                 while not all(link.live for link in self._links):
                     await asyncio.sleep(0.005)

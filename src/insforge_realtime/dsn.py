@@ -138,6 +138,12 @@ class Dsn:
     keepalive: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """For people: where the database is, and its name."""
+        hosts = ",".join(host.place for host in self.hosts) or "this machine"
+        return f"{hosts}/{self.database or ''}"
+
 
 def parse(url: str) -> Dsn:
     """Read a URL.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
-from insforge_realtime.errors import MigrationError
+from insforge_realtime.errors import ConfigError, MigrationError, NotMigratedError
 from insforge_realtime.pg.patience import Patience, set_limits
 from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
 from insforge_realtime.pg.probes import probe_auth_uid
@@ -178,6 +178,24 @@ async def is_adoption(dsn: str) -> bool:
 async def is_current(connection: Connection) -> bool:
     """Whether every migration that this version knows has been applied."""
     return not await _pending(connection)
+
+
+async def require_current(dsn: str) -> None:
+    """Return where a server can start on this database, and where that cannot be asked: it may be starting, too.
+
+    Raises:
+        NotMigratedError: it was never migrated, or is older than this version.
+    """
+    try:
+        async with connected(dsn, name="start", pooled=True, search_path="pg_catalog, pg_temp") as connection:
+            pending = await _pending(connection)
+    except (*LINK_ERRORS, ConfigError, _NotAllowedError):
+        return
+    if pending:
+        state = "was never migrated" if pending[0].version == 1 else f"is older than this server ({pending[0].name})"
+        raise NotMigratedError(
+            f"the database {state}: run `insforge-realtime migrate` (with --dry-run first, to see what it would do)"
+        )
 
 
 @asynccontextmanager

@@ -232,8 +232,20 @@ async def _version(connection: Connection, _: Config) -> list[Finding]:
 
 
 async def _schema(connection: Connection, _: Config) -> list[Finding]:
-    if await is_current(connection):
-        return [Finding("ok", "the schema is current")]
+    who = await connection.fetchrow(query("doctor_who"))
+    assert who is not None
+    try:
+        if await is_current(connection):
+            return [Finding("ok", "the schema is current")]
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [
+            Finding(
+                "broken",
+                f"the server may not look into the schema realtime: {error}",
+                f"connect as its owner; or GRANT USAGE ON SCHEMA realtime TO {who['quoted']}, and what else a role needs "
+                'that only serves (docs/database.md, "A server that does not own the schema")',
+            )
+        ]
     return [
         Finding(
             "broken",

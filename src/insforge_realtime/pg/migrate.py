@@ -178,8 +178,15 @@ async def is_adoption(dsn: str) -> bool:
 
 
 async def is_current(connection: Connection) -> bool:
-    """Whether every migration that this version knows has been applied."""
-    return not await _pending(connection)
+    """Whether every migration that this version knows has been applied.
+
+    Raises:
+        InsufficientPrivilegeError: this role may not look.
+    """
+    try:
+        return not await _pending(connection)
+    except _NotAllowedError as error:
+        raise asyncpg.InsufficientPrivilegeError(str(error.__cause__)) from error
 
 
 async def require_current(dsn: str) -> None:

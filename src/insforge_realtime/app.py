@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount
 
-from insforge_realtime import __version__, logs, tasks
+from insforge_realtime import __version__, logs, tasks, typos
 from insforge_realtime import config as configuration
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.commands import Commands
@@ -35,6 +35,7 @@ from insforge_realtime.hub import Hub
 from insforge_realtime.pg.coalescer import Coalescer
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
+from insforge_realtime.pg.migrate import require_current
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore, SystemPublisher
@@ -132,7 +133,16 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Everything that runs beside the doors. At the end, clients are sent home, and webhooks in flight may end."""
+        """Everything that runs beside the doors. At the end, clients are sent home, and webhooks in flight may end.
+
+        Raises:
+            NotMigratedError: the database is there, and `migrate` must run first. (Losing the schema later ends nothing.)
+        """
+        patience = asyncio.get_running_loop().time() + FIRST_CONTACT_SECONDS
+        assert self.config.database_url is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(patience):
+                await require_current(self.config.database_url)
         parts = [
             self._part(name, work)
             for name, work in (
@@ -144,7 +154,7 @@ class Application:
             )
         ]
         try:
-            await self._first_contact()
+            await self._first_contact(patience)
             yield self
         finally:
             self.doorway.shut()
@@ -169,10 +179,14 @@ class Application:
         self.doorway.shut()
         self._break_down()
 
-    async def _first_contact(self) -> None:
-        """Wait for the database, but not long: without it the server can at least say that it is away."""
+    async def _first_contact(self, patience: float) -> None:
+        """Wait for the database, but not long: without it the server can at least say that it is away.
+
+        Args:
+            patience: until when, by the loop's clock.
+        """
         try:
-            async with asyncio.timeout(FIRST_CONTACT_SECONDS):
+            async with asyncio.timeout_at(patience):
                 await self.feed.ready.wait()
                 while not all(link.live for link in self._links):
                     await asyncio.sleep(0.005)
@@ -221,6 +235,7 @@ class Realtime:
         settings |= {"database_url": database_url, "jwt_secret": jwt_secret}
         if config is not None and any(value is not None for value in settings.values()):
             raise ConfigError("Realtime takes a complete Config or settings, not both")
+        self._reads_the_environment = config is None
         self._config = (config or configuration.load(**settings)).ready_to_serve()
         self._running: Application | None = None
         self.websocket_class = websocket_class(lambda: self._running.doorway if self._running else None)
@@ -232,6 +247,8 @@ class Realtime:
         if self._running is not None:
             raise RuntimeError("this Realtime is running already")
         logs.use_logging_of_the_application(self._config)
+        if self._reads_the_environment:
+            typos.warn()
         self._running = Application(self._config, publishes=True)
         try:
             async with self._running.running():

@@ -76,8 +76,6 @@ class Authenticator:
         self._config, self._clock = config, clock
         self._secret = config.jwt_secret and _hmac_key(config.jwt_secret.get_secret_value())
         self._jwks = _Jwks(config.jwks_url, clock) if config.jwks_url else None
-        if config.jwt_secret and len(config.jwt_secret.get_secret_value().encode()) < SHORTEST_SECRET:
-            log.warning("REALTIME_JWT_SECRET is short enough to be guessed", needed_bytes=SHORTEST_SECRET)
 
     async def identify(self, auth: object) -> Identity:
         """The identity that `auth`, the JSON of a CONNECT packet, proves; or Unauthorized, Unavailable."""

@@ -8,15 +8,20 @@ Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from insforge_realtime import __version__, cli_client, cli_webhooks, terminal
 from insforge_realtime.errors import ConfigError, RealtimeError
+
+if TYPE_CHECKING:
+    from insforge_realtime.config import Config
 
 app = typer.Typer(
     help="A change in PostgreSQL becomes a message on every screen that may see it.",
@@ -42,17 +47,26 @@ def dev(
     data_dir: Annotated[Path, typer.Option(help="Where the database and the keys are kept between runs.")] = Path(
         ".realtime"
     ),
-    demo_traffic: Annotated[bool, typer.Option(help="Change an order every second.")] = False,
+    demo: Annotated[
+        bool | None,
+        typer.Option(
+            "--demo/--no-demo",
+            help="Load the demo: tables, policies, rows. [dim](default: into dev's own database only)[/]",
+            show_default=False,
+        ),
+    ] = None,
+    demo_traffic: Annotated[bool, typer.Option("--demo-traffic", help="Change an order every second.")] = False,
 ) -> None:
     """Start everything for development: a database, the schema, a demo, the server.
 
-    Uses DATABASE_URL where it is set, else a PostgreSQL of its own.
+    Uses DATABASE_URL where it is set, in the environment or in .env, else a PostgreSQL of its own. Another database than
+    its own gets the schema `realtime`, and nothing else.
     """
-    from insforge_realtime import config, logs
+    from insforge_realtime.dev import Wishes
     from insforge_realtime.dev import dev as run
 
-    with logs.of_a_server(config.load(port=port, host=host)):
-        run(data_dir, port=port, host=host, traffic=demo_traffic)
+    with _serving(port=port, host=host):
+        run(data_dir, port=port, host=host, wishes=Wishes(demo, demo_traffic))
 
 
 @app.command()
@@ -67,10 +81,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
-    from insforge_realtime import config, logs
+    with _serving(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile) as loaded:
+        settings = loaded.ready_to_serve()
 
-    settings = config.load(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile).ready_to_serve()
-    with logs.of_a_server(settings):
         import uvloop
 
         from insforge_realtime.server import serve as run
@@ -94,12 +107,10 @@ def migrate(
 
     What it waits for goes to standard error.
     """
-    from insforge_realtime import config, logs
     from insforge_realtime.pg import migrate as migration
 
-    settings = config.load(database_url=database, migrate_lock_wait=lock_wait)
+    settings = _settings(database_url=database, migrate_lock_wait=lock_wait)
     url, seconds = settings.database(), settings.migrate_lock_wait
-    logs.configure(settings)
     lines = asyncio.run(
         migration.plan(url) if dry_run else migration.migrate(url, lock_wait=seconds, tell=_say_that_it_waits)
     )
@@ -120,11 +131,10 @@ def token(
     email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
 ) -> None:
     """Mint a token with REALTIME_JWT_SECRET, and print it."""
-    from insforge_realtime import config
     from insforge_realtime.auth import mint
     from insforge_realtime.model import Role
 
-    settings = config.load()
+    settings = _settings()
     if settings.jwt_secret is None:
         raise ConfigError("missing: REALTIME_JWT_SECRET (the secret to sign with)")
     if role not in list(Role):
@@ -146,11 +156,13 @@ def token(
 def check(database: Database = None) -> None:
     """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
     from insforge_realtime import config, logs
-    from insforge_realtime.pg.doctor import examine
+    from insforge_realtime.pg.doctor import Finding, examine
+    from insforge_realtime.server import refusals
 
     settings = config.load(database_url=database)
     logs.configure(settings)
-    findings = asyncio.run(examine(settings))
+    findings = [Finding("broken", f"{error}: `serve` refuses to start") for error in refusals(settings)]
+    findings += asyncio.run(examine(settings))
     out = Console(highlight=False, soft_wrap=True)
     colours = {"ok": "green", "open": "yellow", "broken": "red"}
     for finding in findings:
@@ -160,6 +172,27 @@ def check(database: Database = None) -> None:
             out.print(f"       → {terminal.harmless(finding.advice)}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
+
+
+def _settings(**options: object) -> Config:
+    """The settings, once logging is set up; what looks like one and is none is warned of."""
+    from insforge_realtime import config, logs, typos
+
+    settings = config.load(**options)
+    logs.configure(settings)
+    typos.warn()
+    return settings
+
+
+@contextlib.contextmanager
+def _serving(**options: object) -> Iterator[Config]:
+    """The same for the length of a server's life."""
+    from insforge_realtime import config, logs, typos
+
+    settings = config.load(**options)
+    with logs.of_a_server(settings):
+        typos.warn()
+        yield settings
 
 
 app.command()(cli_client.tail)

@@ -93,10 +93,11 @@ def cancel(
 
 
 def _database(url: str | None) -> str:
-    from insforge_realtime import config, logs
+    from insforge_realtime import config, logs, typos
 
     settings = config.load(database_url=url)
     logs.configure(settings)
+    typos.warn()
     return settings.database()
 
 

@@ -69,12 +69,24 @@ def _items(value: object) -> list[object]:
     return found if isinstance(found, list) else [found]
 
 
+def _jwt_secret(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and len(text.encode(errors="surrogatepass")) < SHORTEST_JWT_SECRET:
+        raise ValueError(
+            f"is shorter than {SHORTEST_JWT_SECRET} bytes, so it can be guessed by whoever sees a token; make one with "
+            "`openssl rand -base64 48`, and give it to whatever signs the tokens, too"
+        )
+    return value
+
+
 def _signing_secrets(value: object) -> object:
     if isinstance(value, str):
         signing_keys(value)
     return value
 
 
+SHORTEST_JWT_SECRET = 32
+"""In bytes; RFC 7518 asks as many of HS256. Whoever has seen one token can try secrets at home, millions a second."""
 SHORTEST_SIGNING_KEY = 16
 
 
@@ -114,6 +126,7 @@ File = Annotated[Path, BeforeValidator(_not_blank)]
 UrlPath = Annotated[str, BeforeValidator(_path)]
 Transport = Literal["polling", "websocket"]
 Transports = Annotated[list[Transport], NoDecode, BeforeValidator(_comma_separated), Field(min_length=1)]
+JwtSecret = Annotated[SecretStr, BeforeValidator(_jwt_secret), BeforeValidator(_not_blank)]
 SigningSecrets = Annotated[SecretStr, BeforeValidator(_signing_secrets), BeforeValidator(_not_blank)]
 Delays = Annotated[
     list[Annotated[float, Field(ge=0, le=86400)]], NoDecode, BeforeValidator(_comma_separated), Field(max_length=20)
@@ -200,7 +213,7 @@ class Config(BaseSettings):
     )
     port: int = Field(default=7130, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
 
-    jwt_secret: Secret | None = Field(default=None, description="The secret of HS256 tokens.")
+    jwt_secret: JwtSecret | None = Field(default=None, description="The secret of HS256 tokens, 32 bytes or more.")
     jwks_url: HttpUrl | None = Field(
         default=None, description="Where the public keys of RS256, ES256 and EdDSA tokens are."
     )

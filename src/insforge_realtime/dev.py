@@ -1,7 +1,10 @@
 """`insforge-realtime dev`: a database, the schema, a demo and the server, in one process, with one Ctrl-C.
 
-What lives here: the order of things and what is printed. The keys are made once and kept in the data folder, so that
-the tokens printed yesterday still work today.
+What lives here: the order of things, and what is done to whose database. What is printed is welcome.py. The keys are made
+once and kept in the data folder, so that the tokens printed yesterday still work today.
+
+A database of DATABASE_URL may be anybody's, since the variable stands in many shells and `.env` files: it gets the schema
+`realtime`, for nothing works without it, unless that would take over another server's tables; the demo, only if asked for.
 """
 
 from __future__ import annotations
@@ -14,20 +17,16 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from insforge_realtime import config as configuration
 from insforge_realtime import tasks
-from insforge_realtime.auth import mint
 from insforge_realtime.config import Config
-from insforge_realtime.errors import ConfigError
+from insforge_realtime.errors import ConfigError, DatabaseError
 from insforge_realtime.pg import demo
 from insforge_realtime.pg.embedded import EmbeddedPostgres
-from insforge_realtime.pg.migrate import migrate
+from insforge_realtime.pg.migrate import is_adoption, migrate
 from insforge_realtime.server import serve
 from insforge_realtime.webhooks.guard import LOOPBACK
-
-TOKEN_SECONDS = 30 * 24 * 3600.0
+from insforge_realtime.welcome import Scene, print_welcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +69,25 @@ def _make_keys(file: Path) -> None:
     scratch.rename(file)
 
 
-def dev(data_dir: Path, *, port: int | None, host: str | None, traffic: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is to be done beside serving.
+
+    Args:
+        demo: load the demo; None for where it can harm nobody, which is dev's own database.
+        traffic: change one of the demo's orders every second.
+    """
+
+    demo: bool | None = None
+    traffic: bool = False
+
+
+def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -> None:
     """Run until Ctrl-C.
 
     Args:
         data_dir: where the embedded database and the keys are kept.
         port, host: where to listen; None for the configured ones.
-        traffic: change an order every second.
 
     Raises:
         RealtimeError: something is in the way; the message says what.
@@ -84,6 +95,7 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, traffic: bool) ->
     keys = load_keys(data_dir)
     with ExitStack() as stack:
         settings = configuration.load(port=port, host=host)
+        _refuse_contradictions(settings, wishes)
         embedded: EmbeddedPostgres | None = None
         if settings.database_url is None:
             embedded = stack.enter_context(EmbeddedPostgres(data_dir / "postgres"))
@@ -97,8 +109,32 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, traffic: bool) ->
             allow_anonymous=True,
             webhook_allow_networks=[*settings.webhook_allow_networks, *LOOPBACK],
         )
+        own_secret = settings.jwt_secret is None
         with suppress(KeyboardInterrupt):
-            _run(_everything(config, embedded, traffic))
+            _run(_everything(config, embedded, wishes, own_secret))
+
+
+def _refuse_contradictions(settings: Config, wishes: Wishes) -> None:
+    """Before anything is started."""
+    own = settings.database_url is None
+    if own and settings.listen_url is not None:
+        raise ConfigError(
+            "REALTIME_LISTEN_URL is set, but DATABASE_URL is not: both must lead to the same database. "
+            "Unset it for a database of dev's own, or set both"
+        )
+    if wishes.traffic and not _wants_demo(own, wishes):
+        raise ConfigError(
+            "--demo-traffic changes the demo's orders, and there is no demo: "
+            + (
+                "leave out --no-demo"
+                if own
+                else "add --demo to load it into the database of DATABASE_URL, or unset that"
+            )
+        )
+
+
+def _wants_demo(own: bool, wishes: Wishes) -> bool:
+    return own if wishes.demo is None else wishes.demo
 
 
 def _run(main: object) -> None:
@@ -107,68 +143,49 @@ def _run(main: object) -> None:
     uvloop.run(main)  # type: ignore[arg-type]
 
 
-async def _everything(config: Config, embedded: EmbeddedPostgres | None, traffic: bool) -> None:
+async def _everything(config: Config, embedded: EmbeddedPostgres | None, wishes: Wishes, own_secret: bool) -> None:
     assert config.database_url is not None
-    await migrate(config.database_url, lock_wait=config.migrate_lock_wait)
-    await demo.load_demo(config.database_url)
-    busy = tasks.start(demo.traffic(config.database_url), "traffic of the demo") if traffic else None
+    own = embedded is not None
+    schema = await _migrate(config, own)
+    in_the_way = await _load_demo(config.database_url, own, wishes) if _wants_demo(own, wishes) else None
+    psql = str(embedded.psql) if embedded is not None and embedded.psql else "psql"
+    scene = Scene(config, psql, own, own_secret, schema, in_the_way, wishes.traffic)
+    busy = tasks.start(demo.traffic(config.database_url), "traffic of the demo") if wishes.traffic else None
     try:
-        await serve(config, ready=lambda url: _print_welcome(url, config, embedded, traffic))
+        await serve(config, ready=lambda url: print_welcome(url, scene))
     finally:
         if busy is not None:
             busy.cancel()
             await asyncio.gather(busy, return_exceptions=True)
 
 
-def _token(config: Config, subject: str) -> str:
-    assert config.jwt_secret is not None
-    return mint(
-        config.jwt_secret.get_secret_value(),
-        subject=subject,
-        role="authenticated",
-        ttl=TOKEN_SECONDS,
-        audience=config.jwt_audience,
-        issuer=config.jwt_issuer,
-    )
+async def _migrate(config: Config, own: bool) -> list[str]:
+    """What was done.
+
+    Raises:
+        DatabaseError: it would take over another server's tables, which then stops delivering.
+        MigrationError: it cannot be done.
+    """
+    assert config.database_url is not None
+    if not own and await is_adoption(config.database_url):
+        raise DatabaseError(
+            "the database of DATABASE_URL has the tables of another realtime server, which stops delivering once they are "
+            "adopted: look at `insforge-realtime migrate --dry-run`, and run `insforge-realtime migrate` first; or unset "
+            "DATABASE_URL for a database of dev's own"
+        )
+    return await migrate(config.database_url, lock_wait=config.migrate_lock_wait)
 
 
-def _print_welcome(url: str, config: Config, embedded: EmbeddedPostgres | None, traffic: bool) -> None:
-    """What one needs to try it. Printed plainly, without wrapping: it is there to be copied."""
-    assert config.anon_key is not None
-    assert config.api_key is not None
-    psql = str(embedded.psql) if embedded is not None and embedded.psql else "psql"
-    out = Console(highlight=False, soft_wrap=True)
-    alice = _token(config, demo.ALICE)
-    out.print(f"\n[bold green]InsForge Realtime[/] is at [bold]{url}[/]\n")
-    for name, value in (
-        ("Anonymous key", config.anon_key.get_secret_value()),
-        ("API key", config.api_key.get_secret_value()),
-        ("Alice's token", alice),
-        ("Bob's token", _token(config, demo.BOB)),
-        ("psql", f'{psql} "{config.database_url}"'),
-    ):
-        out.print(f"[bold]{name:<14}[/]", end=" ")
-        out.print(value, markup=False)
-    out.print("\n[bold]Try it:[/] npm install @insforge/sdk, save this as try.mjs, run: node try.mjs\n")
-    out.print(_EXAMPLE.format(url=url, token=alice, order=demo.ALICES_ORDER), markup=False)
-    if traffic:
-        out.print("An order changes every second.")
-    else:
-        out.print("Then change the order, and watch it arrive:\n")
-        out.print(f'{psql} "{config.database_url}" -c "{demo.CHANGE}"', markup=False)
-    out.print("\n[dim]Ctrl-C stops the server and its database; the data stays.[/]")
+async def _load_demo(url: str, own: bool, wishes: Wishes) -> list[str]:
+    """What stands in the demo's way, so that it was not loaded.
 
-
-_EXAMPLE = """\
-import {{ createClient }} from '@insforge/sdk'
-
-const insforge = createClient({{
-  baseUrl: '{url}',
-  accessToken: '{token}'
-}})
-insforge.realtime.on('error', (error) => console.error(error.code, error.message))
-insforge.realtime.on('UPDATE_order', (order) => console.log(order.status, order.meta))
-
-await insforge.realtime.connect()
-console.log(await insforge.realtime.subscribe('order:{order}'))
-"""
+    Raises:
+        DatabaseError: something does, and somebody has asked for the demo.
+    """
+    in_the_way = await demo.load_demo(url, unmarked=own)
+    if in_the_way and (wishes.demo or wishes.traffic):
+        raise DatabaseError(
+            "the demo is not loaded, and nothing of it: the database has, and the demo did not make, "
+            f"{', '.join(in_the_way)}"
+        )
+    return in_the_way

@@ -138,6 +138,12 @@ class Dsn:
     keepalive: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """For people: where the database is, and its name."""
+        hosts = ",".join(host.place for host in self.hosts) or "this machine"
+        return f"{hosts}/{self.database or ''}"
+
 
 def parse(url: str) -> Dsn:
     """Read a URL.
@@ -176,6 +182,23 @@ def parse(url: str) -> Dsn:
         keepalive={name: int(given[name]) for name in KEEPALIVES if name in given},
         notes=tuple(notes),
     )
+
+
+def discreet(url: str) -> str:
+    """A URL without the passwords in it: to be shown.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    parse(url)
+    scheme, _, rest = url.strip().partition("://")
+    login, rest = _login(rest)
+    place, _, query = rest.partition("?")
+    kept = [
+        item for item in query.split("&") if item and _decode(item.partition("=")[0]) not in ("password", "sslpassword")
+    ]
+    user = "" if login is None else login.partition(":")[0] + "@"
+    return f"{scheme}://{user}{place}{'?' if kept else ''}{'&'.join(kept)}"
 
 
 # ---- taking it apart ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
     │   └── InternalError            INTERNAL_ERROR     our fault or a policy's; the log has the detail
     ├── ProtocolError            the peer broke Engine.IO or Socket.IO: the connection is closed
     ├── ConfigError              a setting is missing or wrong: one line, exit status 2
+    │   └── NotMigratedError         the database is not migrated, or older than this server
     ├── DatabaseError            a command cannot use the database; the message says why
     ├── MigrationError           the database cannot be brought to the current schema
     └── EmbeddedPostgresError    the embedded PostgreSQL cannot be started
@@ -90,6 +91,10 @@ class ProtocolError(RealtimeError):
 
 class ConfigError(RealtimeError):
     """A setting is missing or has a value that cannot be used."""
+
+
+class NotMigratedError(ConfigError):
+    """A server cannot start on this database before `migrate` has run."""
 
 
 class DatabaseError(RealtimeError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ import uvicorn
 
 from insforge_realtime import __version__, descriptors
 from insforge_realtime.app import Application
+from insforge_realtime.auth import Authenticator
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, RealtimeError
 from insforge_realtime.listening import listen, places, reachable
@@ -98,6 +100,27 @@ async def _watching() -> AsyncIterator[None]:
         yield
     finally:
         watch.cancel()
+
+
+def refusals(config: Config) -> list[ConfigError]:
+    """Why `serve` would end before it has begun, whatever the database says. An address that is taken is not among them:
+    the server may be running. Changes nothing."""
+    found = []
+    for attempt in (tls_context, Authenticator, _try_to_listen):
+        try:
+            attempt(config)
+        except ConfigError as error:
+            found.append(error)
+    return found
+
+
+def _try_to_listen(config: Config) -> None:
+    try:
+        for listener in listen(config.host, config.port):
+            listener.close()
+    except ConfigError as error:
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
+            raise
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -128,10 +129,19 @@ async def test_any_way_to_let_clients_in_is_ok(name: str) -> None:
     assert finding == Finding("ok", f"clients are let in by REALTIME_{name.upper()}")
 
 
-async def test_no_way_to_verify_tokens_is_open(healthy: str) -> None:
+async def test_no_way_to_verify_tokens_is_broken_since_serve_refuses_to_start(healthy: str) -> None:
     found = await the_trouble(healthy, jwt_secret=None)
-    assert found.verdict == "open"
+    assert found.verdict == "broken"
     assert "REALTIME_JWT_SECRET" in str(found.advice)
+
+
+async def test_a_typo_in_a_variables_name_is_open_and_the_nearest_name_is_advised(
+    healthy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REALTIME_CORS_ORIGIN", "https://app.example.com")
+    found = await the_trouble(healthy)
+    assert (found.verdict, found.advice) == ("open", "did you mean REALTIME_CORS_ORIGINS?")
+    assert found.what.startswith("REALTIME_CORS_ORIGIN is set")
 
 
 async def test_an_old_postgresql_is_broken(healthy: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -630,3 +640,48 @@ async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(
     assert (broken.returncode, broken.stderr) == (1, "")
     assert "broken the role anon lacks INSERT ON realtime.messages" in broken.stdout
     assert str(urlsplit(healthy).password) not in broken.stdout
+
+
+def serve(url: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A server that is to end by itself."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
+    return subprocess.run(
+        [sys.executable, "-m", "insforge_realtime", "serve", "--port", "0"],
+        env={**clean, "DATABASE_URL": url, **settings}, cwd="/", capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n"
+WHY_SERVE_ENDS: dict[str, dict[str, str]] = {
+    "no way to verify tokens": {"REALTIME_JWT_SECRET": ""},
+    "a key file without a certificate": {"REALTIME_SSL_KEYFILE": "/dev/null"},
+    "a certificate that is not there": {"REALTIME_SSL_CERTFILE": "/none.pem"},
+    "a public key for a secret": {"REALTIME_JWT_SECRET": PUBLIC_KEY},
+    "an address of another machine": {"REALTIME_HOST": "192.0.2.1"},
+    "a name that nobody has": {"REALTIME_HOST": "no-such-host.invalid"},
+    "a setting that is wrong": {"REALTIME_PING_INTERVAL": "soon"},
+    "a URL that is wrong": {"DATABASE_URL": "mysql://h/d"},
+    "no database": {"DATABASE_URL": ""},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", WHY_SERVE_ENDS)
+async def test_whatever_makes_serve_end_makes_check_fail(healthy: str, why: str) -> None:
+    settings = {"DATABASE_URL": healthy, "REALTIME_JWT_SECRET": SECRET, **WHY_SERVE_ENDS[why]}
+    if settings["REALTIME_JWT_SECRET"] == "":
+        del settings["REALTIME_JWT_SECRET"]
+    url = settings.pop("DATABASE_URL")
+    served, checked = await asyncio.gather(
+        asyncio.to_thread(serve, url, **settings), asyncio.to_thread(check, url, **settings)
+    )
+    assert served.returncode == 2, served.stderr
+    assert checked.returncode in (1, 2)
+    if checked.returncode == 1:
+        assert "broken" in checked.stdout
+
+
+async def test_an_address_that_is_taken_may_be_the_servers_own(healthy: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = await asyncio.to_thread(check, healthy, REALTIME_JWT_SECRET=SECRET, REALTIME_PORT=port)
+    assert (done.returncode, done.stderr) == (0, "")

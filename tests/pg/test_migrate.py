@@ -499,49 +499,115 @@ async def test_a_role_that_is_a_member_of_the_three_can_migrate_and_serve(bare: 
     await serve_something(url)
 
 
+THREE = "anon, authenticated, project_admin"
+
+
 @pytest.mark.parametrize(
     ("granted", "missing"),
     [
-        ([], 'CREATE ROLE anon NOLOGIN; GRANT anon TO "the server"'),
-        ([CREATE_ROLES], 'GRANT anon TO "the server"'),
-        ([CREATE_ROLES, "GRANT anon, authenticated TO {user}"], 'GRANT project_admin TO "the server"'),
         (
-            [CREATE_ROLES, "GRANT anon, authenticated, project_admin TO {user}"],
-            "GRANT CREATE ON DATABASE test_",
+            [],
+            [
+                *(f"CREATE ROLE {role} NOLOGIN" for role in ROLES),
+                f"GRANT {THREE} TO {{user}}",
+                "GRANT CREATE ON DATABASE {database} TO {user}",
+            ],
+        ),
+        ([CREATE_ROLES], [f"GRANT {THREE} TO {{user}}", "GRANT CREATE ON DATABASE {database} TO {user}"]),
+        (
+            [
+                "CREATE ROLE authenticated NOLOGIN; GRANT authenticated TO {user}",
+                "GRANT CREATE ON DATABASE {database} TO {user}",
+            ],
+            ["CREATE ROLE anon NOLOGIN", "CREATE ROLE project_admin NOLOGIN", "GRANT anon, project_admin TO {user}"],
+        ),
+        (["ALTER ROLE {user} CREATEROLE"], ["GRANT CREATE ON DATABASE {database} TO {user}"]),
+        (
+            [CREATE_ROLES, f"GRANT {THREE} TO {{user}}"],
+            ["GRANT CREATE ON DATABASE {database} TO {user}"],
         ),
     ],
-)
-async def test_what_a_role_lacks_is_named(bare: Cluster, granted: list[str], missing: str) -> None:
+    ids=["nothing", "the roles", "one role", "creating roles", "membership"],
+)  # fmt: skip
+async def test_all_that_a_role_lacks_is_named_at_once_and_is_enough(
+    bare: Cluster, granted: list[str], missing: list[str]
+) -> None:
     url = await plain_database(bare, *granted)
     before = await listing(url)
-    with pytest.raises(MigrationError, match=r"not allowed to .*docs/database\.md") as refused:
-        await migrate(url)
-    assert missing in str(refused.value)
-    assert "\n" not in str(refused.value)
+    refusals = set()
+    for run_it in (plan, migrate):
+        with pytest.raises(MigrationError, match=r"not allowed to .*docs/database\.md") as refused:
+            await run_it(url)
+        refusals.add(str(refused.value))
+    [refusal] = refusals
+    cure = "; ".join(missing).format(user='"the server"', database=url.rsplit("/", 1)[1])
+    assert f"An administrator can: {cure}. Or run" in refusal
+    assert "\n" not in refusal
     assert await listing(url) == before
+    await run(as_admin(bare, url), cure)
+    assert await plan(url) == await migrate(url)
+    await serve_something(url)
 
 
-async def test_an_incumbent_of_another_owner_says_so(bare: Cluster) -> None:
-    """And becomes ours once it was handed over, as the error says."""
+def as_admin(bare: Cluster, url: str) -> str:
+    return bare.postgres.url(url.rsplit("/", 1)[1])
+
+
+def cure_of(refused: pytest.ExceptionInfo[MigrationError]) -> str:
+    return str(refused.value).partition("An administrator can: ")[2].partition(". Or run")[0]
+
+
+@pytest.mark.parametrize("granted", ["SELECT 1", "GRANT USAGE, CREATE ON SCHEMA realtime TO app"])
+async def test_an_incumbent_of_another_owner_says_so(bare: Cluster, granted: str) -> None:
+    """And becomes ours once it was handed over, as the one error says."""
     url = await bare.database("empty")
     await run(url, INCUMBENT)
-    await bare.execute("CREATE ROLE app LOGIN PASSWORD 'secret'; GRANT anon, authenticated, project_admin TO app")
+    await bare.execute("CREATE ROLE app LOGIN PASSWORD 'secret'")
+    await run(url, granted)
     mine = as_user(url, "app")
-    for run_it in (plan, migrate):
-        with pytest.raises(MigrationError, match="not allowed to look into the schema realtime"):
-            await run_it(mine)
-    await run(url, "GRANT USAGE, CREATE ON SCHEMA realtime TO app")
-    with pytest.raises(MigrationError, match=r"not allowed to create the function auth\.jwt"):
+    before = await listing(url)
+    with pytest.raises(MigrationError) as planned:
+        await plan(mine)
+    with pytest.raises(MigrationError) as refused:
         await migrate(mine)
-    await run(url, "GRANT USAGE, CREATE ON SCHEMA auth TO app")
-    with pytest.raises(MigrationError, match=r"ALTER TABLE realtime\.messages OWNER TO app"):
-        await migrate(mine)
-    await run(url, HAND_OVER)
+    assert await listing(url) == before
+    assert cure_of(planned) == cure_of(refused)
+    for cure in (f"GRANT {THREE} TO app", "GRANT USAGE, CREATE ON SCHEMA auth TO app",
+                 "ALTER TABLE realtime.channels OWNER TO app", "ALTER TABLE realtime.messages OWNER TO app",
+                 "ALTER FUNCTION realtime.publish(text, text, jsonb) OWNER TO app"):  # fmt: skip
+        assert cure in cure_of(refused)
+    await run(url, cure_of(refused))
     await migrate(mine)
     await run(url, "UPDATE realtime.channels SET pattern = 'odd' WHERE pattern LIKE 'odd%'")
     await run(url, "ALTER TABLE realtime.channels ENABLE ROW LEVEL SECURITY")
     async with connected(mine, name="test") as connection:
         assert await connection.fetchval("SELECT count(*) FROM realtime.messages") == 5000
+
+
+async def test_another_role_that_migrates_what_was_migrated_is_told_all_that_it_lacks(bare: Cluster) -> None:
+    url = await bare.database("empty")
+    await migrate(url)
+    await run(url, "CREATE FUNCTION realtime.theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    await bare.execute("CREATE ROLE app LOGIN PASSWORD 'secret'; GRANT anon, authenticated, project_admin TO app")
+    mine = as_user(url, "app")
+    with pytest.raises(MigrationError) as refused:
+        await migrate(mine)
+    assert "theirs" not in cure_of(refused)
+    await run(url, cure_of(refused))
+    assert (await migrate(mine))[0] == FUNCTIONS.what
+
+
+async def test_a_migration_with_nothing_to_do_needs_no_tables_of_its_own(bare: Cluster) -> None:
+    """Only the functions are put in place each time."""
+    url = await plain_database(
+        bare, CREATE_ROLES, f"GRANT {THREE} TO {{user}}", "GRANT CREATE ON DATABASE {database} TO {user}"
+    )
+    await migrate(url)
+    await run(
+        as_admin(bare, url),
+        'ALTER TABLE realtime.limits OWNER TO postgres; GRANT SELECT ON realtime.limits TO "the server"',
+    )
+    assert await migrate(url) == [FUNCTIONS.what]
 
 
 HAND_OVER = """

@@ -287,7 +287,7 @@ ON_A_FIXED_PATH = {
     "database_encoding", "migrate_limits", "lock_shortly", "may_lock", "lock_obstacles", "auth_uid_exists", "is_two_phase",
     "path_of_our_own", "arrays_that_we_send", "look", "mark_undeliverable", "find_witnesses", "server_life",
     "wal_position", "flush_wal", "limit_statements", "migrations_applied", "create_schema_migrations", "record_migration",
-    "tables_without_rls", "migrator", "change_some_order", "begin",
+    "tables_without_rls", "migrator", "change_some_order", "begin", "is_adoption", "demo_objects", "migrate_lacks",
 }  # fmt: skip
 """Statements of connections whose search_path the server sets, since nobody else's code runs there."""
 

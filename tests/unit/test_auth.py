@@ -411,15 +411,6 @@ class TestAttacks:
 
 
 class TestSecret:
-    def test_a_short_secret_is_warned_of_once_and_works(self) -> None:
-        with capture_logs() as logs:
-            authenticator = Authenticator(load(jwt_secret="short"), clock=Clock())
-            honest = handmade({"alg": "HS256"}, b'{"sub":"u1"}', b"short")
-            for _ in range(2):
-                assert asyncio.run(authenticator.identify({"token": honest})).subject == "u1"
-        assert [line["log_level"] for line in logs] == ["warning"]
-        assert "short" not in str(logs[0].values()).replace("short enough", "")
-
     def test_a_public_key_is_no_secret(self) -> None:
         pem = RSA_KEY.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

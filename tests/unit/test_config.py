@@ -22,6 +22,7 @@ DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
 SENSITIVE = "hunter2"
 
 LONG = "a secret that is long enough"
+LONG_SECRET = "a secret of HS256 that is long enough"
 
 # A value that is not the default, and what it becomes.
 VALUES: dict[str, tuple[str, object]] = {
@@ -30,7 +31,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "db_connections": ("7", 7),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
-    "jwt_secret": ("s3cret", SecretStr("s3cret")),
+    "jwt_secret": (LONG_SECRET, SecretStr(LONG_SECRET)),
     "jwks_url": ("https://example.com/jwks", "https://example.com/jwks"),
     "jwt_audience": ("me", "me"),
     "jwt_issuer": ("you", "you"),
@@ -98,7 +99,7 @@ WRONG: dict[str, list[str]] = {
     "db_connections": ["0", "101", "two", "1.5"],
     "host": [],
     "port": ["-1", "65536", "http"],
-    "jwt_secret": ["", "  "],
+    "jwt_secret": ["", "  ", "x" * 31, "ä" * 15],
     "jwks_url": ["", "ftp://h", "file:///etc/passwd"],
     "jwt_audience": [""],
     "jwt_issuer": [""],
@@ -239,7 +240,7 @@ def test_a_wrong_url_is_not_quoted_because_a_password_may_be_in_it(
 
 
 def test_secrets_do_not_show_when_a_configuration_is_printed() -> None:
-    config = load(jwt_secret=SENSITIVE, anon_key=SENSITIVE, api_key=SENSITIVE)
+    config = load(jwt_secret=SENSITIVE * 5, anon_key=SENSITIVE, api_key=SENSITIVE)
     assert SENSITIVE not in repr(config) + str(config)
 
 
@@ -295,7 +296,7 @@ def test_a_list_that_is_empty_is_empty(field: str, text: str, monkeypatch: pytes
 def test_an_empty_database_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "")
     with pytest.raises(ConfigError, match=r"^missing: DATABASE_URL"):
-        load(jwt_secret="x").ready_to_serve()
+        load(jwt_secret=LONG_SECRET).ready_to_serve()
 
 
 def test_an_empty_value_in_code_is_still_a_mistake() -> None:
@@ -354,13 +355,13 @@ def test_a_database_alone_is_not_enough_and_a_secret_alone_neither() -> None:
     with pytest.raises(ConfigError, match=r"^missing: a way to verify tokens"):
         load(database_url="postgresql://h/d").ready_to_serve()
     with pytest.raises(ConfigError, match=r"^missing: DATABASE_URL \(the PostgreSQL database\)$"):
-        load(jwt_secret="x").ready_to_serve()
+        load(jwt_secret=LONG_SECRET).ready_to_serve()
 
 
 @pytest.mark.parametrize(
     "way",
     [
-        {"jwt_secret": "x"},
+        {"jwt_secret": LONG_SECRET},
         {"jwks_url": "https://h/jwks"},
         {"anon_key": "anon_x"},
         {"api_key": "ik_x"},
@@ -403,8 +404,9 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ({"REALTIME_PORT": "http"}, "error: REALTIME_PORT: "),
         ({"DATABASE_URL": f"host=h password={SENSITIVE}"}, "error: DATABASE_URL: "),
         ({"REALTIME_JWT_SECRET": " "}, "error: REALTIME_JWT_SECRET: "),
+        ({"REALTIME_JWT_SECRET": SENSITIVE}, "error: REALTIME_JWT_SECRET: is shorter than 32 bytes"),
     ],
-    ids=["nothing", "port", "url", "secret"],
+    ids=["nothing", "port", "url", "secret", "short secret"],
 )
 def test_serve_ends_with_status_2_and_one_line_on_a_wrong_setting(environment: dict[str, str], line: str) -> None:
     done = command("serve", **environment)
@@ -413,6 +415,21 @@ def test_serve_ends_with_status_2_and_one_line_on_a_wrong_setting(environment: d
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
     assert SENSITIVE not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["dev", "serve", "migrate", "token", "check", "webhooks list"])
+def test_a_secret_that_can_be_guessed_ends_every_command_and_says_how_to_make_one(name: str) -> None:
+    done = command(*name.split(), REALTIME_JWT_SECRET=SENSITIVE)
+    assert done.returncode == 2
+    assert "openssl rand" in done.stderr
+    assert SENSITIVE not in done.stderr
+
+
+def test_a_secret_of_32_bytes_is_long_enough_however_it_is_given() -> None:
+    for secret in ("x" * 32, SecretStr("ä" * 16)):
+        assert load(jwt_secret=secret).jwt_secret is not None
+    with pytest.raises(ConfigError, match="shorter than 32 bytes"):
+        load(jwt_secret=SecretStr("x"))
 
 
 # The page.

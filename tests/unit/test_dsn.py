@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insforge_realtime.config import load
-from insforge_realtime.dsn import Dsn, Host, parse
+from insforge_realtime.dsn import Dsn, Host, discreet, parse
 from insforge_realtime.errors import ConfigError
 
 PASSWORD = "hunter2"
@@ -279,3 +279,17 @@ def test_any_text_is_a_url_or_is_refused_in_one_line(text: str) -> None:
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0%?#@"), min_size=1, max_size=30))
 def test_any_password_without_a_slash_is_read_as_it_stands(text: str) -> None:
     assert parse(f"postgresql://u:{text}@h:1/d").password == text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:hunter2@h:5433/d?sslmode=require", "postgresql://u@h:5433/d?sslmode=require"),
+        ("postgresql://h/d", "postgresql://h/d"),
+        ("postgres://u:hunt@er2@h1,h2/d", "postgres://u@h1,h2/d"),
+        ("postgresql://u@h/d?password=hunter2&%70assword=hunter2", "postgresql://u@h/d"),
+        ("postgresql://h/d?application_name=k&sslpassword=hunter2", "postgresql://h/d?application_name=k"),
+    ],
+)
+def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
+    assert discreet(url) == shown

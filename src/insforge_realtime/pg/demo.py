@@ -1,11 +1,16 @@
-"""The demo that `insforge-realtime dev` loads: its users and rooms, and the traffic that gives one something to see."""
+"""The demo that `insforge-realtime dev` loads: its users and rooms, and the traffic that gives one something to see.
+
+What lives here: the loading, which never touches what an application has made under one of the demo's names. Where the
+demo goes at all is dev.py's decision.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from itertools import count
 
-from insforge_realtime.pg.pool import connected, keep
+from insforge_realtime.errors import DatabaseError
+from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe, keep
 from insforge_realtime.pg.queries import query, sql_file
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
@@ -16,10 +21,33 @@ CHANGE = f"UPDATE orders SET status = 'shipped' WHERE id = '{ALICES_ORDER}'"  # 
 ROOM = "c0000000-0000-4000-8000-000000000001"
 
 
-async def load_demo(dsn: str) -> None:
-    """Create the demo's tables, policies, trigger and rows, as far as they are not there."""
-    async with connected(dsn, name="demo", pooled=True) as connection, connection.transaction():
-        await connection.execute(sql_file("demo.sql"))
+OBJECTS = 12
+"""How many things the demo makes that have a name: tables, a function, policies, channels."""
+
+
+async def load_demo(dsn: str, *, unmarked: bool = False) -> list[str]:
+    """Create the demo's tables, policies, trigger and rows, as far as they are not there.
+
+    Args:
+        dsn: where to; migrated.
+        unmarked: take a whole demo for one that an older version made, which did not mark it.
+
+    Returns:
+        what stands in its way, since the demo did not make it; then nothing is done.
+
+    Raises:
+        DatabaseError: the database refuses.
+    """
+    try:
+        async with connected(dsn, name="demo", pooled=True) as connection, connection.transaction():
+            found = await connection.fetch(query("demo_objects"))
+            strangers = [row["what"] for row in found if not row["ours"]]
+            if strangers and not (unmarked and len(strangers) == OBJECTS):
+                return strangers
+            await connection.execute(sql_file("demo.sql"))
+            return []
+    except LINK_ERRORS as error:
+        raise DatabaseError(f"the demo cannot be loaded: {describe(error)}") from error
 
 
 async def traffic(dsn: str) -> None:

@@ -24,6 +24,7 @@ from insforge_realtime.pg.migrate import OLDEST_VERSION, is_current
 from insforge_realtime.pg.pool import LINK_ERRORS, connect, connected, describe
 from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query
+from insforge_realtime.typos import unknown_variables
 
 if TYPE_CHECKING:
     from insforge_realtime.config import Config
@@ -67,7 +68,7 @@ class Question:
 
 async def examine(config: Config) -> list[Finding]:
     """Look at everything. Never raises for what it finds."""
-    findings = [_credentials(config)]
+    findings = [_credentials(config), *_typos()]
     patient = _Patient(config)
     try:
         await patient.reach()
@@ -202,10 +203,21 @@ def _credentials(config: Config) -> Finding:
     if config.verifies_tokens:
         return Finding("ok", f"clients are let in by {', '.join(used)}")
     return Finding(
-        "open",
+        "broken",
         "there is no way to verify tokens: `serve` refuses to start",
         "set REALTIME_JWT_SECRET or REALTIME_JWKS_URL",
     )
+
+
+def _typos() -> list[Finding]:
+    return [
+        Finding(
+            "open",
+            f"{unknown.name} is set, and there is no such setting: it does nothing",
+            f"did you mean {unknown.nearest}?" if unknown.nearest else "take it away, if it was meant for this server",
+        )
+        for unknown in unknown_variables()
+    ]
 
 
 # ---- questions of more than one statement ------------------------------------------------------------------
@@ -220,8 +232,20 @@ async def _version(connection: Connection, _: Config) -> list[Finding]:
 
 
 async def _schema(connection: Connection, _: Config) -> list[Finding]:
-    if await is_current(connection):
-        return [Finding("ok", "the schema is current")]
+    who = await connection.fetchrow(query("doctor_who"))
+    assert who is not None
+    try:
+        if await is_current(connection):
+            return [Finding("ok", "the schema is current")]
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [
+            Finding(
+                "broken",
+                f"the server may not look into the schema realtime: {error}",
+                f"connect as its owner; or GRANT USAGE ON SCHEMA realtime TO {who['quoted']}, and what else a role needs "
+                'that only serves (docs/database.md, "A server that does not own the schema")',
+            )
+        ]
     return [
         Finding(
             "broken",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
-from insforge_realtime.errors import MigrationError
+from insforge_realtime.errors import ConfigError, MigrationError, NotMigratedError
 from insforge_realtime.pg.patience import Patience, set_limits
 from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
 from insforge_realtime.pg.probes import probe_auth_uid
@@ -125,10 +125,11 @@ async def plan(dsn: str) -> list[str]:
     """What `migrate` would do, a line each. Changes nothing.
 
     Raises:
-        MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
+        MigrationError: the database cannot be reached, is too old, has another encoding than UTF8, or would refuse.
     """
     async with _session(dsn) as connection, connection.transaction(readonly=True):
         await set_limits(connection)
+        await _refuse_what_lacks_rights(connection)
         return (await _find_work(connection)).lines()
 
 
@@ -156,6 +157,7 @@ async def migrate(
 
 async def _do(connection: Connection) -> list[str]:
     await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+    await _refuse_what_lacks_rights(connection)
     work = await _find_work(connection)
     await _lock(connection, {step.locks for _, steps in work.migrations for step in steps if step.locks})
     for migration, steps in work.migrations:
@@ -165,9 +167,44 @@ async def _do(connection: Connection) -> list[str]:
     return work.lines()
 
 
+async def is_adoption(dsn: str) -> bool:
+    """Whether `migrate` would take over the tables of another realtime server.
+
+    Raises:
+        MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
+    """
+    async with _session(dsn) as connection:
+        return bool(await connection.fetchval(query("is_adoption")))
+
+
 async def is_current(connection: Connection) -> bool:
-    """Whether every migration that this version knows has been applied."""
-    return not await _pending(connection)
+    """Whether every migration that this version knows has been applied.
+
+    Raises:
+        InsufficientPrivilegeError: this role may not look.
+    """
+    try:
+        return not await _pending(connection)
+    except _NotAllowedError as error:
+        raise asyncpg.InsufficientPrivilegeError(str(error.__cause__)) from error
+
+
+async def require_current(dsn: str) -> None:
+    """Return where a server can start on this database, and where that cannot be asked: it may be starting, too.
+
+    Raises:
+        NotMigratedError: it was never migrated, or is older than this version.
+    """
+    try:
+        async with connected(dsn, name="start", pooled=True, search_path="pg_catalog, pg_temp") as connection:
+            pending = await _pending(connection)
+    except (*LINK_ERRORS, ConfigError, _NotAllowedError):
+        return
+    if pending:
+        state = "was never migrated" if pending[0].version == 1 else f"is older than this server ({pending[0].name})"
+        raise NotMigratedError(
+            f"the database {state}: run `insforge-realtime migrate` (with --dry-run first, to see what it would do)"
+        )
 
 
 @asynccontextmanager
@@ -269,6 +306,45 @@ async def _apply(connection: Connection, migration: Migration, steps: list[Step]
 async def _run(connection: Connection, step: Step) -> None:
     with _naming(step):
         await connection.execute(step.sql)
+
+
+# ---- refusals, before anything is done --------------------------------------------------------------------
+
+_REPLACED = re.compile(r"CREATE OR REPLACE FUNCTION realtime\.(\w+)\(([^)]*)\)")
+
+
+async def _refuse_what_lacks_rights(connection: Connection) -> None:
+    """Everything that this role lacks, at once: otherwise each grant leads to the next refusal. What is not foreseen here is
+    refused by the step that needs it.
+
+    Raises:
+        MigrationError: with the statements that give it.
+    """
+    pending = await _pending_as_far_as_known(connection)
+    functions = [f"{name}/{_inputs(arguments)}" for name, arguments in _REPLACED.findall(FUNCTIONS.sql)]
+    never = any(migration.version == 1 for migration in pending)
+    rows = await connection.fetch(query("migrate_lacks"), functions, bool(pending), never)
+    if rows:
+        me = await connection.fetchrow(query("migrator"))
+        assert me is not None
+        raise MigrationError(
+            f"the role {me['user']} is not allowed to migrate this database, and nothing was changed. An administrator can: "
+            f"{'; '.join(row['cure'] for row in rows)}. "
+            "Or run `migrate` as a role that may; docs/database.md lists what is needed"
+        )
+
+
+def _inputs(arguments: str) -> int:
+    return sum(not argument.lstrip().startswith("OUT ") for argument in arguments.split(",") if argument.strip())
+
+
+async def _pending_as_far_as_known(connection: Connection) -> list[Migration]:
+    """Where we may not even look, all of them."""
+    try:
+        async with connection.transaction():
+            return await _pending(connection)
+    except _NotAllowedError:
+        return migrations()
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------

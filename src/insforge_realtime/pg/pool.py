@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,13 @@ import structlog
 
 from insforge_realtime import dsn as urls
 from insforge_realtime.errors import ConfigError
-from insforge_realtime.pg.dial import Session, dial, remedy
+from insforge_realtime.pg import outage
+from insforge_realtime.pg.dial import Session, dial
 from insforge_realtime.pg.queries import query
 
 CONNECT_SECONDS = 5.0
 """For opening a connection, where its URL has no connect_timeout. Several hosts share it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-REMIND_SECONDS = 60.0
-"""How often the log says that somebody must do something."""
 
 log = structlog.get_logger("insforge_realtime.pg")
 
@@ -46,8 +44,8 @@ LOST = (
 """What a statement raises when its connection is gone, rather than the statement wrong."""
 
 
-_told: dict[str, float] = {}
-"""When the log last said something that all links would say, by what that was."""
+_noted: set[str] = set()
+"""What the log has said of the URL, which all links would say."""
 
 
 async def connect(
@@ -74,15 +72,18 @@ async def connect(
     """
     parsed = urls.parse(dsn)
     for note in parsed.notes:
-        if _not_told(note, None):
+        if note not in _noted:
+            _noted.add(note)
             log.warning("database URL", note=note)
     session = Session(name, pooled, statement_timeout, lock_timeout, search_path)
+    outage.dialling(parsed.place)
     connection = await dial(parsed, session, seconds=CONNECT_SECONDS)
     try:
         await asyncio.wait_for(_learn_types(connection), CONNECT_SECONDS)
     except BaseException:
         connection.terminate()
         raise
+    outage.opened()
     return connection
 
 
@@ -127,37 +128,20 @@ async def keep(what: str, session: Callable[[], Awaitable[None]]) -> None:
     """
     pause = FIRST_PAUSE
     loop = asyncio.get_running_loop()
-    while True:
-        began = loop.time()
-        try:
-            await session()
-        except (*LINK_ERRORS, ConfigError) as error:
-            _tell(what, error)
-        except Exception as error:
-            # A bug, not the weather. It must not stop the server, and it must not pass unseen.
-            log.exception("database link failed", link=what, error=describe(error))
-        if loop.time() - began > LONGEST_PAUSE:
-            pause = FIRST_PAUSE
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-        pause = min(pause * 2, LONGEST_PAUSE)
-
-
-def _tell(what: str, error: BaseException) -> None:
-    """Say why a link is lost. Where somebody must do something, all links have the same to say: once a minute will do."""
-    advice = remedy(error)
-    if advice is None:
-        log.warning("database link lost", link=what, error=describe(error))
-    elif _not_told(describe(error), REMIND_SECONDS):
-        log.error("the database cannot be used", link=what, error=describe(error), advice=advice)
-
-
-def _not_told(text: str, seconds: float | None) -> bool:
-    """Whether this was not said in the last so many seconds (None: ever). Then it counts as said."""
-    now = time.monotonic()
-    if text in _told and (seconds is None or now - _told[text] < seconds):
-        return False
-    _told[text] = now
-    return True
+    with outage.keeping(what) as link:
+        while True:
+            began = loop.time()
+            try:
+                await session()
+            except (*LINK_ERRORS, ConfigError) as error:
+                link.lost(error, describe(error))
+            except Exception as error:
+                # A bug, not the weather. It must not stop the server, and it must not pass unseen.
+                log.exception("database link failed", link=what, error=describe(error))
+            if loop.time() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+            pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def describe(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-FILES = ("queries.sql", "deliveries.sql", "check.sql", "check_rights.sql", "check_server.sql")
+FILES = ("queries.sql", "migrate.sql", "deliveries.sql", "check.sql", "check_rights.sql", "check_server.sql")
 _NAMED = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 
 

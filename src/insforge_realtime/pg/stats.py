@@ -59,9 +59,13 @@ class Counters:
         ) as connection:
             if not self._pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_counts_by_index"), timeout=10)
+            # A connection that dies while there is nothing to count is part of that outage, not the beginning of another.
+            connection.add_termination_listener(lambda _: self._more.set())
             while True:
                 await self._more.wait()
                 await asyncio.sleep(INTERVAL_SECONDS)
+                if connection.is_closed():
+                    raise ConnectionError("the server closed the connection")
                 while self._audience:
                     await self._write(connection)
                 self._more.clear()

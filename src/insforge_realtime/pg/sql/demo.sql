@@ -1,5 +1,6 @@
 -- What `insforge-realtime dev` shows: orders that belong to users, chat rooms that have members, admins.
--- Applied on every start; whatever is there already stays as it is.
+-- Applied on every start; whatever is there already stays as it is. Everything here bears the mark of the demo, by which
+-- demo_objects (queries.sql) tells it from what an application has made under the same name: that is never touched.
 
 CREATE TABLE IF NOT EXISTS orders (
     id      uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -18,10 +19,10 @@ CREATE TABLE IF NOT EXISTS admins (user_id uuid PRIMARY KEY);
 GRANT SELECT ON orders, chat_members, admins TO anon, authenticated, project_admin;
 
 INSERT INTO realtime.channels (pattern, description) VALUES
-    ('orders', 'Global order events'),
-    ('order:%', 'Order-specific events (order:123)'),
-    ('chat:%', 'Chat room events')
-ON CONFLICT (pattern) DO NOTHING;
+    ('orders', 'Demo: global order events'),
+    ('order:%', 'Demo: order-specific events (order:123)'),
+    ('chat:%', 'Demo: chat room events')
+ON CONFLICT (pattern) DO UPDATE SET description = excluded.description;
 
 -- Public channel: anyone can subscribe
 DROP POLICY IF EXISTS "public_subscribe_orders" ON realtime.channels;
@@ -115,3 +116,14 @@ INSERT INTO orders (id, user_id, status, total) VALUES
     ('0de40000-0000-4000-8000-000000000002', 'b0b00000-0000-4000-8000-000000000002', 'new', 42.00),
     ('0de40000-0000-4000-8000-000000000003', 'a11ce000-0000-4000-8000-000000000001', 'paid', 7.50)
 ON CONFLICT DO NOTHING;
+
+-- The mark.
+COMMENT ON TABLE orders IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON TABLE chat_members IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON TABLE admins IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON FUNCTION notify_order_changes() IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON POLICY "public_subscribe_orders" ON realtime.channels IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON POLICY "users_subscribe_own_orders" ON realtime.channels IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON POLICY "members_subscribe_chat" ON realtime.channels IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON POLICY "admins_publish_orders" ON realtime.messages IS 'Made by the demo of insforge-realtime dev';
+COMMENT ON POLICY "members_publish_chat" ON realtime.messages IS 'Made by the demo of insforge-realtime dev';

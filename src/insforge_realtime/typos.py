@@ -1,0 +1,56 @@
+"""Variables that look like settings of ours and are none: a typo in one is a setting that does not hold, without a word.
+
+What lives here: finding them, in the environment and in `.env`, and the nearest name of a real one. Only what begins with
+`REALTIME_` counts: other applications share both places.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import structlog
+from pydantic_settings import DotEnvSettingsSource
+
+from insforge_realtime.config import Config, variable
+
+PREFIX = "REALTIME_"
+OF_CLIENTS = ("REALTIME_URL", "REALTIME_TOKEN")
+"""What `tail` and `publish` read, and no server does."""
+
+log = structlog.get_logger("insforge_realtime")
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A variable that nobody reads.
+
+    Args:
+        name: the variable.
+        nearest: what may be meant, if anything is near.
+    """
+
+    name: str
+    nearest: str | None
+
+
+def unknown_variables() -> list[Unknown]:
+    """Those that are set, by name."""
+    # A name is a field's whatever its case, as in pydantic-settings.
+    given = {name.upper() for name in (*os.environ, *DotEnvSettingsSource(Config).env_vars)}
+    known = {*map(variable, Config.model_fields), *OF_CLIENTS}
+    by_stem = {name.removeprefix(PREFIX): name for name in known}
+    strangers = sorted(name for name in given - known if name.startswith(PREFIX))
+    return [Unknown(name, _nearest(name.removeprefix(PREFIX), by_stem)) for name in strangers]
+
+
+def warn() -> None:
+    """Say so in the log, a line each."""
+    for unknown in unknown_variables():
+        log.warning("there is no such setting", variable=unknown.name, nearest=unknown.nearest)
+
+
+def _nearest(stem: str, known: dict[str, str]) -> str | None:
+    found = get_close_matches(stem, known, 1)
+    return known[found[0]] if found else None

@@ -247,7 +247,7 @@ def _serve(url: str, settings: dict[str, object]) -> tuple[list[str], dict[str, 
         "REALTIME_JWT_SECRET": SECRET,
         "REALTIME_LOG_FORMAT": "json",
         "REALTIME_PING_INTERVAL": "3600",
-        **ONE_ADDRESS,
+        **({} if settings.pop("defaults", False) else ONE_ADDRESS),
         "PYTHONUNBUFFERED": "1",
         **{f"REALTIME_{name.upper()}": str(value) for name, value in settings.items()},
     }
@@ -261,7 +261,8 @@ _ADDRESS = re.compile(r'"address": ?"[^"]*:(\d+)"')
 
 @contextlib.asynccontextmanager
 async def server(folder: Path, url: str, **settings: object) -> AsyncIterator[Server]:
-    """A server for the length of a block; `settings` are environment variables, without `REALTIME_` and in any case.
+    """A server for the length of a block; `settings` are environment variables, without `REALTIME_` and in any case. With
+    `defaults`, all others are as for everybody; else nobody minds that all clients have one address.
 
     `BENCHMARK_SERVER` in the environment is the command to run instead of `python -m insforge_realtime`: to profile it,
     or to measure a changed copy.

@@ -73,7 +73,7 @@ async def attack(name: str, there: Database, folder: Path, seconds: float) -> di
     how = ATTACKS[name]
     serving = server if how.log_is_read else stuck_log
     async with (
-        serving(folder, there.url, **how.settings) as ours,
+        serving(folder, there.url, defaults=True, **how.settings) as ours,
         witness(there, ours) as honest,
         attacker(name, there, ours, folder, how) as attacking,
     ):

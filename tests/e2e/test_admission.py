@@ -351,8 +351,8 @@ async def test_handshakes_of_an_address_are_limited_and_it_is_told_when_to_try_a
         assert answers[-1]["retry-after"] in ("1", "2")
         assert json.loads(answers[-1]["body"])["code"] == 4
         assert (await http.get(f"/socket.io/?{QUERY}", headers=came_by("203.0.113.9"))).status_code == 200
-    refused = [line for line in proxied.server.lines[start:] if line.get("status") == 429]
-    assert {line["address"] for line in refused} == {address}
+    line = proxied.server.wait_for_log("handshake refused", start=start)
+    assert (line["status"], line["address"]) == (429, address)
 
 
 async def test_connects_of_an_address_are_limited_as_rate_limited(proxied: Site) -> None:

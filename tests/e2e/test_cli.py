@@ -198,6 +198,9 @@ async def test_the_health_of_a_server_that_is_well(demo: str, start: Start) -> N
             "reason": None,
             "lagMs": body["feed"]["lagMs"],
             "connections": 1,
+            "sockets": 2,  # health's own is one
+            "unauthenticated": 1,
+            "gaveWay": 0,
             "channels": 0,
             "slowConsumers": 0,
             "undeliverable": 0,

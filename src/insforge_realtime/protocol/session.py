@@ -147,7 +147,7 @@ class Session:
     @property
     def exhausted(self) -> bool:
         """Whether the client has been refused as often as it may be."""
-        return self.state in (OPENED, ASKED) and self._refusals >= self._timing.refusals
+        return self.state != CONNECTED and self._refusals >= self._timing.refusals
 
     def receive(self, packet: engineio.Packet, now: float) -> None:
         """Take in one Engine.IO packet.

@@ -25,7 +25,7 @@ import structlog
 from insforge_realtime import tasks
 from insforge_realtime.errors import InternalError, InvalidRequest, PayloadTooLarge, ProtocolError, RequestError
 from insforge_realtime.protocol import engineio, socketio
-from insforge_realtime.protocol.session import CLOSED, Connect, Disconnect, Emit, Session
+from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disconnect, Emit, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -211,7 +211,7 @@ class Connection:
                 self._arm(session.deadline)
         if session.state == CLOSED:
             self.close(CLOSED_BY_CLIENT, "closed by the client")
-        elif session.exhausted:
+        elif session.state != CONNECTED and session.exhausted:
             self.fail(1008, "too many refused CONNECTs")
 
     async def _hello(self, session: Session, event: Connect) -> None:

@@ -40,6 +40,7 @@ from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.stats import Counters
 from insforge_realtime.pg.store import MessageStore, SystemPublisher
 from insforge_realtime.presence import Presence
+from insforge_realtime.rooms import Rooms
 from insforge_realtime.web.answers import NoSniff
 from insforge_realtime.web.api import make_api
 from insforge_realtime.web.doorway import Doorway
@@ -100,8 +101,7 @@ class Application:
             Authenticator(config),
             self.authorizer,
             self.store,
-            self.hub,
-            self.presence,
+            Rooms(self.hub, self.presence),
             self.feed.nudge,
         )
         self.wheel = Wheel(asyncio.get_running_loop())

@@ -16,11 +16,9 @@ Nothing here knows what a WebSocket is: a `Connection` is a handful of verbs.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from logging import DEBUG, INFO
 from typing import Protocol
 from uuid import uuid4
@@ -29,6 +27,7 @@ import structlog
 
 from insforge_realtime import tasks
 from insforge_realtime.auth import Authenticator
+from insforge_realtime.clock import iso_now
 from insforge_realtime.config import Config
 from insforge_realtime.errors import (
     InternalError,
@@ -38,17 +37,14 @@ from insforge_realtime.errors import (
     RequestError,
     TokenExpired,
 )
-from insforge_realtime.hub import Hub, Sink
+from insforge_realtime.hub import Sink
 from insforge_realtime.model import Identity, Member, Owner, Publication, Role
 from insforge_realtime.pg.rls import Authorizer
 from insforge_realtime.pg.store import MessageStore
-from insforge_realtime.presence import Presence
-from insforge_realtime.protocol import socketio
 from insforge_realtime.rates import Bucket, Buckets, place_of
 from insforge_realtime.requests import Command, Form, claimed_channel
+from insforge_realtime.rooms import Rooms
 
-PRESENCE_PAUSE = 0.01
-"""How long a presence event may wait for others to the same room, in seconds."""
 INBOX_HIGH, INBOX_LOW = 64, 16
 """The commands waiting at which a connection's reading is stopped, and begun again."""
 
@@ -113,7 +109,7 @@ class Client:
         return self.identity.subject is None or self.identity.role is Role.ANON
 
     def as_member(self) -> Member:
-        return Member("anonymous" if self.is_anonymous else "user", self.presence_id, _now())
+        return Member("anonymous" if self.is_anonymous else "user", self.presence_id, iso_now())
 
 
 class Commands:
@@ -122,7 +118,7 @@ class Commands:
     Args:
         config: the limits.
         authenticator, authorizer, store: who may come in, who may subscribe, who may publish.
-        hub, presence: who is where.
+        rooms: who is where.
         published: called after each committed publish, so that the feed looks at once.
     """
 
@@ -132,8 +128,7 @@ class Commands:
         authenticator: Authenticator,
         authorizer: Authorizer,
         store: MessageStore,
-        hub: Hub,
-        presence: Presence,
+        rooms: Rooms,
         published: Callable[[], None],
     ) -> None:
         self._config = config
@@ -141,10 +136,8 @@ class Commands:
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._store = store
-        self._hub = hub
-        self._presence = presence
+        self._rooms = rooms
         self._published = published
-        self._flush_due = False
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
         self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
             "realtime:subscribe": self._subscribe,
@@ -189,7 +182,7 @@ class Commands:
             return
         client.gone = True
         for channel in client.channels:
-            self._leave(client, channel)
+            self._rooms.leave(channel, client.connection, client.presence_id)
         self._buckets.release(client.owner, time.monotonic())
         log.debug("disconnected", sid=client.sid)
 
@@ -253,25 +246,24 @@ class Commands:
             self._enter(client, channel, command.ack_id)
 
     def _enter(self, client: Client, channel: str, ack_id: int | None) -> None:
-        """Ack, then tell the others, then join: no event of the channel comes before the ack, nor one's own join."""
-        newcomer = channel not in client.channels
-        member = client.as_member()
-        first = newcomer and self._presence.join(channel, member)
-        if ack_id is not None:
-            members = [present.json for present in self._presence.members(channel)]
-            client.connection.acknowledge(ack_id, {"ok": True, "channel": channel, "presence": {"members": members}})
-        if newcomer:
+        def acknowledge() -> None:
+            if ack_id is not None:
+                members = [present.json for present in self._rooms.members(channel)]
+                answer = {"ok": True, "channel": channel, "presence": {"members": members}}
+                client.connection.acknowledge(ack_id, answer)
+
+        if channel in client.channels:
+            acknowledge()
+        else:
             client.channels[channel] = None
-            if first:
-                self._announce("presence:join", channel, member)
-            self._hub.join(channel, client.connection)
+            self._rooms.enter(channel, client.connection, client.as_member(), acknowledge)
 
     async def _unsubscribe(self, client: Client, command: Command) -> None:
         channel = self._form.channel(command)
         if channel in client.channels:
             del client.channels[channel]
             if not client.gone:
-                self._leave(client, channel)
+                self._rooms.leave(channel, client.connection, client.presence_id)
         if command.ack_id is not None and not client.gone:
             client.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
 
@@ -283,26 +275,6 @@ class Commands:
         self._published()
         if command.ack_id is not None and not client.gone:
             client.connection.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
-
-    # Presence.
-
-    def _leave(self, client: Client, channel: str) -> None:
-        self._hub.leave(channel, client.connection)
-        member = self._presence.leave(channel, client.presence_id)
-        if member is not None:
-            self._announce("presence:leave", channel, member)
-
-    def _announce(self, name: str, channel: str, member: Member) -> None:
-        meta = {"channel": channel, "messageId": str(uuid4()), "senderType": "system", "timestamp": _now()}
-        self._hub.queue(channel, socketio.event(name, {"member": member.json, "meta": meta}))
-        if not self._flush_due:
-            self._flush_due = True
-            asyncio.get_running_loop().call_later(PRESENCE_PAUSE, self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        for _ in self._hub.flush():
-            pass
 
     def _over_rate(self, client: Client, size: int) -> RateLimited | None:
         """Take a message of `size` bytes out of its owner's bucket; or say that there is too little in it."""
@@ -320,7 +292,3 @@ def _owner(identity: Identity, address: str, sid: str) -> Owner:
     if identity.role is Role.PROJECT_ADMIN or place is None:
         return Owner(f"socket {sid}")
     return Owner(f"address {place}", ANONYMOUS_SHARE)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,7 +6,11 @@ their owner's business (they close themselves); nobody is waited for.
 Two kinds of event go to a room. Messages (`fan_out`) are written at once, all consecutive ones of a channel in one
 call. Presence events (`queue`) wait for `flush`, so that a thousand clients who join together cost each of them a few
 writes instead of a thousand. A room's queue goes out before any message of that room, and a sink that joined while
-events were queued gets only the later ones: what came before was in the snapshot it was given.
+events were queued gets only the later ones: what came before was in the snapshot it was given. Of two queued events that
+undo each other neither goes out (`cancel`), as long as nobody came in between, who would need the second.
+
+A room is written to by one writer at a time. Whoever comes while another one pauses between two slices first writes the rest
+of that: so no sink gets events in another order than the others.
 
 A room is written by a *plan*: its sinks in slices, and of each the bare streams to write to, so that the loop that all is
 for touches nothing but them. A plan is made at the first event after somebody came, went, or changed its stream.
@@ -19,11 +23,16 @@ from functools import cached_property
 from math import inf
 from typing import Protocol
 
+from insforge_realtime.model import Member
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.frames import text_frame
 
 SLICE = 1000
 """After how many sinks `fan_out` lets its caller give the event loop a turn."""
+
+
+LOOK_BACK = 64
+"""Among how many queued events one is looked for that can be taken back."""
 
 
 class Batch:
@@ -88,7 +97,7 @@ class _Slice:
 
 
 class _Room:
-    __slots__ = ("flushed", "newest", "plan", "queue", "sinks", "streams")
+    __slots__ = ("about", "flushed", "newest", "plan", "queue", "sinks", "streams", "writing")
 
     def __init__(self) -> None:
         self.sinks: dict[Sink, int] = {}
@@ -96,7 +105,11 @@ class _Room:
         self.newest = 0
         """The greatest of these numbers."""
         self.queue: list[str] = []
+        self.about: list[Member] = []
+        """Whom each of them is about."""
         self.flushed = 0
+        self.writing: Iterator[int] | None = None
+        """What of an earlier event is not written to all yet."""
         self.plan: list[_Slice] | None = None
         self.streams = 0
         """Which of the hub's changes of streams the plan knows."""
@@ -133,12 +146,40 @@ class Hub:
             del self._rooms[channel]
             self._queued.discard(channel)
 
-    def queue(self, channel: str, event: str) -> None:
+    def queue(self, channel: str, event: str, about: Member) -> None:
         """Let an event wait for the next `flush`, or for a message that goes to the same room."""
         room = self._rooms.get(channel)
         if room is not None:
             room.queue.append(event)
+            room.about.append(about)
             self._queued.add(channel)
+
+    def cancel(self, channel: str, presence_id: str) -> Member | None:
+        """Take back the last queued event about a member, where nobody has come since: it and its opposite are nothing.
+
+        Returns:
+            the member that it was about; None where it goes out, as must its opposite.
+        """
+        room = self._rooms.get(channel)
+        if room is None:
+            return None
+        newcomer = next(reversed(room.sinks.values())) - room.flushed  # what is queued before this, it must not be told
+        for at in range(len(room.queue) - 1, max(newcomer, len(room.queue) - LOOK_BACK, 0) - 1, -1):
+            if room.about[at].presence_id == presence_id:
+                del room.queue[at]
+                if not room.queue:
+                    self._queued.discard(channel)
+                return room.about.pop(at)
+        return None
+
+    @property
+    def queued(self) -> bool:
+        """Whether any event waits for a `flush`."""
+        return bool(self._queued)
+
+    def waiting(self) -> list[str]:
+        """The rooms that have events queued, except those that are being written to."""
+        return [channel for channel in self._queued if self._rooms[channel].writing is None]
 
     def flush(self) -> Iterator[int]:
         """Write everything queued; yields as `fan_out` does."""
@@ -157,13 +198,21 @@ class Hub:
         room = self._rooms.get(channel)
         if room is None:
             return
+        if room.writing is not None:
+            for _ in room.writing:
+                yield 0
         begun = room.flushed
         if room.queue:
             events = [*room.queue, *events]
-            room.queue = []
+            room.queue, room.about = [], []
             self._queued.discard(channel)
         room.flushed += len(events)
-        yield from self._write(room, Batch(events), begun)
+        mine = room.writing = self._write(room, Batch(events), begun)
+        try:
+            yield from mine
+        finally:
+            if room.writing is mine:
+                room.writing = None
 
     def _write(self, room: _Room, batch: Batch, begun: int) -> Iterator[int]:
         plan = self._plan(room)

@@ -18,6 +18,11 @@ class Presence:
         members[member.presence_id] = (known, sockets + 1)
         return sockets == 0
 
+    def restore(self, channel: str, member: Member) -> None:
+        """Somebody who is here was never seen to leave: the others know this member."""
+        members = self._channels[channel]
+        members[member.presence_id] = (member, members[member.presence_id][1])
+
     def leave(self, channel: str, presence_id: str) -> Member | None:
         """Count one socket less. The member, when it was the last: the others should hear of it."""
         members = self._channels.get(channel, {})

@@ -22,6 +22,7 @@ from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
 from insforge_realtime.hub import Hub
 from insforge_realtime.presence import Presence
+from insforge_realtime.rooms import Rooms
 from insforge_realtime.web.bounds import Bounds
 from insforge_realtime.web.doorway import Doorway
 from insforge_realtime.web.http import http_class
@@ -117,7 +118,7 @@ async def _doorway(wheel: Wheel) -> Doorway:
     """As app.py makes it, without a database: nobody gets as far."""
     config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
     nobody: Any = None
-    commands = Commands(config, Authenticator(config), nobody, nobody, hub, Presence(), lambda: None)
+    commands = Commands(config, Authenticator(config), nobody, nobody, Rooms(hub, Presence()), lambda: None)
     return Doorway(config, commands, hub, Congestion(), wheel)
 
 

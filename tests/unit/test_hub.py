@@ -11,7 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from insforge_realtime import hub as module
 from insforge_realtime.hub import SLICE, Batch, Hub, Stream
+from insforge_realtime.model import Member
 from insforge_realtime.protocol.frames import text_frame
+
+SOMEBODY = Member("user", "somebody", "now")
 
 
 class Recorder:
@@ -73,7 +76,7 @@ def test_a_message_reaches_everybody_in_the_room_and_nobody_else() -> None:
 def test_nobody_hears_what_is_said_in_an_empty_room() -> None:
     hub = Hub()
     assert list(hub.fan_out("a", ["1"])) == []
-    hub.queue("a", "join")
+    hub.queue("a", "join", SOMEBODY)
     assert flush(hub) == 0
 
 
@@ -104,7 +107,7 @@ def test_joining_twice_is_joining_once() -> None:
 def test_joining_again_does_not_lose_what_is_queued() -> None:
     hub, sink = Hub(), Recorder()
     hub.join("a", sink)
-    hub.queue("a", "join")
+    hub.queue("a", "join", SOMEBODY)
     hub.join("a", sink)
     flush(hub)
     assert sink.got == ["join"]
@@ -126,7 +129,7 @@ def test_a_room_exists_while_somebody_is_in_it() -> None:
     for sink in sinks:
         hub.join("a", sink)
     assert hub.rooms == 1
-    hub.queue("a", "1")
+    hub.queue("a", "1", SOMEBODY)
     for sink in sinks:
         hub.leave("a", sink)
     assert (hub.rooms, hub.audience("a")) == (0, 0)
@@ -138,8 +141,8 @@ def test_a_room_exists_while_somebody_is_in_it() -> None:
 def test_queued_events_wait_for_the_flush() -> None:
     hub, sink = Hub(), Recorder()
     hub.join("a", sink)
-    hub.queue("a", "1")
-    hub.queue("a", "2")
+    hub.queue("a", "1", SOMEBODY)
+    hub.queue("a", "2", SOMEBODY)
     assert sink.got == []
     assert flush(hub) == 1
     assert sink.got == ["1", "2"]
@@ -151,8 +154,8 @@ def test_queued_events_go_before_a_message_of_the_same_room() -> None:
     hub, sink, elsewhere = Hub(), Recorder(), Recorder()
     hub.join("a", sink)
     hub.join("b", elsewhere)
-    hub.queue("a", "join")
-    hub.queue("b", "join")
+    hub.queue("a", "join", SOMEBODY)
+    hub.queue("b", "join", SOMEBODY)
     send(hub, "a", "message")
     assert sink.got == ["join", "message"]
     assert elsewhere.got == []
@@ -165,9 +168,9 @@ def test_a_newcomer_gets_only_later_events_and_never_its_own_join() -> None:
     hub, old, new, newer = Hub(), Recorder(), Recorder(), Recorder()
     hub.join("a", old)
     send(hub, "a", "before")
-    hub.queue("a", "new joins")
+    hub.queue("a", "new joins", SOMEBODY)
     hub.join("a", new)
-    hub.queue("a", "newer joins")
+    hub.queue("a", "newer joins", SOMEBODY)
     hub.join("a", newer)
     send(hub, "a", "after")
     assert old.got == ["before", "new joins", "newer joins", "after"]
@@ -178,7 +181,7 @@ def test_a_newcomer_gets_only_later_events_and_never_its_own_join() -> None:
 def test_newcomers_of_the_same_moment_share_their_bytes() -> None:
     hub, old = Hub(), Recorder()
     hub.join("a", old)
-    hub.queue("a", "1")
+    hub.queue("a", "1", SOMEBODY)
     new = [Recorder(), Recorder()]
     for sink in new:
         hub.join("a", sink)
@@ -290,7 +293,7 @@ def test_sinks_that_close_in_the_middle_of_a_delivery_disturb_nobody() -> None:
         for sink in sinks[1::2]:
             hub.leave("a", sink)
             hub.leave("b", sink)
-            hub.queue("a", "left")
+            hub.queue("a", "left", SOMEBODY)
 
     for sink in sinks:
         hub.join("a", sink)
@@ -308,7 +311,7 @@ def test_the_last_one_may_close_the_room_while_it_is_being_flushed() -> None:
     sink = Recorder()
     sink.react = lambda: hub.leave("a", sink)
     hub.join("a", sink)
-    hub.queue("a", "1")
+    hub.queue("a", "1", SOMEBODY)
     assert flush(hub) == 1
     assert hub.rooms == 0
     assert flush(hub) == 0
@@ -321,12 +324,12 @@ def test_what_is_queued_during_a_flush_goes_out_in_the_same_flush() -> None:
     def leave_once() -> None:
         first.react = None
         hub.leave("a", first)
-        hub.queue("a", "first left")
+        hub.queue("a", "first left", SOMEBODY)
 
     hub.join("a", first)
     hub.join("a", second)
     first.react = leave_once
-    hub.queue("a", "1")
+    hub.queue("a", "1", SOMEBODY)
     flush(hub)
     assert first.got == ["1"]
     assert second.got == ["1", "first left"]
@@ -379,7 +382,7 @@ class HubAgainstModel(RuleBasedStateMachine):
     @rule(channel=channels)
     def queue(self, channel: str) -> None:
         event = self.event(channel)
-        self.hub.queue(channel, event)
+        self.hub.queue(channel, event, SOMEBODY)
         if self.rooms[channel]:
             self.queues[channel].append((event, set(self.rooms[channel])))
 

@@ -1,0 +1,10 @@
+"""The time as it stands on the wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def iso_now() -> str:
+    """Now, ISO 8601 in UTC with milliseconds and `Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

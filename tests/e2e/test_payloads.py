@@ -136,14 +136,14 @@ async def test_json_beyond_us_is_refused_where_it_stands_and_the_connection_goes
 
 
 async def test_a_credential_beyond_us_is_refused_and_the_right_one_still_works(running: Site) -> None:
-    client = PollingClient(running.server.url)
-    async with asyncio.timeout(30), client:
-        for auth in (r'{"token":"\ud800"}', '{"token":1e400}', '{"a":' * 2000 + "1" + "}" * 2000):
+    for auth in (r'{"token":"\ud800"}', '{"token":1e400}', '{"a":' * 2000 + "1" + "}" * 2000):
+        client = PollingClient(running.server.url)
+        async with asyncio.timeout(30), client:
             await client.send(f"40{auth}")
             with pytest.raises(Refused) as refused:
                 client.connected(await client.poll_until("44"))
             assert refused.value.error["data"] == {"code": "INVALID_REQUEST"}
-        await client.connect({"token": TOKEN})
+            await client.connect({"token": TOKEN})
     running.is_well()
 
 

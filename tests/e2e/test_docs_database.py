@@ -95,7 +95,8 @@ async def test_a_serving_role_without_its_grants_is_told_of_them(server_of_its_o
     await set_up(cluster)
     await run(
         cluster.postgres.url("app"),
-        "REVOKE USAGE ON SCHEMA realtime FROM realtime_serving; REVOKE anon, authenticated, project_admin FROM realtime_serving",
+        "REVOKE USAGE ON SCHEMA realtime FROM realtime_serving;"
+        "REVOKE anon, authenticated, project_admin FROM realtime_serving",
     )
     [found] = [found for found in await troubles(url_of(cluster, "realtime_serving")) if found.verdict == "broken"]
     assert found.what == "the server may not look into the schema realtime: permission denied for schema realtime"

@@ -15,6 +15,7 @@ import math
 import re
 import time
 import urllib.request
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
@@ -28,7 +29,7 @@ from insforge_realtime.errors import ConfigError, RequestError, Unauthorized, Un
 from insforge_realtime.model import Identity, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic import SecretStr
 
@@ -97,7 +98,9 @@ class Authenticator:
         try:
             algorithm, kid = _header(token)
             key = await self._key(algorithm, kid)
-            return self._identity(orjson.loads(_jws.decode(token, key, algorithms=[algorithm])))
+            claims = orjson.loads(_jws.decode(token, key, algorithms=[algorithm]))
+            with _naming(claims):
+                return self._identity(claims)
         except RequestError:
             raise
         except jwt.InvalidSignatureError:
@@ -137,6 +140,17 @@ class Authenticator:
             raise Unauthorized("The token is meant for another audience (aud)")
         if issuer is not None and claims.get("iss") != issuer:
             raise Unauthorized("The token is from another issuer (iss)")
+
+
+@contextmanager
+def _naming(claims: dict[str, Any]) -> Iterator[None]:
+    """Let the log say whose token was refused, once its signature has shown that it is theirs."""
+    try:
+        yield
+    except RequestError as error:
+        if isinstance(subject := claims.get("sub"), str):
+            error.known["sub"] = subject
+        raise
 
 
 def mint(

@@ -45,6 +45,8 @@ from insforge_realtime.rates import Bucket, Buckets, place_of
 from insforge_realtime.requests import Command, Form, claimed_channel
 from insforge_realtime.rooms import Rooms
 
+RATE_LINE_SECONDS = 1.0
+"""How often the log says, above level debug, that somebody sends too much."""
 INBOX_HIGH, INBOX_LOW = 64, 16
 """The commands waiting at which a connection's reading is stopped, and begun again."""
 
@@ -139,6 +141,8 @@ class Commands:
         self._rooms = rooms
         self._published = published
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
+        self._quiet_until = 0.0
+        """Until then, another refusal because of the rate is no news."""
         self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
             "realtime:subscribe": self._subscribe,
             "realtime:unsubscribe": self._unsubscribe,
@@ -220,16 +224,25 @@ class Commands:
         """Say no: in the ack where one is asked for, else as `realtime:error`."""
         if client.gone:
             return
-        # Who sends too much must not fill the log as well.
-        level = DEBUG if isinstance(error, RateLimited) else INFO
-        named = str(command.name)[:80]
-        log.log(level, "refused", command=named, sid=client.sid, code=error.code, reason=error.message)
         channel = claimed_channel(command)
+        self._log_refusal(client, str(command.name)[:80], channel, error)
         about = {} if channel is None else {"channel": channel}
         if command.ack_id is None:
             client.connection.emit("realtime:error", {**about, **error.as_dict()})
         else:
             client.connection.acknowledge(command.ack_id, {"ok": False, **about, "error": error.as_dict()})
+
+    def _log_refusal(self, client: Client, named: str, channel: str | None, error: RequestError) -> None:
+        """With what only the operator may know: the client cannot tell a channel that does not exist from another's."""
+        level = INFO
+        if isinstance(error, RateLimited):  # who sends too much must not fill the log as well
+            now = time.monotonic()
+            if now < self._quiet_until:
+                level = DEBUG
+            else:
+                self._quiet_until = now + RATE_LINE_SECONDS
+        who = client.identity.subject or "anonymous"
+        log.log(level, "refused", command=named, sub=who, channel=channel, sid=client.sid, **error.for_the_log())
 
     # The three verbs.
 

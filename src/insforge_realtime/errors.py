@@ -23,6 +23,7 @@ database; the others go to the operator's terminal or log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -31,14 +32,24 @@ class RealtimeError(Exception):
 
 
 class RequestError(RealtimeError):
-    """A request that is refused; `code` is what the client branches on, the message is for people."""
+    """A request that is refused; `code` is what the client branches on, the message is for people.
+
+    Args:
+        message: for the client; None for what all errors of this kind say.
+        known: what only the operator is told, in the log: why, by which channel, of whom.
+    """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     default: ClassVar[str] = "Internal error"
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, known: Mapping[str, str] | None = None) -> None:
         self.message = message or self.default
+        self.known = dict(known or {})
         super().__init__(self.message)
+
+    def for_the_log(self) -> dict[str, str]:
+        """The error for the operator: with a reason that strangers are not told."""
+        return {"code": self.code, "reason": self.message, **self.known}
 
     def as_dict(self) -> dict[str, str]:
         """The error as it stands in an ack or in `realtime:error`."""

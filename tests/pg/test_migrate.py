@@ -678,7 +678,7 @@ async def test_the_documented_policies_and_trigger_work(database: str) -> None:
         verdicts = await connection.fetchval(
             "SELECT realtime.check_subscribe($1, $2, $3)", ["authenticated"] * 4, [claims] * 4, asked
         )
-        assert verdicts == ["yes", "no", "yes", "no"]
+        assert [verdict.split()[0] for verdict in verdicts] == ["yes", "no", "yes", "no"]
         teams = [f"team:{ALICE}", "team:x"]
         published = await connection.fetchval(
             "SELECT realtime.publish_as($1, $2, $3, $4, $5)",

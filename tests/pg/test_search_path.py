@@ -197,7 +197,9 @@ async def test_requests_of_all_roles_are_judged_under_a_hostile_path(hostile: Co
     names = ["orders", "orders", "orders", f"order:{BOBS_ORDER}", "nowhere", "order:no-uuid"]
     asked = [CLAIMS, "{}", "{}", CLAIMS, CLAIMS, CLAIMS]
     verdicts = await hostile.fetchval(query("check_subscribe"), roles, asked, names)
-    assert [verdict[:8] for verdict in verdicts] == ["yes", "no", "yes", "no", "no", "no 22P02"]
+    assert [verdict.partition("\n")[0][:8] for verdict in verdicts] == ["yes", "no", "yes", "no", "no", "no 22P02"]
+    reasons = [json.loads(verdict.partition("\n")[2] or '{"reason": ""}')["reason"] for verdict in verdicts]
+    assert [reason.partition(" ")[0] for reason in reasons] == ["", "no", "", "the", "no", "a"]
 
 
 async def test_clients_publish_under_a_hostile_path(hostile: Connection) -> None:

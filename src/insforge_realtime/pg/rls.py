@@ -5,7 +5,8 @@ gathered (coalescer.py). The judging itself is `realtime.check_subscribe` in sql
 
 Denied is not broken: a policy that says no is `Unauthorized`, and so is one that cannot read a value (SQLSTATE class 22: a
 cast of a segment of the channel's name, mostly), which anybody can provoke; a policy that raises anything else is
-`InternalError`. Both are logged with PostgreSQL's own words, of which the client is told nothing.
+`InternalError`. What the operator is told of either, PostgreSQL's own words included, the client is not: strangers would
+learn which channels there are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import orjson
 import structlog
 
 from insforge_realtime.errors import InternalError, RequestError, Unauthorized
@@ -76,22 +78,22 @@ async def _ask(connection: Connection, questions: Sequence[Question]) -> list[Re
 
 
 def _meaning(verdict: str, channel: str) -> RequestError | None:
-    kind, _, error = verdict.partition(" ")
-    if kind == "yes":
+    if verdict == "yes":
         return None
-    if kind == "no":
-        return denied("subscribe", channel, error)
-    return raised("a subscribe policy raised", channel, verdict)
+    return denied("subscribe", verdict) or raised("a subscribe policy raised", channel, verdict)
 
 
-def denied(act: str, channel: str, error: str) -> Unauthorized:
-    """A policy's no. With an `error`, it could not read a value: the operator is told of it, for the case that it should."""
-    if error:
-        log.info(f"a {act} policy could not read a value, which is a no", channel=channel, error=error)
-    return Unauthorized(f"Not allowed to {act} to this channel")
+def denied(act: str, verdict: str) -> Unauthorized | None:
+    """What a verdict means that is a no; None for others."""
+    said, _, explained = verdict.rpartition("\n{")
+    kind, _, error = (said or verdict).partition(" ")
+    if kind != "no":
+        return None
+    known = orjson.loads("{" + explained) if said else {}
+    return Unauthorized(f"Not allowed to {act} to this channel", {**known, **({"error": error} if error else {})})
 
 
 def raised(event: str, channel: str, error: str) -> InternalError:
     """What the client is told when PostgreSQL raised, once the operator has been told more."""
     log.error(event, channel=channel, error=error)
-    return InternalError()
+    return InternalError(known={"reason": event, "error": error})

@@ -69,13 +69,11 @@ def _meaning(verdict: str, publication: Publication) -> str | RequestError:
     kind, _, rest = verdict.partition(" ")
     if kind == "ok":
         return rest
-    if kind == "no":
-        return denied("publish", publication.channel, rest)
     if kind == "invalid":
         return InvalidRequest(_sentence(rest))
     if kind == "too_large":
         return PayloadTooLarge(_sentence(rest))
-    return raised("a publish policy or trigger raised", publication.channel, verdict)
+    return denied("publish", verdict) or raised("a publish policy or trigger raised", publication.channel, verdict)
 
 
 def _sentence(text: str) -> str:

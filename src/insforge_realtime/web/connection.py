@@ -245,7 +245,7 @@ class Connection:
         self._arm(self._deadline(session))
 
     def _refuse(self, session: Session, error: RequestError) -> None:
-        log.info("connect refused", code=error.code, reason=error.message, address=self.address)
+        log.info("connect refused", **{"sub": "anonymous", **error.for_the_log()}, address=self.address)
         if self._session is session:
             session.refuse(error.message, error.code)
             self._after(session)

@@ -52,7 +52,44 @@ BEGIN
 END
 $$;
 
--- For each (role, claims, channel): 'yes', 'no', or what verdict_of() makes of an error. Policies run under the caller's search_path.
+-- A verdict as it is given, with a line more where it is a no: {"reason", "pattern", "policies"}, for the operator's log and nobody else,
+-- since it tells a channel that does not exist from one that is disabled or forbidden. Asked after a no only, so it may cost something,
+-- but not much: of thousands of disabled patterns only those are found that are the name, or a beginning of it and a percent sign.
+CREATE OR REPLACE FUNCTION realtime.explain_no(p_verdict text, p_table regclass, p_commands "char"[], p_role text, p_channel text)
+RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id uuid := (realtime.find_channel(p_channel)).id;
+    v_pattern text;
+    v_policies text;
+    v_reason text;
+BEGIN
+    IF v_id IS NULL THEN
+        IF realtime.is_name(p_channel) AND pg_relation_size('realtime.channels'::regclass) <= 8192 THEN
+            SELECT pattern INTO v_pattern FROM realtime.channels WHERE NOT enabled AND (p_channel LIKE pattern OR p_channel = pattern)
+            ORDER BY p_channel = pattern DESC, realtime.count_literals(pattern) DESC, pattern COLLATE "C" LIMIT 1;
+        ELSIF realtime.is_name(p_channel) THEN
+            SELECT pattern INTO v_pattern FROM realtime.channels WHERE NOT enabled AND pattern = ANY (array_append(
+                ARRAY (SELECT concat(left(p_channel, n), '%') FROM generate_series(0, length(p_channel)) n), p_channel))
+            ORDER BY length(pattern) DESC LIMIT 1;
+        END IF;
+        v_reason := CASE WHEN v_pattern IS NULL THEN 'no such channel' ELSE 'the channel is disabled' END;
+    ELSE
+        SELECT pattern INTO v_pattern FROM realtime.channels WHERE id = v_id;
+        SELECT string_agg(p.polname, ', ' ORDER BY p.polname) INTO v_policies FROM pg_policy p
+        WHERE p.polrelid = p_table AND p.polcmd = ANY (p_commands) AND p.polpermissive
+          AND EXISTS (SELECT FROM unnest(p.polroles) t (oid) WHERE t.oid = 0 OR pg_has_role(p_role, t.oid, 'USAGE'));
+        v_reason := CASE WHEN p_verdict LIKE 'no 22%' THEN 'a policy could not read a value'
+            WHEN p_verdict LIKE 'no %' THEN 'refused with an error of its own, by a restrictive policy or a trigger'
+            WHEN v_policies IS NULL THEN concat('no policy for the role ', p_role) ELSE 'the policies say no' END;
+    END IF;
+    RETURN concat(p_verdict, chr(10), json_strip_nulls(
+        json_build_object('reason', v_reason, 'pattern', v_pattern, 'policies', v_policies)));
+EXCEPTION WHEN OTHERS THEN -- a pattern that LIKE cannot read, mostly; whoever asks gets the no all the same
+    RETURN p_verdict;
+END
+$$;
+
+-- For each (role, claims, channel): 'yes', 'no' as of explain_no(), or what verdict_of() makes of an error. Policies run under the caller's search_path.
 -- Must be called as a single autocommit statement: every setting made here ends with it.
 --
 -- The planner evaluates stable expressions to estimate them, so making a plan can raise for a channel that the policy
@@ -83,7 +120,8 @@ BEGIN
                 v_verdict := realtime.verdict_of(SQLSTATE, SQLERRM, v_mark);
             END;
         END LOOP;
-        v_verdicts[i] := v_verdict;
+        v_verdicts[i] := CASE WHEN v_verdict OPERATOR(pg_catalog.~~) 'no%'
+            THEN realtime.explain_no(v_verdict, 'realtime.channels', '{r, *}', p_roles[i], p_channels[i]) ELSE v_verdict END;
     END LOOP;
     RETURN v_verdicts;
 END
@@ -110,7 +148,7 @@ BEGIN
 END
 $$;
 
--- For each publication: 'ok' and the message's id, 'no', 'invalid' or 'too_large' and why, or what verdict_of() makes of an
+-- For each publication: 'ok' and the message's id, 'no' as of explain_no(), 'invalid' or 'too_large' and why, or what verdict_of() makes of an
 -- error. Each stands for itself: one that fails costs no other its message, though all of a call share one transaction. The
 -- attempts are those of check_subscribe; what the second one did is undone.
 CREATE OR REPLACE FUNCTION realtime.publish_as(
@@ -145,9 +183,11 @@ BEGIN
                 RAISE 'undo';
             EXCEPTION
                 WHEN insufficient_privilege THEN
-                    -- The policies' own no has this code too; only a missing grant begins like that.
-                    v_verdict := CASE WHEN SQLERRM OPERATOR(pg_catalog.~~) 'permission denied%'
-                        THEN pg_catalog.concat(SQLSTATE, ' ', SQLERRM) ELSE 'no' END;
+                    -- The policies' own no has this code too; only a missing grant begins like that. Else it is a trigger's.
+                    v_verdict := CASE
+                        WHEN SQLERRM OPERATOR(pg_catalog.~~) 'permission denied%' THEN pg_catalog.concat(SQLSTATE, ' ', SQLERRM)
+                        WHEN SQLERRM OPERATOR(pg_catalog.~~) 'new row violates row-level security policy for table%' THEN 'no'
+                        ELSE pg_catalog.concat('no ', SQLSTATE, ' ', SQLERRM) END;
                     EXIT WHEN attempt OPERATOR(pg_catalog.<>) 2;
                 WHEN OTHERS THEN
                     GET STACKED DIAGNOSTICS v_mark = CONSTRAINT_NAME;
@@ -155,7 +195,8 @@ BEGIN
                     EXIT WHEN v_verdict OPERATOR(pg_catalog.=) 'no' AND attempt OPERATOR(pg_catalog.<>) 2;
             END;
         END LOOP;
-        v_verdicts[i] := v_verdict;
+        v_verdicts[i] := CASE WHEN v_verdict OPERATOR(pg_catalog.~~) 'no%'
+            THEN realtime.explain_no(v_verdict, 'realtime.messages', '{a, *}', p_roles[i], p_channels[i]) ELSE v_verdict END;
     END LOOP;
     RETURN v_verdicts;
 END
@@ -194,6 +235,7 @@ $$;
 
 REVOKE ALL ON FUNCTION
     realtime.become(text, text, jsonb, text), realtime.judge_subscribe(text, text, text, uuid), realtime.verdict_of(text, text, text),
+    realtime.explain_no(text, regclass, "char"[], text, text),
     realtime.check_subscribe(text[], text[], text[]), realtime.insert_as(text, text, text, text, text, jsonb),
     realtime.publish_as(text[], text[], text[], text[], text[]), realtime.publish_lists(int[], text[], text[], text[])
 FROM PUBLIC, anon, authenticated;

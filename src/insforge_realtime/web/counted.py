@@ -24,16 +24,14 @@ class CountedHttp(BoundedHttp):
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
         super().connection_lost(exc)
-        self.scope = {}  # type: ignore[typeddict-item]  # it refers to us
 
     def handle_websocket_upgrade(self) -> None:
         self._leave()  # the WebSocket takes a place of its own
         super().handle_websocket_upgrade()
-        self.scope = {}  # type: ignore[typeddict-item]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope[GUEST] = self  # type: ignore[literal-required]
+        self.scope[GUEST] = weakref.ref(self)  # type: ignore[literal-required]  # we refer to the scope
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()

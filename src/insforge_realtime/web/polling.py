@@ -313,7 +313,8 @@ class PollingEndpoint:
         return _text(polling.connection.open_packet(self._doorway.upgrades))
 
     async def _of_session(self, polling: Polling, request: Request) -> Response | None:
-        socket = request.scope.get(GUEST)
+        reference = request.scope.get(GUEST)  # there is none under other servers
+        socket = reference and reference()
         if socket is not None and polling.connection.admitted:
             self._doorway.sockets.vouch(socket)
         if request.method == "GET":

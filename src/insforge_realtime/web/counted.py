@@ -6,6 +6,7 @@ from a trusted proxy, whose connections are many clients'. Until then it may hav
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from insforge_realtime.web.bounded import BoundedHttp

@@ -41,7 +41,7 @@ PATH = "/socket.io/"
 ENVELOPE_BYTES = 64 * 1024
 """How much larger than its payload a frame may be, so that a payload a little over the limit gets an answer."""
 GUEST = "insforge_realtime.guest"
-"""Where an ASGI scope has the connection that it came by, if that is counted."""
+"""Where an ASGI scope has a weak reference to the connection that it came by, if that is counted."""
 RESERVED_FILES = 256
 """How many of the files that this process may open are not for sockets of clients: the database's and the webhooks' are."""
 UNLIMITED = 2**31 - 1

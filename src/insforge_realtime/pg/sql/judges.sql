@@ -56,7 +56,7 @@ $$;
 -- since it tells a channel that does not exist from one that is disabled or forbidden. Asked after a no only, so it may cost something,
 -- but not much: of thousands of disabled patterns only those are found that are the name, or a beginning of it and a percent sign.
 CREATE OR REPLACE FUNCTION realtime.explain_no(p_verdict text, p_table regclass, p_commands "char"[], p_role text, p_channel text)
-RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_id uuid := (realtime.find_channel(p_channel)).id;
     v_pattern text;

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from insforge_realtime import __version__, descriptors
+from insforge_realtime import __version__, descriptors, tasks
 from insforge_realtime.app import Application
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.config import Config
@@ -58,7 +58,6 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     """
     tls = tls_context(config)
     limit = descriptors.raise_limit()
-    application = Application(config)
     application = Application(config, break_down=lambda: _stop(server, application))
     listeners = listen(config.host, config.port)
     where = places(listeners)  # while they are open
@@ -95,7 +94,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
 
 @contextlib.asynccontextmanager
 async def _watching() -> AsyncIterator[None]:
-    watch = asyncio.create_task(descriptors.watch(), name="descriptors")
+    watch = tasks.start(descriptors.watch(), "watch over descriptors")
     try:
         yield
     finally:

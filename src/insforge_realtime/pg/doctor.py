@@ -380,7 +380,10 @@ QUESTIONS = (
     _sql("doctor_powers", "the server's role can do no more than it needs"),
     _sql("doctor_creators", "nobody else may create what the server would take for something else"),
     _sql("doctor_grants", "the clients' roles have the grants that they need"),
-    _sql("doctor_reads", "the clients' roles may read and call what the policies do"),
+    _sql(
+        "doctor_reads",
+        "the clients' roles may read and call what the policies do (not looked into: functions' bodies)",
+    ),
     _sql("doctor_secrets", "the clients' roles may not read webhook URLs"),
     _sql("doctor_excess", "the clients' roles have no grants that policies do not restrain"),
     _sql("doctor_members", "the clients' roles are subject to policies"),

@@ -93,34 +93,77 @@ WHERE m.oid = 'realtime.messages'::regclass
   AND (r.rolname IN ('anon', 'authenticated', 'project_admin') OR r.oid = m.relowner) AND NOT n.held;
 
 -- name: doctor_reads
--- A policy asks as the client: what it reads, and the functions that it calls, have to be granted to the client's role.
-WITH asked AS (
-    SELECT DISTINCT r.oid AS role, r.rolname, p.polname, p.polrelid, d.refclassid, d.refobjid, d.refobjsubid
+-- A policy asks as the client: what it reads, and the functions that it calls, have to be granted to the client's role. What views
+-- read, it is asked of their owners (of the client, where they are security_invoker); what the policies of those tables read, and
+-- functions with a body in SQL's own syntax, is followed, too. The bodies of other functions are text. No USAGE of a schema is
+-- needed: names were looked up when the policy was made.
+WITH RECURSIVE asked AS (
+    SELECT r.oid AS client, p.oid AS policy, r.oid AS reader, d.refclassid, d.refobjid, d.refobjsubid
     FROM pg_policy p JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refobjid <> p.polrelid
     JOIN pg_roles r ON r.rolname IN ('anon', 'authenticated', 'project_admin') AND NOT r.rolbypassrls
     JOIN pg_class c ON c.oid = p.polrelid AND c.relrowsecurity
     WHERE (p.polrelid = 'realtime.channels'::regclass AND p.polcmd IN ('r', '*')
         OR p.polrelid = 'realtime.messages'::regclass AND p.polcmd IN ('a', '*'))
       AND EXISTS (SELECT FROM unnest(p.polroles) t (oid) WHERE t.oid = 0 OR pg_has_role(r.oid, t.oid, 'USAGE'))
+    UNION
+    SELECT a.client, a.policy, n.reader, n.refclassid, n.refobjid, n.refobjsubid
+    FROM asked a CROSS JOIN LATERAL (
+        SELECT CASE WHEN d.refclassid = 'pg_proc'::regclass OR c.reloptions::text ~* 'security_invoker=(true|on|yes|1)' THEN a.reader
+                    ELSE c.relowner END AS reader, d.refclassid, d.refobjid, d.refobjsubid
+        FROM pg_class c JOIN pg_rewrite w ON w.ev_class = c.oid
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refobjid <> c.oid
+        WHERE a.refclassid = 'pg_class'::regclass AND c.oid = a.refobjid AND c.relkind = 'v'
+        UNION ALL
+        SELECT a.reader, d.refclassid, d.refobjid, d.refobjsubid
+        FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid AND p.polcmd IN ('r', '*')
+        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refobjid <> c.oid
+        WHERE a.refclassid = 'pg_class'::regclass AND c.oid = a.refobjid AND c.relrowsecurity AND NOT EXISTS (
+              SELECT FROM pg_roles o WHERE o.oid = a.reader AND (o.rolsuper OR o.rolbypassrls
+                  OR pg_has_role(o.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity))
+          AND EXISTS (SELECT FROM unnest(p.polroles) t (oid) WHERE t.oid = 0 OR pg_has_role(a.reader, t.oid, 'USAGE'))
+        UNION ALL
+        SELECT CASE WHEN f.prosecdef THEN f.proowner ELSE a.reader END, d.refclassid, d.refobjid, d.refobjsubid
+        FROM pg_proc f JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = f.oid
+        WHERE a.refclassid = 'pg_proc'::regclass AND f.oid = a.refobjid
+    ) n
+    WHERE n.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass)
 ), refused AS (
-    SELECT rolname, polname, polrelid, format('SELECT (%s) ON %s', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
-                                              refobjid::regclass) AS missing
-    FROM asked JOIN pg_attribute a ON a.attrelid = refobjid AND a.attnum = refobjsubid
-    WHERE refclassid = 'pg_class'::regclass AND NOT has_column_privilege(role, refobjid, refobjsubid::smallint, 'SELECT')
-    GROUP BY rolname, polname, polrelid, refobjid
-    UNION ALL
-    SELECT rolname, polname, polrelid, 'SELECT ON ' || refobjid::regclass FROM asked
-    WHERE refclassid = 'pg_class'::regclass AND refobjsubid = 0 AND NOT has_any_column_privilege(role, refobjid, 'SELECT')
-    UNION ALL
-    SELECT rolname, polname, polrelid, 'EXECUTE ON FUNCTION ' || refobjid::regprocedure FROM asked
-    WHERE refclassid = 'pg_proc'::regclass AND NOT has_function_privilege(role, refobjid, 'EXECUTE')
+    SELECT reader, policy, format('SELECT (%s) ON %s', string_agg(DISTINCT quote_ident(t.attname), ', '), refobjid::regclass) AS missing
+    FROM asked JOIN pg_attribute t ON t.attrelid = refobjid AND t.attnum = refobjsubid
+    WHERE refclassid = 'pg_class'::regclass AND NOT has_column_privilege(reader, refobjid, refobjsubid::smallint, 'SELECT')
+    GROUP BY reader, policy, refobjid
+    UNION
+    SELECT reader, policy, 'SELECT ON ' || refobjid::regclass FROM asked
+    WHERE refclassid = 'pg_class'::regclass AND refobjsubid = 0 AND NOT has_any_column_privilege(reader, refobjid, 'SELECT')
+    UNION
+    SELECT reader, policy, 'EXECUTE ON FUNCTION ' || refobjid::regprocedure FROM asked
+    WHERE refclassid = 'pg_proc'::regclass AND NOT has_function_privilege(reader, refobjid, 'EXECUTE')
+), closed AS (
+    SELECT a.policy, a.refobjid, string_agg(DISTINCT quote_ident(pg_get_userbyid(a.reader)), ', ') AS readers
+    FROM asked a JOIN pg_class c ON c.oid = a.refobjid AND c.relkind IN ('r', 'p') JOIN pg_roles r ON r.oid = a.reader
+    JOIN pg_roles k ON k.oid = a.client AND k.rolname IN ('anon', 'authenticated')
+    WHERE a.refclassid = 'pg_class'::regclass
+    GROUP BY a.policy, a.refobjid
+    HAVING bool_and(c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
+        AND NOT (pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity)
+        AND NOT EXISTS (SELECT FROM pg_policy p CROSS JOIN unnest(p.polroles) t (oid)
+                        WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*') AND p.polpermissive
+                          AND (t.oid = 0 OR pg_has_role(r.oid, t.oid, 'USAGE'))))
 )
 SELECT 'broken' AS verdict,
-       format('the role %I lacks %s, which the policy %I on %s needs: it raises', rolname, missing, polname,
-              polrelid::regclass) AS what,
-       CASE WHEN missing ~ '\mwebhook_urls\M.* ON realtime\.channels$' THEN 'name the columns in the policy (SELECT * reads all)'
-            ELSE format('GRANT %s TO %I', missing, rolname) END AS advice
-FROM refused ORDER BY rolname, polrelid, polname, missing;
+       format('the role %I lacks %s, which the policy %I on %s needs: it raises', pg_get_userbyid(f.reader), f.missing, p.polname,
+              p.polrelid::regclass) AS what,
+       CASE WHEN f.missing ~ '\mwebhook_urls\M.* ON realtime\.channels$' THEN 'name the columns in the policy (SELECT * reads all)'
+            ELSE format('GRANT %s TO %I', f.missing, pg_get_userbyid(f.reader)) END AS advice
+FROM refused f JOIN pg_policy p ON p.oid = f.policy
+UNION ALL
+SELECT 'broken',
+       format('the policy %I on %s reads %s, whose row-level security shows nothing to %s: it never finds a row there', p.polname,
+              p.polrelid::regclass, c.refobjid::regclass, c.readers),
+       format('CREATE POLICY ... ON %s FOR SELECT TO %s USING (...); or have the policy ask a SECURITY DEFINER function',
+              c.refobjid::regclass, c.readers)
+FROM closed c JOIN pg_policy p ON p.oid = c.policy
+ORDER BY what;
 
 -- name: doctor_secrets
 -- Webhook URLs hold secrets: a grant on all of realtime.channels shows them to whoever may subscribe.

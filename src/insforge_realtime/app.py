@@ -195,9 +195,11 @@ class Application:
 
 
 def _make_webhooks(config: Config, dsn: str, *, pooled: bool) -> Webhooks:
+    guard = Guard(config.webhook_allow_networks)
+    lease = config.webhook_timeout + config.webhook_lease_margin
     return Webhooks(
-        DeliveryQueue(dsn, lease=config.webhook_timeout + config.webhook_lease_margin, pooled=pooled),
-        Sender(Guard(config.webhook_allow_networks), Signer(config.webhook_keys), timeout=config.webhook_timeout),
+        DeliveryQueue(dsn, lease=lease, pooled=pooled, networks=guard.fingerprint, direct=config.listen_url),
+        Sender(guard, Signer(config.webhook_keys), timeout=config.webhook_timeout),
         Hosts(
             per_host=config.webhook_concurrency_per_host,
             failures=config.webhook_breaker_failures,

@@ -343,6 +343,8 @@ STATEMENTS: dict[str, tuple[object, ...]] = {
     "count_audience": ([1], [1]),
     "claim_deliveries": (10, 7, 30.0, 5, [], [], 0.0, 0.0),
     "mend_times": (10,),
+    "say_which_networks": (1, 2),
+    "decline_deliveries": (*LEASE, ["pending"], [0.0], ["refused"], 2, 1, ["h"], [3]),
     "finish_deliveries": (*LEASE, ["delivered"], [0.0], [200], [None], ["ok"], [0.1], [0.1]),
     "release_deliveries": LEASE,
     "list_deliveries": (None, None, None, 10),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 STATEMENT_SECONDS = 15.0
 """A statement that takes longer means a dead link: all of them are index scans of a few rows."""
 
+PRESENCE = 1_381_322_825
+"""The first key of the advisory locks by which servers see each other; the second says which networks they may send to."""
+REFUSAL_SECONDS = 60.0
+"""So long another server's refusal of a host is taken to hold."""
 MEND_SECONDS, MEND_ROWS = 60.0, 5000
 """How often, and how many at a time, rows are looked for that were written before the clock was set back."""
 
@@ -84,6 +89,24 @@ class Result:
     took: float
 
 
+class _Refusers:
+    """Which other servers, by their networks, have refused to send to which hosts of late: once all of them have, not every
+    delivery needs to be shown to each."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], float] = {}
+
+    def note(self, host: str, networks: Sequence[int]) -> None:
+        """These have."""
+        self._seen.update(dict.fromkeys(((host, one) for one in networks), time.monotonic()))
+
+    def among(self, hosts: AbstractSet[str]) -> list[tuple[str, int]]:
+        """Those of these hosts. What was seen too long ago is forgotten."""
+        limit = time.monotonic() - REFUSAL_SECONDS
+        self._seen = {key: at for key, at in self._seen.items() if at > limit}
+        return [key for key in self._seen if key[0] in hosts]
+
+
 class DeliveryQueue:
     """The queue, as one worker sees it.
 
@@ -91,10 +114,17 @@ class DeliveryQueue:
         dsn: the database.
         lease: how long a claim lasts, in seconds.
         pooled: a transaction pooler stands in between.
+        networks: a number for the networks that this server may send to.
+        direct: a way to the same database without the pooler.
     """
 
-    def __init__(self, dsn: str, *, lease: float, pooled: bool = False) -> None:
+    def __init__(
+        self, dsn: str, *, lease: float, pooled: bool = False, networks: int = 0, direct: str | None = None
+    ) -> None:
         self.lease = lease
+        self._networks = networks
+        self._refusers = _Refusers()
+        self._direct = direct
         self._dsn = dsn
         self._pooled = pooled
         self._clock = DatabaseClock(time.monotonic)
@@ -109,7 +139,25 @@ class DeliveryQueue:
             if not self._pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_claims_by_index"), timeout=STATEMENT_SECONDS)
             self._mended = None  # it may be another host's clock
-            yield connection
+            async with self._present(connection):
+                yield connection
+
+    @asynccontextmanager
+    async def _present(self, connection: Connection) -> AsyncIterator[None]:
+        """Let other servers know that this one is there, and by which networks, as long as its sessions last."""
+        if not self._pooled:
+            await self._say_which_networks(connection)
+            yield
+        elif self._direct is None:
+            yield
+        else:
+            async with connected(self._direct, name="webhooks presence") as presence:
+                await self._say_which_networks(presence)
+                presence.add_termination_listener(lambda _: connection.terminate())
+                yield
+
+    async def _say_which_networks(self, connection: Connection) -> None:
+        await connection.execute(query("say_which_networks"), PRESENCE, self._networks, timeout=STATEMENT_SECONDS)
 
     async def claim(
         self, connection: Connection, rows: int, per_host: int, limits: Mapping[str, int]
@@ -175,6 +223,28 @@ class DeliveryQueue:
             timeout=STATEMENT_SECONDS,
         )
         return written
+
+    async def decline(self, connection: Connection, declined: Sequence[tuple[Claim, Result]]) -> dict[int, bool]:
+        """Write down that this server may not send these: by id, whether that is left to other servers, which may. Of those
+        that are not in it the lease has ended."""
+        hosts = {claim.id: claim.host for claim, _ in declined}
+        refusers = self._refusers.among(set(hosts.values()))
+        rows = await connection.fetch(
+            query("decline_deliveries"),
+            [result.id for _, result in declined],
+            [result.lease for _, result in declined],
+            [result.state for _, result in declined],
+            [result.pause for _, result in declined],
+            [result.error for _, result in declined],
+            self._networks,
+            PRESENCE,
+            [host for host, _ in refusers],
+            [networks for _, networks in refusers],
+            timeout=STATEMENT_SECONDS,
+        )
+        for row in rows:
+            self._refusers.note(hosts[row["id"]], row["refused_by"])
+        return {row["id"]: row["left_to_others"] for row in rows}
 
     async def release(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Give claims back."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
+from zlib import crc32
 
 from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -76,6 +77,11 @@ class Guard:
     def __init__(self, allowed: Iterable[Network] = ()) -> None:
         self._allowed = tuple(allowed)
 
+    @property
+    def fingerprint(self) -> int:
+        """A number for the networks that may be reached: servers with the same ones have the same."""
+        return crc32(",".join(sorted(map(str, self._allowed))).encode()) >> 1
+
     def allows(self, text: str) -> bool:
         """Whether an address, as a resolver gives it, may be connected to."""
         try:
@@ -93,7 +99,10 @@ class Guard:
         good = [address for address in addresses if self.allows(address)]
         if not good:
             shown = ", ".join(addresses[:3])
-            raise Refused(f"refused: {host} is not a public address{f' ({shown})' if shown != host else ''}")
+            raise Refused(
+                f"refused: {host} is not a public address{f' ({shown})' if shown != host else ''}, "
+                "nor in REALTIME_WEBHOOK_ALLOW_NETWORKS"
+            )
         return good
 
     def socket(self, info: AddrInfoType) -> socket.socket:

@@ -27,7 +27,7 @@ KEPT_ERROR = 300
 _SAFE = "".join(set(string.printable) - set(string.whitespace) - {"%"}) + " "
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 
-Verdict = Literal["delivered", "retry", "failed", "postponed"]
+Verdict = Literal["delivered", "retry", "failed", "postponed", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Outcome:
     """What came of one attempt.
 
     Args:
-        verdict: delivered; worth another attempt; failed for good; or postponed, since there was none.
+        verdict: delivered; worth another attempt; failed for good; postponed, since there was none; or refused,
+            since this server may not send it: others may.
         status_code, error, response: for the record.
         retry_after: how long the receiver asked us to wait, in seconds.
         host_failed: whether this speaks against the host as a whole; None where it says nothing about it.
@@ -72,8 +73,13 @@ def postponed(error: str) -> Outcome:
 
 
 def impossible(error: str) -> Outcome:
-    """It cannot be sent at all: a malformed URL, or an address that may not be connected to."""
+    """It cannot be sent at all: a malformed URL."""
     return Outcome("failed", error=clean(error)[:KEPT_ERROR])
+
+
+def refused(error: str) -> Outcome:
+    """This server may not connect to the address."""
+    return Outcome("refused", error=clean(error)[:KEPT_ERROR])
 
 
 def seconds_to_wait(retry_after: str | None, now: datetime) -> float:

@@ -22,7 +22,16 @@ from yarl import URL
 from insforge_realtime.pg.deliveries import Claim
 from insforge_realtime.webhooks.answer import FIELD_BYTES, Answer, AnswerConnector, forget_status, status_read
 from insforge_realtime.webhooks.guard import Guard, GuardedResolver, Lookup, Refused, system_lookup
-from insforge_realtime.webhooks.request import Outcome, Signer, answered, headers, impossible, postponed, unreachable
+from insforge_realtime.webhooks.request import (
+    Outcome,
+    Signer,
+    answered,
+    headers,
+    impossible,
+    postponed,
+    refused,
+    unreachable,
+)
 
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY})
 """What the system says where this machine is short of something. The last but one: of local ports, by IPv4."""
@@ -100,7 +109,9 @@ class Sender:
     def _without_answer(self, url: URL, error: Exception) -> Outcome:
         if _is_ours(url, error):
             return postponed(f"{type(error).__name__}: {error}".rstrip(": "))
-        if isinstance(error, Refused | aiohttp.InvalidURL):
+        if isinstance(error, Refused):
+            return refused(str(error))
+        if isinstance(error, aiohttp.InvalidURL):
             return impossible(str(error))
         if isinstance(error, TimeoutError):
             return unreachable(f"no answer within {self.timeout:g} s")

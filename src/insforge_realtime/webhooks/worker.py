@@ -16,7 +16,6 @@ when `run` is cancelled, the last results are written and the rest is given back
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -66,7 +65,8 @@ class Webhooks:
         self._flying: dict[asyncio.Task[None], Claim] = {}
         self._results: list[Result] = []
         self._postponed: list[Claim] = []
-        self._told = -REMIND_SECONDS
+        self._refused: list[tuple[Claim, Result]] = []
+        self._told: dict[str, float] = {}
         self._alarm = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -164,6 +164,9 @@ class Webhooks:
             self._postpone(claim, outcome)
             return
         result = self._result(claim, outcome, began)
+        if outcome.verdict == "refused":
+            self._refused.append((claim, result))
+            return
         self._results.append(result)
         _tell(claim, result)
 
@@ -171,14 +174,21 @@ class Webhooks:
         """There was no attempt: whoever can send it may, and we ourselves in a while."""
         self._postponed.append(claim)
         self.hosts.rest(claim.host)
-        if time.monotonic() - self._told > REMIND_SECONDS:
-            self._told = time.monotonic()
+        if self._is_news("postponed"):
             log.error("webhooks wait, since this server lacks resources", host=claim.host, error=outcome.error)
+
+    def _is_news(self, what: str) -> bool:
+        """Whether this was not said in the last minute. Then it counts as said."""
+        now = self._now()
+        if now - self._told.get(what, -REMIND_SECONDS) < REMIND_SECONDS:
+            return False
+        self._told[what] = now
+        return True
 
     def _result(self, claim: Claim, outcome: Outcome, began: float) -> Result:
         state: State = "delivered" if outcome.verdict == "delivered" else "failed"
         pause = 0.0
-        if outcome.verdict == "retry" and claim.attempts < len(self._delays):
+        if outcome.verdict in ("retry", "refused") and claim.attempts < len(self._delays):
             state, pause = "pending", max(self._delays[claim.attempts], outcome.retry_after)
         return Result(
             claim.id, claim.lease, state, pause, outcome.status_code, outcome.error, outcome.response,
@@ -199,14 +209,29 @@ class Webhooks:
             postponed = tuple(self._postponed)
             await self._queue.release(connection, postponed)
             del self._postponed[: len(postponed)]
+        if self._refused:
+            await self._decline(connection, self._refused[:BATCH])
+
+    async def _decline(self, connection: Connection, refused: Sequence[tuple[Claim, Result]]) -> None:
+        """Leave to other servers what this one may not send; where there are none that may, it was an attempt."""
+        left = await self._queue.decline(connection, refused)
+        del self._refused[: len(refused)]
+        for claim, result in refused:
+            if left.get(claim.id):
+                self.hosts.rest(claim.host)
+                if self._is_news("left to others"):
+                    log.info("webhooks left to other servers", host=claim.host, error=result.error)
+            elif claim.id in left:
+                _tell(claim, result)
 
     async def _last_words(self) -> None:
         """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement."""
         for task in self._flying:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
-        rest = [*self._flying.values(), *self._postponed]
+        rest = [*self._flying.values(), *self._postponed, *(claim for claim, _ in self._refused)]
         self._postponed.clear()
+        self._refused.clear()
         if not self._results and not rest:
             return
         try:

@@ -70,6 +70,42 @@ WITH late AS MATERIALIZED (
 )
 SELECT pg_catalog.count(*)::int AS mended, extract(epoch FROM pg_catalog.now())::float8 AS now FROM mended;
 
+-- name: say_which_networks
+-- For as long as this session lasts: a server is there ($1) that may send to these networks ($2, a number for them).
+SELECT pg_catalog.pg_try_advisory_lock_shared($1::int, $2::int);
+
+-- name: decline_deliveries
+-- Write down that this server, one of those with the networks $6, may not send these. While servers with other networks are there
+-- (by the lock $7) that have refused neither a delivery nor, as far as this one knows ($8, $9), its host of late, it is left to them,
+-- at once and without an attempt; else it was one, with the state and the pause that follow. Which deliveries that were, whether
+-- they were left to others, and who else has refused each.
+WITH results AS (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::float8[], $5::text[]) AS r (id, lease, state, pause, error)
+), others AS MATERIALIZED (
+    SELECT DISTINCT l.objid FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $7::oid AND l.objid <> $6::oid AND l.objsubid = 2::smallint
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+), judged AS MATERIALIZED (
+    SELECT r.*, EXISTS (SELECT FROM others o WHERE NOT d.history @> pg_catalog.jsonb_build_array(
+            pg_catalog.jsonb_build_object('refused_by', o.objid::bigint))
+        AND NOT EXISTS (SELECT FROM unnest($8::text[], $9::bigint[]) AS k (host, networks)
+                        WHERE k.host = d.host AND k.networks = o.objid::bigint)) AS left_to_others
+    FROM results r JOIN realtime.webhook_deliveries d ON d.id = r.id
+    WHERE d.lease = r.lease AND d.id = ANY ($1::bigint[])
+)
+UPDATE realtime.webhook_deliveries d SET
+    state = CASE WHEN d.state = 'cancelled' THEN 'cancelled' WHEN j.left_to_others THEN 'pending' ELSE j.state END,
+    attempts = CASE WHEN j.left_to_others THEN d.attempts ELSE d.attempts + 1 END,
+    lease = NULL, updated_at = pg_catalog.now(), last_status_code = NULL, last_error = j.error, last_response = NULL,
+    next_attempt_at = pg_catalog.now() + CASE WHEN j.left_to_others THEN 0::float8 ELSE j.pause END * interval '1 s',
+    history = CASE WHEN j.left_to_others AND d.history @> pg_catalog.jsonb_build_array(
+            pg_catalog.jsonb_build_object('refused_by', $6::oid::bigint)) THEN d.history
+        ELSE d.history || pg_catalog.jsonb_build_object('at', pg_catalog.now(), 'error', j.error, 'refused_by', $6::oid::bigint) END
+FROM judged j WHERE d.id = j.id AND d.lease = j.lease AND d.id = ANY ($1::bigint[])
+RETURNING d.id, j.left_to_others, ARRAY (
+    SELECT (h.entry ->> 'refused_by'::text)::bigint FROM pg_catalog.jsonb_array_elements(d.history) AS h (entry)
+    WHERE (h.entry ->> 'refused_by'::text) IS NOT NULL) AS refused_by;
+
 -- name: finish_deliveries
 -- Write down what came of many attempts, where the lease still holds, and count the messages that were delivered; how many that was.
 -- A delivery that was cancelled meanwhile stays so, unless it arrived. Messages are locked in the order of the audience counters,

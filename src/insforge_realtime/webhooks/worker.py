@@ -9,8 +9,8 @@ One connection, one loop: what comes in during a round is the next round's batch
 themselves. While the database is away requests in flight end, their results wait here, and are written when it is back,
 or somebody else sends again when the lease is over: a receiver may get a message twice, but never not at all.
 
-What this server cannot send at the moment (it lacks descriptors) it gives back; what it may not send it leaves to servers that
-may (pg/deliveries.py knows whether there are any).
+What this server cannot send at the moment (it lacks descriptors) it gives back; what it may not send it leaves to servers
+that may (pg/deliveries.py knows whether there are any).
 
 Shutting down: `stop` claims nothing more, `ended` waits for what is in flight (each of which has its time-out), and
 when `run` is cancelled, the last results are written and the rest is given back.

@@ -37,8 +37,8 @@ ONE_ADDRESS = {
     "REALTIME_MAX_MESSAGES_PER_SECOND": "1000000",
     "REALTIME_MAX_PENDING_PER_USER": "1000000",
 }
-"""A crowd comes from one address, sooner and in greater number than any office would, and mostly is one user. The limits count
-all the same, and so what counting costs is measured: they are only too high to be met."""
+"""A crowd comes from one address, sooner and in greater number than any office would, and mostly is one user. The limits
+count all the same, and so what counting costs is measured: they are only too high to be met."""
 SECRET = "a secret for benchmarks that is long enough for HS256"
 CHANNEL = "bench-room"
 """No colon: pgbench would take what follows it for a variable."""

@@ -97,7 +97,7 @@ class _Slice:
 
 
 class _Room:
-    __slots__ = ("about", "flushed", "newest", "plan", "queue", "sinks", "streams", "writing")
+    __slots__ = ("about", "flushed", "newest", "plan", "queue", "sealed", "sinks", "streams", "writing")
 
     def __init__(self) -> None:
         self.sinks: dict[Sink, int] = {}
@@ -108,6 +108,8 @@ class _Room:
         self.about: list[Member] = []
         """Whom each of them is about."""
         self.flushed = 0
+        self.sealed = 0
+        """What was queued before this must go out: somebody has got a snapshot that has it."""
         self.writing: Iterator[int] | None = None
         """What of an earlier event is not written to all yet."""
         self.plan: list[_Slice] | None = None
@@ -164,13 +166,20 @@ class Hub:
         if room is None:
             return None
         newcomer = next(reversed(room.sinks.values())) - room.flushed  # what is queued before this, it must not be told
-        for at in range(len(room.queue) - 1, max(newcomer, len(room.queue) - LOOK_BACK, 0) - 1, -1):
+        first = max(newcomer, room.sealed - room.flushed, len(room.queue) - LOOK_BACK, 0)
+        for at in range(len(room.queue) - 1, first - 1, -1):
             if room.about[at].presence_id == presence_id:
                 del room.queue[at]
                 if not room.queue:
                     self._queued.discard(channel)
                 return room.about.pop(at)
         return None
+
+    def seal(self, channel: str) -> None:
+        """A snapshot is given to somebody who is in the room: what is queued is not taken back any more."""
+        room = self._rooms.get(channel)
+        if room is not None:
+            room.sealed = room.flushed + len(room.queue)
 
     @property
     def queued(self) -> bool:

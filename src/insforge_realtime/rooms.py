@@ -45,7 +45,8 @@ class Rooms:
         """When a room may be told of presence again, by the loop's clock."""
 
     def members(self, channel: str) -> list[Member]:
-        """Everybody who is in a room, in the order of arrival."""
+        """Everybody who is in a room, in the order of arrival, for a snapshot."""
+        self._hub.seal(channel)
         return self._presence.members(channel)
 
     def enter(self, channel: str, sink: Sink, member: Member, acknowledge: Callable[[], None]) -> None:

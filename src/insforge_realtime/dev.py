@@ -13,9 +13,12 @@ import asyncio
 import json
 import os
 import secrets
-from contextlib import ExitStack, suppress
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from insforge_realtime import config as configuration
 from insforge_realtime import tasks
@@ -98,7 +101,7 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -
         _refuse_contradictions(settings, wishes)
         embedded: EmbeddedPostgres | None = None
         if settings.database_url is None:
-            embedded = stack.enter_context(EmbeddedPostgres(data_dir / "postgres"))
+            embedded = stack.enter_context(_same_port_as_last_time(data_dir))
         config = configuration.load(
             port=port,
             host=host,
@@ -112,6 +115,23 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -
         own_secret = settings.jwt_secret is None
         with suppress(KeyboardInterrupt):
             _run(_everything(config, embedded, wishes, own_secret))
+
+
+@contextmanager
+def _same_port_as_last_time(data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """The database of its own, at the address of the last run where that is free: an application may have noted it."""
+    file = data_dir / "postgres.port"
+    with EmbeddedPostgres(data_dir / "postgres", port=_free_port_in(file)) as embedded:
+        file.write_text(f"{urlsplit(embedded.dsn).port}\n")
+        yield embedded
+
+
+def _free_port_in(file: Path) -> int | None:
+    with suppress(OSError, ValueError, OverflowError):
+        port = int(file.read_text())
+        socket.create_server(("127.0.0.1", port)).close()
+        return port
+    return None
 
 
 def _refuse_contradictions(settings: Config, wishes: Wishes) -> None:

@@ -19,6 +19,7 @@ ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 ATTEMPTS = 20
 """How often a free port is picked until it is free in both families."""
 BACKLOG = 2048
+TAKEN = "; give another port by --port or REALTIME_PORT (make dev PORT=…), or end what listens there"
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -39,6 +40,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 continue
             # Python appends what it attempted, which we say ourselves.
             reason = str(error.strerror or error).partition(" (while")[0]
+            reason += TAKEN if error.errno == errno.EADDRINUSE else ""
             raise ConfigError(f"cannot listen on {_shown(host, port)}: {reason}") from error
         except UnicodeError as error:
             raise ConfigError(f"cannot listen on {_shown(host, port)}: this can be no host's name") from error

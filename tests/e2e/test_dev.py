@@ -183,6 +183,7 @@ async def test_what_is_printed_works_and_the_next_start_keeps_it(folder: Path) -
         again.welcomed()
         for name in ("Anonymous key", "API key"):
             assert again.value(name) == dev.value(name)
+        assert again.database_url == dev.database_url
         async with again.wire_client(dev.value("Alice's token")) as alice:
             assert (await alice.subscribe(f"order:{ALICES_ORDER}"))["ok"]
         connection = await asyncpg.connect(again.database_url)
@@ -212,6 +213,17 @@ def run_example(example: str, change: str) -> str:
         node.kill()
         node.communicate()
         file.unlink()
+
+
+@pytest.mark.parametrize("noted", ["taken", "0", "port", "-1", "99999999"])
+def test_a_database_whose_port_of_last_time_will_not_do_gets_another(folder: Path, noted: str) -> None:
+    folder.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (folder / "postgres.port").write_text(noted.replace("taken", str(taken.getsockname()[1])))
+        with Dev(folder, "--port", "0", "--no-demo") as dev:
+            dev.welcomed()
+            assert dev.database_url.partition("@")[2] != f"127.0.0.1:{noted}/postgres"
+            dev.interrupt()
 
 
 def test_a_port_that_is_taken_is_one_line_and_leaves_nothing_behind(folder: Path) -> None:

@@ -83,6 +83,9 @@ async def test_the_documented_roles_are_all_that_is_needed_to_serve_subscribe_an
         await application.execute("INSERT INTO todos (list_id, title) VALUES ($1, 'water the plants')", LIST)
         [todo] = await alice.wait_for("INSERT_todo")
         assert (todo["title"], todo["meta"]["senderType"]) == ("water the plants", "system")
+        await application.execute("UPDATE todos SET done = true; DELETE FROM todos")
+        assert (await alice.wait_for("UPDATE_todo"))[0]["done"] is True
+        assert (await alice.wait_for("DELETE_todo"))[0]["title"] == "water the plants"
         assert (await alice.publish(f"list:{LIST}", "typing", {}))["ok"]
         await alice.wait_for("typing")
     await application.close()

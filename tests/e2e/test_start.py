@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import asyncpg
 import pytest
@@ -20,6 +22,7 @@ from insforge_realtime.errors import NotMigratedError
 from insforge_realtime.pg import migrate as migration
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
+from insforge_realtime.pg.pages import FeedHealth, Reason
 from support.databases import Cluster, data_folder, free_port, wait_until
 from support.servers import SECRET, Server
 
@@ -142,6 +145,9 @@ async def test_a_database_that_is_away_at_the_start_goes_and_comes_back_is_a_lin
             await asyncio.sleep(4)  # what is shown is that no more comes, though all links try again
             assert of_links(server, seen) == [away]
             assert away["level"] == "warning"
+            feed = health(server)
+            assert (feed["state"], feed["reason"]) == ("down", "database unreachable")
+            assert feed["lagMs"] > 3500
             assert str(url.rpartition("@")[2]) in away["database"]
             seen = len(server.lines)
             with postgres:
@@ -166,3 +172,26 @@ async def test_of_several_links_the_one_that_breaks_is_named_and_is_back(demo: s
     back = await asyncio.to_thread(server.wait_for_log, "database links are back", start=seen)
     [lost, _] = of_links(server, seen)
     assert (lost["event"], lost["link"], back["links"]) == ("database link lost", "feed", 1)
+
+
+async def test_the_lag_of_a_feed_that_is_down_counts_from_its_last_look(start: Start) -> None:
+    """Also before the time has passed that a feed may sleep."""
+    with data_folder() as folder:
+        with EmbeddedPostgres(folder / "pg", port=free_port()) as postgres:
+            await migrate(postgres.dsn)
+            server = start(postgres.dsn, feed_fallback_seconds=3600)
+            await wait_until(lambda: health(server)["state"] == "live")
+        await wait_until(lambda: health(server)["state"] == "down")
+        first = health(server)["lagMs"]
+        await wait_until(lambda: health(server)["lagMs"] > first > 0)
+        assert server.stop() == 0
+
+
+async def test_every_field_and_reason_of_health_is_documented(demo: str, start: Start) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8").split("## Health")[1]
+    rows = dict(re.findall(r"^\| (`.*?`) \| (.*) \|$", page, re.MULTILINE))
+    fields = [field for row in rows for field in re.findall(r"`(\w+)`", row)]
+    assert fields == list(health(start(demo)))
+    assert set(re.findall(r"`([a-z ]+)`", rows["`reason`"])) == {*get_args(Reason), "too far behind"}
+    states = get_args(get_type_hints(FeedHealth)["state"])
+    assert set(re.findall(r"`([a-z]+)`", rows["`state`"])) == {*states, "behind"}

@@ -128,8 +128,8 @@ class Feed:
 
     @property
     def lag_seconds(self) -> float:
-        """How long ago the feed last knew that it had delivered everything committed; 0 while it is live and sleeps on time."""
-        asleep = self._fallback or 0.0 if self.health.state == "live" else 0.0
+        """How long ago the feed last knew that it had delivered everything committed; 0 while it is live and on time."""
+        asleep = (self._fallback or 0.0) if self.health.state == "live" else 0.0
         return max(0.0, self._now() - self.health.looked_at - asleep)
 
     def nudge(self) -> None:

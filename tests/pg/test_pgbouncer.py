@@ -16,7 +16,7 @@ from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, ROOM, load_demo
 from insforge_realtime.pg.migrate import migrate, plan
 from insforge_realtime.pg.pool import connect, connected
 from support.client import run_sql, say
-from support.databases import Cluster
+from support.databases import Cluster, wait_until
 from support.pgbouncer import PgBouncer, pooling
 from support.receivers import LOOPBACK, hooked, receiving
 from support.servers import SECRET, Server, token
@@ -156,6 +156,25 @@ async def test_nothing_of_ours_is_left_behind_in_a_session_that_others_get_next(
             assert await ours.fetchval("SHOW statement_timeout") == "7s"
             assert await ours.fetchval("SHOW search_path") == "pg_catalog"
         assert await _settings(url) == before
+    await newest.drop(direct)
+
+
+async def test_a_migration_that_has_to_wait_leaves_nothing_behind_either(newest: Cluster) -> None:
+    """It has a second connection then, by which it finds out whom it waits for."""
+    direct = await newest.database()
+    await run_sql(direct, "ALTER TABLE realtime.messages DISABLE TRIGGER ring")
+    holder = await asyncpg.connect(direct)
+    await holder.execute("BEGIN; LOCK TABLE realtime.messages IN ROW EXCLUSIVE MODE")
+    with pooling(direct, "transaction", size=1) as pooler:
+        url = pooler.url(direct)
+        before = await _settings(url)
+        waits: list[str] = []
+        migrating = asyncio.create_task(migrate(url, tell=waits.append))
+        await wait_until(lambda: len(waits) > 3)
+        await holder.execute("COMMIT")
+        assert len(await migrating) == 2
+        assert await _settings(url) == before
+    await holder.close()
     await newest.drop(direct)
 
 

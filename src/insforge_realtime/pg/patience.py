@@ -118,7 +118,8 @@ class Patience:
     async def _watch(self) -> None:
         await asyncio.sleep(WATCH_SECONDS)
         with suppress(*LINK_ERRORS):
-            async with connected(self._dsn, name="migrate's watcher") as connection:
+            # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
+            async with connected(self._dsn, name="migrate's watcher", pooled=True) as connection:
                 while True:
                     rows = await connection.fetch(query("lock_obstacles"), self._backend)
                     if rows and self._backend:

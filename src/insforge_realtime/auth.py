@@ -25,6 +25,7 @@ import structlog
 from jwt.algorithms import HMACAlgorithm
 
 from insforge_realtime import tasks
+from insforge_realtime.config import SHORTEST_JWT_SECRET
 from insforge_realtime.errors import ConfigError, RequestError, Unauthorized, Unavailable
 from insforge_realtime.model import Identity, Role
 
@@ -40,7 +41,6 @@ log = structlog.get_logger(__name__)
 MAX_TOKEN_CHARS = 16 * 1024
 NBF_LEEWAY = 5
 END_OF_YEAR_9999 = 253_402_300_799
-SHORTEST_SECRET = 32  # bytes; RFC 7518 asks as many of HS256
 SHORTEST_RSA = 2048  # bits; RFC 7518 again
 JWKS_TIMEOUT = 5.0
 JWKS_MAX_BYTES = 1_000_000
@@ -211,7 +211,7 @@ def _hmac_key(secret: str) -> bytes:
         key: bytes = jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError as error:
         raise ConfigError(f"REALTIME_JWT_SECRET: {error}") from None
-    return key.ljust(SHORTEST_SECRET, b"\0")
+    return key.ljust(SHORTEST_JWT_SECRET, b"\0")
 
 
 def _header(token: str) -> tuple[str, str | None]:

@@ -293,7 +293,8 @@ class Commands:
         """Take a message of `size` bytes out of its owner's bucket; or say that there is too little in it."""
         short = client.bucket.take(size, time.monotonic())
         if short == "bytes":
-            return RateLimited(f"More than {self._config.max_bytes_per_second} bytes a second; slow down")
+            most = self._config.max_bytes_per_second * client.owner.share
+            return RateLimited(f"More than {most} bytes a second; slow down")
         return None if short is None else RateLimited()
 
 

@@ -4,8 +4,8 @@ What lives here: join, leave, and the fan-out, a plain loop without await over b
 their owner's business (they close themselves); nobody is waited for.
 
 Two kinds of event go to a room. Messages (`fan_out`) are written at once, all consecutive ones of a channel in one
-call. Presence events (`queue`) wait for `flush`, so that a thousand clients who join together cost each of them a few
-writes instead of a thousand. A room's queue goes out before any message of that room, and a sink that joined while
+call. Presence events (`queue`) wait (rooms.py says how long), so that a thousand clients who join together cost each of them
+a few writes instead of a thousand. A room's queue goes out before any message of that room, and a sink that joined while
 events were queued gets only the later ones: what came before was in the snapshot it was given. Of two queued events that
 undo each other neither goes out (`cancel`), as long as nobody came in between, who would need the second.
 
@@ -149,7 +149,7 @@ class Hub:
             self._queued.discard(channel)
 
     def queue(self, channel: str, event: str, about: Member) -> None:
-        """Let an event wait for the next `flush`, or for a message that goes to the same room."""
+        """Let an event wait for the next `fan_out` to its room, of whatever."""
         room = self._rooms.get(channel)
         if room is not None:
             room.queue.append(event)
@@ -183,17 +183,12 @@ class Hub:
 
     @property
     def queued(self) -> bool:
-        """Whether any event waits for a `flush`."""
+        """Whether any event waits."""
         return bool(self._queued)
 
     def waiting(self) -> list[str]:
         """The rooms that have events queued, except those that are being written to."""
         return [channel for channel in self._queued if self._rooms[channel].writing is None]
-
-    def flush(self) -> Iterator[int]:
-        """Write everything queued; yields as `fan_out` does."""
-        while self._queued:
-            yield from self.fan_out(next(iter(self._queued)), ())
 
     def fan_out(self, channel: str, events: Sequence[str]) -> Iterator[int]:
         """Write events to everybody in a room.

@@ -131,6 +131,30 @@ async def test_a_publish_does_not_wait_behind_those_of_a_greedy_user(demo: str, 
             assert greedy.answered - before <= 4
 
 
+async def test_a_publish_does_not_wait_behind_those_of_many_users_whose_policy_is_slow(demo: str, start: Start) -> None:
+    """It did: a batch that was spoiled put it behind every one of them."""
+    await run_sql(
+        demo,
+        POLICIES,
+        "INSERT INTO realtime.channels (pattern) VALUES ('lazy')",
+        """CREATE POLICY lazy ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'lazy')""",
+        """CREATE POLICY lazy ON realtime.messages FOR INSERT TO authenticated
+           WITH CHECK (CASE WHEN channel_name = 'lazy' THEN slow() END)""",
+    )
+    server = start(demo, policy_timeout=2)
+
+    async with AsyncExitStack() as stack:
+        lazy = [await stack.enter_async_context(WireClient(server.ws_url, auth)) for auth in users(*range(40))]
+        honest = await stack.enter_async_context(WireClient(server.ws_url, {"token": token(BOB)}))
+        for client in lazy:
+            assert (await client.subscribe("lazy"))["ok"]
+        assert (await honest.subscribe("quick:bob"))["ok"]
+        message = {"event": "tick", "payload": {}}
+        asked = [await client.ask_for_ack("realtime:publish", {"channel": "lazy", **message}) for client in lazy]
+        assert (await honest.call("realtime:publish", {"channel": "quick:bob", **message}))["ok"]
+        assert sum(answer.done() for answer in asked) <= 8
+
+
 async def test_one_user_has_no_more_questions_waiting_than_the_limit(demo: str, start: Start) -> None:
     await run_sql(demo, POLICIES)
     server = start(demo, policy_timeout=2, max_pending_per_user=3)

@@ -83,6 +83,18 @@ def test_two_who_were_slow_long_apart_are_no_two() -> None:
     assert not suspects.includes("three", "order", 12.0 + SUSPECTED_SECONDS)
 
 
+def test_what_is_suspected_anew_is_told() -> None:
+    suspects = Suspects()
+    assert suspects.suspect("one", "order", 10.0)
+    assert not suspects.suspect("one", "order", 11.0)
+    assert suspects.suspect("two", "order", 12.0), "an owner, and now the kind for everybody"
+    assert not suspects.suspect("one", "order", 13.0)
+    assert not suspects.suspect("two", "order", 14.0)
+    assert not suspects.suspect("one", "chat", 15.0)
+    assert suspects.suspect("two", "chat", 16.0), "the kind"
+    assert suspects.suspect("one", "order", 60.0), "it was long ago"
+
+
 def test_no_more_are_remembered_than_there_is_room_for() -> None:
     suspects = Suspects()
     for number in range(MOST_SUSPECTS + 10):

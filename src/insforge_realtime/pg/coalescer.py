@@ -5,22 +5,23 @@ round: a free connection takes all requests that are waiting (up to `BATCH`) and
 batches grow by themselves, and nobody waits for a timer.
 
 Time limits. A batch gets `BATCH_SECONDS`. When one request in it is slow, PostgreSQL cancels the batch as a whole, and each
-of its requests is asked again alone, with the same short limit; only those that fail alone as well are given the full
-limit. After a cancelled batch the next ones are smaller.
+of its requests is asked again by itself: first for `SLOW_SECONDS`, which shows who was slow; then for `BATCH_SECONDS`; and
+only those that fail then as well are given the full limit. After a cancelled batch the next ones are smaller.
 
 Fairness. What always holds, where there are two connections or more:
 
     owners take turns in every queue (turns.py): a request waits for at most one of each other owner's
-    what is asked apart, alone or with the full limit, leaves one connection to the batches; except that one at a time is
-    asked alone there, for `BATCH_SECONDS` at most, while nothing else waits and slow ones have all the others
-    an owner who was slow is asked apart from then on, as is a kind of channel that was slow for two: one batch is spoiled
+    what is asked apart, by itself, leaves one connection to the batches; except that one at a time is asked there, for
+    `BATCH_SECONDS` at most, while nothing else waits and slow ones have all the others
+    an owner who was slow is asked apart from then on, as is a kind of channel that was slow for two, and so are those of
+    their requests that wait already: a request that is not suspected waits for two slow ones to be found out, not for all
     one owner has at most so many requests waiting; what is more is refused
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -42,13 +43,16 @@ GRACE_SECONDS = 3.0
 """How much longer than PostgreSQL's own limit we wait for its answer before we call the connection dead."""
 SLOW_SECONDS = BATCH_SECONDS / 4
 """Who needs so long alone has no place in a batch."""
+SECONDS = {"batch": BATCH_SECONDS, "probe": SLOW_SECONDS, "alone": BATCH_SECONDS}
+"""How long each may take; a slow one as long as is configured."""
 NOBODY = Owner("", 0)
 """Who asks for the system itself; not bounded."""
 
 log = structlog.get_logger("insforge_realtime.pg")
 
-Mode = Literal["batch", "alone", "slow"]
-"""How something is asked: with others; alone, with the same short limit; alone, with the full limit."""
+Mode = Literal["batch", "probe", "alone", "slow"]
+"""How something is asked: with others; or by itself, to find out whether it was the slow one, with the limit of a batch, or
+with the full limit."""
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
@@ -59,7 +63,6 @@ class _Pending(Generic[Req, Res]):
     owner: str
     kind: str
     answer: asyncio.Future[Res]
-    tries: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +88,8 @@ class Coalescer(Generic[Req, Res]):
     most: int = 0
     live: int = field(default=0, init=False)
     _waiting: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
+    _spoiled: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
+    """What was in a batch that was cancelled."""
     _alone: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
     _slow: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
     _suspects: Suspects = field(default_factory=Suspects, init=False)
@@ -92,7 +97,7 @@ class Coalescer(Generic[Req, Res]):
     """How many requests each owner has in here."""
     _size: int = field(default=BATCH, init=False)
     """Of the next batch, at most."""
-    _running: dict[Mode, int] = field(default_factory=lambda: {"batch": 0, "alone": 0, "slow": 0}, init=False)
+    _running: Counter[Mode] = field(default_factory=Counter, init=False)
     """How many connections are asked something in this way now."""
     _batched: bool = field(default=False, init=False)
     _slow_due: float = field(default=0.0, init=False)
@@ -132,13 +137,12 @@ class Coalescer(Generic[Req, Res]):
             self._fail_all()
 
     def _enqueued(self, pending: _Pending[Req, Res]) -> asyncio.Future[Res]:
-        if self._suspects.includes(pending.owner, pending.kind, _now()):
-            pending.tries = 1
-            self._alone.push(pending.owner, pending)
-        else:
-            self._waiting.push(pending.owner, pending)
+        (self._alone if self._is_suspect(pending) else self._waiting).push(pending.owner, pending)
         self._wake()
         return pending.answer
+
+    def _is_suspect(self, pending: _Pending[Req, Res]) -> bool:
+        return self._suspects.includes(pending.owner, pending.kind, _now())
 
     def _forget(self, owner: str) -> None:
         self._pending[owner] -= 1
@@ -166,13 +170,13 @@ class Coalescer(Generic[Req, Res]):
             if not batch:
                 await self._rest()
                 continue
-            seconds = self.limit if mode == "slow" else min(BATCH_SECONDS, self.limit)
+            seconds = min(SECONDS.get(mode, self.limit), self.limit)
             self._running[mode] += 1
             try:
                 if seconds != limit and not self.pooled:
                     await _set_limit(connection, "SESSION", seconds)
                     limit = seconds
-                await self._answer(connection, batch, seconds)
+                await self._answer(connection, mode, batch, seconds)
             except BaseException:
                 _fail(batch)
                 raise
@@ -182,24 +186,28 @@ class Coalescer(Generic[Req, Res]):
                     self._wake()  # another one may have been waiting for this to be over
         raise ConnectionError("the server closed the connection")
 
-    async def _answer(self, connection: Connection, batch: list[_Pending[Req, Res]], seconds: float) -> None:
+    async def _answer(
+        self, connection: Connection, mode: Mode, batch: list[_Pending[Req, Res]], seconds: float
+    ) -> None:
         began = _now()
         try:
             requests = [pending.request for pending in batch]
             answers = await asyncio.wait_for(self._ask(connection, requests, seconds), seconds + GRACE_SECONDS)
         except asyncpg.QueryCanceledError:
-            self._size = max(1, len(batch) // 4)
+            if mode == "batch":
+                self._size = max(1, len(batch) // 4)
             self._judge(batch, seconds)
-            self._ask_again(batch, InternalError("The policy took too long to decide"))
+            self._ask_again(mode, batch, InternalError("The policy took too long to decide"))
         except LOST:
             raise
         except Exception as error:
             # No traceback for PostgreSQL's errors: their DETAIL quotes the row.
             expected = isinstance(error, asyncpg.PostgresError)
             log.error("request to the database failed", link=self.name, error=describe(error), exc_info=not expected)
-            self._ask_again(batch, InternalError())
+            self._ask_again("alone" if mode == "probe" else mode, batch, InternalError())
         else:
-            self._size = min(BATCH, self._size * 2)
+            if mode == "batch":
+                self._size = min(BATCH, self._size * 2)
             self._judge(batch, _now() - began)
             for pending, answer in zip(batch, answers, strict=True):
                 _settle(pending, answer)
@@ -223,19 +231,20 @@ class Coalescer(Generic[Req, Res]):
             self._batched = True
             return "batch", self._next_batch()
         self._batched = False
+        if apart is None:
+            return "batch", []
         if apart == "slow":
             self._slow_due = _now() + self.limit
-            return apart, [self._slow.pop()]
-        return "alone", [self._alone.pop()] if apart else []
+        return apart, [{"probe": self._spoiled, "alone": self._alone, "slow": self._slow}[apart].pop()]
 
     def _next_apart(self) -> Mode | None:
-        """Which of the two is next; None if neither may, or nothing is there. A slow one is last, unless it waits long."""
-        alone, slow = self._running["alone"], self._running["slow"]
-        free = alone + slow < max(1, self.live - 1)
-        if self._slow and free and (not (self._alone or self._waiting) or _now() >= self._slow_due):
+        """Which of the three is next; None if none may, or nothing is there. A slow one is last, unless it waits long."""
+        brief = self._running["probe"] + self._running["alone"]
+        free = brief + self._running["slow"] < max(1, self.live - 1)
+        if self._slow and free and (not (self._spoiled or self._alone or self._waiting) or _now() >= self._slow_due):
             return "slow"
-        if self._alone and (free or (not alone and not self._waiting)):
-            return "alone"
+        if free or (not brief and not self._waiting):
+            return "probe" if self._spoiled else "alone" if self._alone else None
         return None
 
     def _next_batch(self) -> list[_Pending[Req, Res]]:
@@ -245,21 +254,33 @@ class Coalescer(Generic[Req, Res]):
         return batch
 
     def _judge(self, batch: list[_Pending[Req, Res]], seconds: float) -> None:
-        """Remember who was slow, where that can be told."""
-        if len(batch) == 1 and batch[0].owner != NOBODY.id and seconds >= min(SLOW_SECONDS, self.limit):
-            self._suspects.suspect(batch[0].owner, batch[0].kind, _now())
+        """Remember who was slow, where that can be told; what is suspected with it waits apart from now on."""
+        if len(batch) > 1 or batch[0].owner == NOBODY.id or seconds < min(SLOW_SECONDS, self.limit):
+            return
+        if self._suspects.suspect(batch[0].owner, batch[0].kind, _now()):
+            self._waiting, self._spoiled = self._unsuspected(self._waiting), self._unsuspected(self._spoiled)
 
-    def _ask_again(self, batch: list[_Pending[Req, Res]], last: RequestError) -> None:
-        """Move requests one queue on: from a batch to alone, from alone to slow, from slow to their `last` answer."""
+    def _unsuspected(self, queue: Turns[_Pending[Req, Res]]) -> Turns[_Pending[Req, Res]]:
+        rest: Turns[_Pending[Req, Res]] = Turns()
+        while queue:
+            pending = queue.pop()
+            (self._alone if self._is_suspect(pending) else rest).push(pending.owner, pending)
+        return rest
+
+    def _ask_again(self, mode: Mode, batch: list[_Pending[Req, Res]], last: RequestError) -> None:
+        """Move requests one queue on, or from the last one to their `last` answer. A batch of one needs no probe."""
+        if mode == "slow":
+            _settle(batch[0], last)
+            return
+        if mode == "batch":
+            queue = self._spoiled if len(batch) > 1 else self._slow
+        else:
+            queue = self._alone if mode == "probe" else self._slow
+        if queue is self._slow and not queue:
+            self._slow_due = _now() + self.limit
         for pending in batch:
-            pending.tries += 1 if len(batch) > 1 or pending.tries else 2
-            if pending.tries > 2:
-                _settle(pending, last)
-            else:
-                if pending.tries == 2 and not self._slow:
-                    self._slow_due = _now() + self.limit
-                (self._alone if pending.tries == 1 else self._slow).push(pending.owner, pending)
-                self._wake()
+            queue.push(pending.owner, pending)
+            self._wake()
 
     async def _rest(self) -> None:
         woken = asyncio.get_running_loop().create_future()
@@ -275,7 +296,7 @@ class Coalescer(Generic[Req, Res]):
                     return
 
     def _fail_all(self) -> None:
-        for queue in (self._waiting, self._alone, self._slow):
+        for queue in (self._waiting, self._spoiled, self._alone, self._slow):
             while queue:
                 _settle(queue.pop(), Unavailable())
 

@@ -61,17 +61,19 @@ class Suspects:
         self._kinds: dict[str, tuple[float, str]] = {}
         """Until when, and for whom it was slow: `ANYBODY` once there were two."""
 
-    def suspect(self, owner: str, kind: str, now: float) -> None:
-        """It was slow, just now."""
+    def suspect(self, owner: str, kind: str, now: float) -> bool:
+        """It was slow, just now. Whether anything is suspected that was not before."""
         until = now + SUSPECTED_SECONDS
-        self._owners.pop(owner, None)
+        known, whom = self._owners.pop(owner, 0.0) > now, owner
         self._owners[owner] = until
-        before = self._kinds.pop(kind, None)
-        alone = before is None or before[0] < now or before[1] == owner
-        self._kinds[kind] = (until, owner if alone else ANYBODY)
-        for known in (self._owners, self._kinds):
-            if len(known) > MOST_SUSPECTS:
-                del known[next(iter(known))]
+        before_until, before = self._kinds.pop(kind, (0.0, owner))
+        if before_until > now and before != owner:
+            known, whom = known and before == ANYBODY, ANYBODY
+        self._kinds[kind] = (until, whom)
+        for remembered in (self._owners, self._kinds):
+            if len(remembered) > MOST_SUSPECTS:
+                del remembered[next(iter(remembered))]
+        return not known
 
     def includes(self, owner: str, kind: str, now: float) -> bool:
         """Whether to expect that it is slow again."""

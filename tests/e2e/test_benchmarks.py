@@ -20,6 +20,20 @@ from insforge_realtime.pg.embedded import find_binaries
 ROOT = Path(__file__).parents[2]
 
 
+def run(*command: str) -> list[dict[str, Any]]:
+    """What a benchmark's command prints, an object a line."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 @pytest.fixture
 def results() -> list[dict[str, Any]]:
     """What the command printed, an object a line. Skipped where a program is missing, never in continuous integration."""
@@ -29,16 +43,7 @@ def results() -> list[dict[str, Any]]:
     if missing:
         assert not os.environ.get("CI"), f"not installed: {missing}"
         pytest.skip(f"not installed: {', '.join(missing)}")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.run", "P1", "P3", "--quick"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return run("benchmarks.run", "P1", "P3", "--quick")
 
 
 def of(results: list[dict[str, Any]], row: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -72,16 +77,7 @@ def test_the_short_benchmark_measures_every_target_and_finds_everything_intact(r
 
 
 def test_a_short_soak_finds_everything_intact() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.1", "--clients", "80"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
-    *samples, summary = [json.loads(line) for line in done.stdout.splitlines()][1:]
+    *samples, summary = run("benchmarks.soak", "--minutes", "0.1", "--clients", "80")[1:]
     assert all(sample["soak"] == "sample" for sample in samples)
     assert samples
     assert summary["intact"]
@@ -92,16 +88,7 @@ def test_a_short_soak_finds_everything_intact() -> None:
 
 def test_a_short_attack_leaves_honest_clients_unharmed() -> None:
     """One by strangers and one by a member: what is measured of them is there, and nobody honest was kept out."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.attacks", "silent", "fifty_sockets", "--seconds", "2"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    silent, publishing = [json.loads(line) for line in done.stdout.splitlines()]
+    silent, publishing = run("benchmarks.attacks", "silent", "fifty_sockets", "--seconds", "2")
     assert (silent["attack"], publishing["attack"]) == ("silent", "fifty_sockets")
     assert silent["sockets_held"] > 0
     assert publishing["accepted"] > 0

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import psutil
@@ -14,20 +14,12 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from support.databases import Cluster, wait_until
-from support.receivers import LOOPBACK, Hooked, hooked, receiving
+from support.databases import wait_until
+from support.receivers import LOOPBACK, Hooked, receiving
 from support.servers import API_KEY, Server
 from support.wire import WireClient
 
 Start = Callable[..., Server]
-
-
-@pytest.fixture
-async def db(newest: Cluster) -> AsyncIterator[Hooked]:
-    url = await newest.database()
-    async with hooked(url) as found:
-        yield found
-    await newest.drop(url)
 
 
 @contextlib.contextmanager

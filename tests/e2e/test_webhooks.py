@@ -38,14 +38,6 @@ QUICK = "0.05,0.1"
 
 
 @pytest.fixture
-async def db(newest: Cluster) -> AsyncIterator[Hooked]:
-    url = await newest.database()
-    async with hooked(url) as found:
-        yield found
-    await newest.drop(url)
-
-
-@pytest.fixture
 def begin(db: Hooked, start: Start) -> Start:
     """Start a server that may reach loopback."""
 

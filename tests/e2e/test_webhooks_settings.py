@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from insforge_realtime.pg.deliveries import PRESENCE
-from support.databases import Cluster, wait_until
-from support.receivers import LOOPBACK, Hooked, hooked, receiving, status
+from support.databases import wait_until
+from support.receivers import LOOPBACK, Hooked, receiving, status
 from support.servers import Server
 
 Start = Callable[..., Server]
 QUICK = "0.05,0.1"
 SAID = "webhooks left to other servers"
-
-
-@pytest.fixture
-async def db(newest: Cluster) -> AsyncIterator[Hooked]:
-    url = await newest.database()
-    async with hooked(url) as found:
-        yield found
-    await newest.drop(url)
 
 
 @pytest.fixture(params=["direct", "pooled"])

@@ -20,7 +20,7 @@ from insforge_realtime.floods import BURST
 from insforge_realtime.web.admission import BURST_SECONDS
 from insforge_realtime.web.wheel import SLOT_SECONDS
 from support.databases import Cluster, wait_until
-from support.polling import QUERY, PollingClient, closes, open_websocket
+from support.polling import QUERY, PollingClient, closes, handshakes, open_websocket
 from support.raw import RawClient, masked_text_frame
 from support.servers import AsgiServer, Server
 from support.sites import TOKEN, Site, site, witnessed
@@ -374,17 +374,7 @@ async def test_five_thousand_clients_behind_one_address_come_back_at_once_by_def
     server = start(demo)
     running = Site(server, demo, server.process.pid)
 
-    async def many(number: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        for _ in range(number // 100):
-            writer.write(f"GET /socket.io/?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 100)
-            received = b""
-            while received.count(b'"maxPayload":') < 100:
-                received += await reader.read(65536)
-            assert received.count(b" 200 OK") == 100
-        writer.close()
-
-    await asyncio.gather(*[many(500) for _ in range(10)])
+    await asyncio.gather(*[handshakes(server.port, 500) for _ in range(10)])
     await honest(running)
     assert not [line for line in server.lines if line.get("event") == "handshake refused"]
 

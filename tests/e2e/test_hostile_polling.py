@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from insforge_realtime.pg.demo import ALICE, BOB
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from support.databases import Cluster, wait_until
-from support.polling import QUERY, SEPARATOR, PollingClient, closes, open_websocket
+from support.polling import QUERY, SEPARATOR, PollingClient, closes, handshakes, open_websocket
 from support.servers import Server, token
 from support.sites import MARKER, TOKEN, Site, site, witnessed
 from support.wire import WireClient
@@ -400,21 +400,6 @@ BIG = (
 )
 
 
-async def handshakes(running: Site, number: int, at_a_time: int = 16) -> None:
-    """So many sessions that nobody will use, as cheaply as it gets: pipelined, on one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.server.port)
-    request = f"GET /socket.io/?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-    for done in range(0, number, at_a_time):
-        some = min(at_a_time, number - done)
-        writer.write(request * some)
-        received = b""
-        while received.count(b'"maxPayload":1000000}') < some:
-            received += await reader.read(65536)
-        assert received.count(b" 200 OK") == some
-    writer.close()
-    await writer.wait_closed()
-
-
 async def test_ten_thousand_handshakes_that_never_connect_cost_little_and_are_all_gone_in_time(
     start: Callable[..., Server], demo: str
 ) -> None:
@@ -424,16 +409,16 @@ async def test_ten_thousand_handshakes_that_never_connect_cost_little_and_are_al
     )
     running = Site(server, demo, server.process.pid)
     async with witnessed(running):
-        await handshakes(running, 500)
+        await handshakes(running.server.port, 500)
         before = running.memory()
-        await handshakes(running, 10_000)
+        await handshakes(running.server.port, 10_000)
         cost = running.memory() - before
         assert running.health()["connections"] == 10_501
         assert cost < 60
         settled = 60.0
         for _ in range(2):  # what they had is used again, once the garbage collector has seen that they are gone
             await running.is_left_by_all_but(1, seconds=40)
-            await handshakes(running, 5_000)
+            await handshakes(running.server.port, 5_000)
             again = running.memory() - before
             assert again < settled
             settled = again + 5

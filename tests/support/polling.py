@@ -233,3 +233,17 @@ async def closes(ws: ClientConnection) -> tuple[list[str | bytes], int | None]:
             while True:
                 packets.append(await ws.recv())
     return packets, ws.close_code
+
+
+async def handshakes(port: int, number: int, at_a_time: int = 16) -> None:
+    """So many sessions that nobody will use, as cheaply as it gets: pipelined, on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    request = f"GET /socket.io/?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    for done in range(0, number, at_a_time):
+        some = min(at_a_time, number - done)
+        writer.write(request * some)
+        for _ in range(some):
+            answer = await reader.readuntil(b'"maxPayload":1000000}')
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+    await writer.wait_closed()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import httpx
@@ -22,7 +23,7 @@ from insforge_realtime.web.wheel import SLOT_SECONDS
 from support.databases import Cluster, wait_until
 from support.polling import QUERY, PollingClient, closes, handshakes, open_websocket
 from support.raw import RawClient, masked_text_frame
-from support.servers import AsgiServer, Server
+from support.servers import AsgiServer, Server, token
 from support.sites import TOKEN, Site, site, witnessed
 from support.wire import Refused, WireClient
 
@@ -54,6 +55,11 @@ def proxied(newest: Cluster) -> Iterator[Site]:
         max_refused_connects=0,
     ) as running:
         yield running
+
+
+def somebody() -> dict[str, object]:
+    """Credentials of a user whom no other test has: who sends much has that bucket of bytes alone."""
+    return {"token": token(str(uuid.uuid4()))}
 
 
 def files(running: Site) -> int:
@@ -419,7 +425,7 @@ async def test_a_stranger_may_say_what_a_connect_needs_and_no_more(door: Server)
 
 
 async def test_who_was_let_in_may_say_more_until_it_says_goodbye(door: Server) -> None:
-    async with WireClient(door.ws_url, AUTH) as client:
+    async with WireClient(door.ws_url, somebody()) as client:
         assert (await client.subscribe("orders"))["ok"]
         answer = await client.call("realtime:unsubscribe", {"channel": "orders", "filler": "x" * 900_000})
         assert answer["ok"]
@@ -436,12 +442,12 @@ async def test_a_body_of_a_stranger_is_bounded_too(narrow: Site) -> None:
         assert (await client.post('40{"token":"' + "x" * 19_900 + '"}')).status_code == 200
         answer = await client.post('40{"token":"' + "x" * 20_000 + '"}')
         assert (answer.status_code, answer.json()["code"]) == (413, 3)
-    async with PollingClient(narrow.server.url, AUTH) as client:
+    async with PollingClient(narrow.server.url, somebody()) as client:
         assert (await client.post(f'42["x","{"x" * 900_000}"]')).status_code == 200
 
 
 async def test_nor_does_a_websocket_that_asks_for_a_session_say_more(narrow: Site) -> None:
-    async with PollingClient(narrow.server.url, AUTH) as client:
+    async with PollingClient(narrow.server.url, somebody()) as client:
         socket = await open_websocket(narrow.server.url, client.session)
         await socket.send("2probe" + "x" * 25_000)
         assert await closes(socket) == ([], 1009)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.clients import WebSocketClient
-from benchmarks.growth.probe import CHANNEL, PUBLISH, Probe, probe
+from benchmarks.growth.probe import CHANNEL, PUBLISH, UpgradeAttempt, probe
 from benchmarks.identities import token_of, user
 from benchmarks.processes import Database, Server
 
@@ -49,7 +49,7 @@ class Waits:
 class Witness:
     """Somebody who listens, people who come in, and an eye on the server."""
 
-    def __init__(self, listener: Probe, server: Server) -> None:
+    def __init__(self, listener: UpgradeAttempt, server: Server) -> None:
         self._listener = listener
         self._port = server.port
         self._server = psutil.Process(server.pid)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import Probe, describe, probe
+from benchmarks.growth.probe import UpgradeAttempt, describe, probe
 from benchmarks.machine import cpu_seconds, pss_bytes
 from benchmarks.measuring import Options, Result
 from benchmarks.processes import Child, database, residents, server, token
@@ -61,7 +61,7 @@ async def join(people: Child, port: int, before: int, size: int) -> None:
         await people.ask(do="subscribe", channels=[f"bench-idle-{n % ROOMS}" for n in range(size)])
 
 
-async def publish(quiet: Probe, pid: int, options: Options) -> dict[str, float]:
+async def publish(quiet: UpgradeAttempt, pid: int, options: Options) -> dict[str, float]:
     """100 messages a second to the one subscriber."""
     messages = round(options.seconds(3) * 100)
     spent = cpu_seconds(pid)

@@ -18,7 +18,7 @@ from benchmarks.processes import Database, database
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 
 TOGETHER = 20

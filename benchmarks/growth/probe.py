@@ -18,7 +18,7 @@ CHANNEL = "bench-quiet"
 PUBLISH = "SELECT realtime.publish($1, 'tick', jsonb_build_object('n', $2::int, 'text', repeat('x', 40)))"
 
 
-class Probe:
+class UpgradeAttempt:
     """One subscriber, and a connection to publish with."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -61,11 +61,11 @@ class Probe:
 
 
 @contextlib.asynccontextmanager
-async def probe(there: Database, ours: Server) -> AsyncIterator[Probe]:
+async def probe(there: Database, ours: Server) -> AsyncIterator[UpgradeAttempt]:
     """A probe that is subscribed, for the length of a block."""
     connection = await asyncpg.connect(there.url)
     try:
-        found = Probe(connection)
+        found = UpgradeAttempt(connection)
         found.client = await WebSocketClient.connect(ours.port, token(), found.on_event)
         await found.client.subscribe(CHANNEL)
         yield found

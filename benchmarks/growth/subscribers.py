@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import Probe, probe
+from benchmarks.growth.probe import UpgradeAttempt, probe
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
 from benchmarks.processes import CHANNEL, Child, crowd, database, server, token
@@ -58,7 +58,7 @@ async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
 class Room:
     """The room that grows: a group of the crowd for each of its sizes."""
 
-    def __init__(self, people: Child, quiet: Probe, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, people: Child, quiet: UpgradeAttempt, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self.size = 0
         self.quiet = quiet
         self._people = people

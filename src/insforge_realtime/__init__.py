@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from insforge_realtime._version import __version__
+
 if TYPE_CHECKING:
-    from insforge_realtime.app import Realtime, create_app
+    from insforge_realtime.realtime import Realtime, create_app
 
 __all__ = ["Realtime", "__version__", "create_app"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
     """Imported when first asked for: most commands, and the client, need no server."""
     if name in ("Realtime", "create_app"):
-        from insforge_realtime import app
+        from insforge_realtime import realtime
 
-        return getattr(app, name)
+        return getattr(realtime, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,50 +2,40 @@
 
 config → authenticator ─┐
          authorizer ────┤
-         store ─────────┼→ commands → doorway → ASGI application, and a WebSocket class for uvicorn
+         store ─────────┼→ commands → gateway → ASGI application, and a WebSocket class for uvicorn
          hub, presence ─┘
          feed → delivery → hub, counters
            └─ wakes → webhooks
-
-    Application   the parts, for one run inside an event loop
-    Realtime      the same for people who have a Python server of their own: made before the loop runs, started by a lifespan
-    create_app    a complete ASGI application, for any ASGI server
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Mount
 
-from insforge_realtime import __version__, logs, tasks, typos
-from insforge_realtime import config as configuration
+from insforge_realtime import tasks
+from insforge_realtime._version import __version__
 from insforge_realtime.auth import Authenticator
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
-from insforge_realtime.errors import ConfigError, Unavailable
 from insforge_realtime.hub import Hub
+from insforge_realtime.pg.authorizer import Authorizer
 from insforge_realtime.pg.coalescer import Coalescer
+from insforge_realtime.pg.counters import Counters
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import require_current
-from insforge_realtime.pg.rls import Authorizer
-from insforge_realtime.pg.stats import Counters
-from insforge_realtime.pg.store import MessageStore, SystemPublisher
+from insforge_realtime.pg.publishers import ClientPublisher, SystemPublisher
 from insforge_realtime.presence import Presence
 from insforge_realtime.rooms import Rooms
-from insforge_realtime.web.answers import NoSniff
-from insforge_realtime.web.api import make_api
-from insforge_realtime.web.doorway import Doorway
-from insforge_realtime.web.websocket import websocket_class
-from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.web.application import make_api
+from insforge_realtime.web.gateway import Gateway
+from insforge_realtime.web.timer_wheel import TimerWheel
 from insforge_realtime.webhooks.guard import Guard
 from insforge_realtime.webhooks.hosts import Hosts
 from insforge_realtime.webhooks.request import Signer
@@ -53,7 +43,7 @@ from insforge_realtime.webhooks.sender import Sender
 from insforge_realtime.webhooks.worker import Webhooks
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    pass
 
 FIRST_CONTACT_SECONDS = 3.0
 
@@ -80,7 +70,7 @@ class Application:
         self.presence = Presence()
         self.counters = Counters(dsn, pooled=pooled)
         self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled, most=most)
-        self.store = MessageStore(dsn, links=links, limit=limit, pooled=pooled, most=most)
+        self.store = ClientPublisher(dsn, links=links, limit=limit, pooled=pooled, most=most)
         self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
         self.publisher = SystemPublisher(dsn, pooled=pooled, largest=config.max_buffered_bytes)
         self._links: list[Coalescer[Any, Any]] = [self.authorizer.coalescer, self.store.coalescer]
@@ -92,7 +82,7 @@ class Application:
             Delivery(self.hub, self.counters.add, congestion),
             fallback=config.feed_fallback_seconds,
             webhooks=self.webhooks.wake,
-            lost_track=lambda _: self.doorway.recall(),
+            lost_track=lambda _: self.gateway.recall(),
             trail=config.feed_trail_seconds,
             largest=config.max_buffered_bytes,
         )
@@ -104,9 +94,9 @@ class Application:
             Rooms(self.hub, self.presence),
             self.feed.nudge,
         )
-        self.wheel = Wheel(asyncio.get_running_loop())
-        self.doorway = Doorway(config, self.commands, self.hub, congestion, self.wheel)
-        self.asgi = make_api(__version__, self.health, self.doorway)
+        self.wheel = TimerWheel(asyncio.get_running_loop())
+        self.gateway = Gateway(config, self.commands, self.hub, congestion, self.wheel)
+        self.asgi = make_api(__version__, self.health, self.gateway)
         self.broken: str | None = None
         """The part that has ended although nobody told it to. Nobody is let in any more."""
         self._break_down = break_down
@@ -119,12 +109,12 @@ class Application:
             "state": "down" if self.broken else "behind" if behind else feed.state,
             "reason": f"broken: {self.broken}" if self.broken else "too far behind" if behind else feed.reason,
             "lagMs": round(lag * 1000),
-            "connections": len(self.doorway.connections),
+            "connections": len(self.gateway.connections),
             "channels": self.hub.rooms,
-            "sockets": len(self.doorway.sockets),
-            "unauthenticated": self.doorway.sockets.waiting + self.doorway.sessions.waiting,
-            "gaveWay": self.doorway.sockets.gave_way + self.doorway.sessions.gave_way,
-            "slowConsumers": self.doorway.slow_consumers,
+            "sockets": len(self.gateway.sockets),
+            "unauthenticated": self.gateway.sockets.waiting + self.gateway.sessions.waiting,
+            "gaveWay": self.gateway.sockets.gave_way + self.gateway.sessions.gave_way,
+            "slowConsumers": self.gateway.slow_consumers,
             "undeliverable": feed.undeliverable,
             "oversized": feed.oversized,
             "gaps": feed.gaps,
@@ -157,7 +147,7 @@ class Application:
             await self._first_contact(patience)
             yield self
         finally:
-            self.doorway.shut()
+            self.gateway.shut()
             self.webhooks.stop()
             await self.webhooks.ended()
             for part in parts:
@@ -176,7 +166,7 @@ class Application:
             return
         self.broken = task.get_name()
         log.error("a part of the server has ended, so the server ends", part=self.broken)
-        self.doorway.shut()
+        self.gateway.shut()
         self._break_down()
 
     async def _first_contact(self, patience: float) -> None:
@@ -208,140 +198,3 @@ def _make_webhooks(config: Config, dsn: str, *, pooled: bool) -> Webhooks:
         concurrency=config.webhook_concurrency,
         delays=config.webhook_retry_delays,
     )
-
-
-class Realtime:
-    """This server inside a Python server of yours: clients at one path of it, and messages from your own code.
-
-        realtime = Realtime(database_url="postgresql://…", jwt_secret="…")
-        app = FastAPI(lifespan=realtime.lifespan)
-        app.mount("/", realtime.asgi)                       # after your own routes
-
-    Args:
-        database_url, jwt_secret: the settings that everybody needs; left out, they are read from the environment.
-        config: complete, in place of all settings.
-        settings: any others, by the names of the fields of `Config`. They win over the environment.
-
-    Raises:
-        ConfigError: a setting is missing or wrong, or there is none of this name.
-    """
-
-    def __init__(
-        self,
-        config: Config | None = None,
-        *,
-        database_url: str | None = None,
-        jwt_secret: str | None = None,
-        **settings: object,
-    ) -> None:
-        settings |= {"database_url": database_url, "jwt_secret": jwt_secret}
-        if config is not None and any(value is not None for value in settings.values()):
-            raise ConfigError("Realtime takes a complete Config or settings, not both")
-        self._reads_the_environment = config is None
-        self._config = (config or configuration.load(**settings)).ready_to_serve()
-        self._running: Application | None = None
-        self.websocket_class = websocket_class(lambda: self._running.doorway if self._running else None)
-        """The fast door: `uvicorn.run(app, ws=realtime.websocket_class)`. Other WebSockets of the application still work."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Runs as long as the application does: give it to FastAPI or Starlette, or enter it in a lifespan of your own."""
-        if self._running is not None:
-            raise RuntimeError("this Realtime is running already")
-        logs.use_logging_of_the_application(self._config)
-        if self._reads_the_environment:
-            typos.warn()
-        self._running = Application(self._config, publishes=True)
-        try:
-            async with self._running.running():
-                yield
-        finally:
-            self._running = None
-
-    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application to mount: `/socket.io/` and `/api/health`."""
-        if self._running is None:
-            await _not_running(scope, receive, send)
-        else:
-            await self._running.asgi(scope, receive, send)
-
-    async def publish(self, channel: str, event: str, payload: Mapping[str, Any]) -> str | None:
-        """Publish a message as the system, as a trigger would, and return its id once it is committed.
-
-        Args:
-            channel: its name; there must be an enabled channel for it.
-            event: its name.
-            payload: whatever JSON can say, and what it says of dates, UUIDs, enumerations and dataclasses. NaN and
-                infinities become null, as in JavaScript.
-
-        Returns:
-            the id; None where no enabled channel matches, so that a disabled channel breaks nothing.
-
-        Raises:
-            InvalidRequest: an empty or reserved event name, or a payload that is not JSON (bytes, keys that are no strings).
-            PayloadTooLarge: more than REALTIME_MAX_BUFFERED_BYTES: whoever got it would be cut off as a slow reader.
-            Unavailable: the database cannot be reached; if it broke away meanwhile, the message may have been committed.
-            InternalError: a trigger on realtime.messages raised; the log has what.
-            ConfigError: the lifespan does not run.
-        """
-        return (await self.publish_many([(channel, event, payload)]))[0]
-
-    async def publish_many(self, messages: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str | None]:
-        """Publish messages in one statement: all of them, in this order, or none.
-
-        Args:
-            messages: (channel, event, payload), as for `publish`.
-
-        Returns:
-            the ids, in the same order.
-
-        Raises:
-            the same as `publish` does; then none is published.
-        """
-        application = self._application
-        ids = await application.publisher.publish(messages)
-        application.feed.nudge()
-        return ids
-
-    def disconnect(self, user_id: str) -> int:
-        """End a user's connections to this server for good: those clients do not come back by themselves.
-
-        Args:
-            user_id: the claim `sub` of their tokens, which stay valid.
-
-        Returns:
-            how many they were.
-        """
-        return self._application.doorway.disconnect(user_id)
-
-    @property
-    def _application(self) -> Application:
-        if self._running is None:
-            raise ConfigError(
-                "Realtime is not running: give its lifespan to your application, lifespan=realtime.lifespan"
-            )
-        return self._running
-
-
-async def _not_running(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say so to whoever asks; the operator finds it in the log."""
-    log.error("request before the lifespan of Realtime has run; pass lifespan=realtime.lifespan to your application")
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1013})
-    elif scope["type"] == "http":
-        answer = JSONResponse({"code": "UNAVAILABLE", "message": Unavailable.default}, 503)
-        await NoSniff(answer)(scope, receive, send)
-
-
-def create_app(config: Config | None = None) -> Starlette:
-    """A complete ASGI application: `uvicorn --factory insforge_realtime.app:create_app`, or hypercorn, or granian.
-
-    Args:
-        config: complete; None reads the environment.
-
-    Raises:
-        ConfigError: a setting is missing or wrong.
-    """
-    realtime = Realtime(config)
-    return Starlette(routes=[Mount("/", realtime.asgi)], lifespan=realtime.lifespan)

@@ -4,7 +4,7 @@
     subscribe        judged by the policies     → ack, then into the room, then `presence:join` to the others
     unsubscribe                                 → out of the room
     publish          judged by the policies     → a row; it comes back down the other street
-    goodbye          from anywhere, at any time → nothing of the client is left behind
+    goodbye          from anywhere, at any time → nothing of the peer is left behind
 
 The commands of one client are handled one after the other, in the order in which they came: a task runs while its inbox
 has something in it, and none does while it is empty. What is left in it when the client leaves finds `gone` set, and changes
@@ -39,11 +39,11 @@ from insforge_realtime.errors import (
 )
 from insforge_realtime.hub import Sink
 from insforge_realtime.model import Identity, Member, Owner, Publication, Role
-from insforge_realtime.pg.rls import Authorizer
-from insforge_realtime.pg.store import MessageStore
+from insforge_realtime.pg.authorizer import Authorizer
+from insforge_realtime.pg.publishers import ClientPublisher
 from insforge_realtime.rates import Bucket, Buckets, place_of
-from insforge_realtime.requests import Command, Form, claimed_channel
 from insforge_realtime.rooms import Rooms
+from insforge_realtime.validation import Command, Validator, claimed_channel
 
 RATE_LINE_SECONDS = 1.0
 """How often the log says, above level debug, that somebody sends too much."""
@@ -72,12 +72,15 @@ class Connection(Sink, Protocol):
     def close(self, code: int, reason: str) -> None:
         """End the transport in a way that makes the client come back."""
 
-    def hold(self, held: bool) -> None:
-        """Stop reading, or go on."""
+    def pause_reading(self) -> None:
+        """Stop reading."""
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
 
 
-class Client:
-    """One connected client: who it is, where it is, and what it still waits for."""
+class Peer:
+    """One connected peer: who it is, where it is, and what it still waits for."""
 
     __slots__ = (
         "bucket",
@@ -85,10 +88,10 @@ class Client:
         "channels",
         "connection",
         "gone",
-        "held",
         "identity",
         "inbox",
         "owner",
+        "paused",
         "sid",
     )
 
@@ -100,7 +103,7 @@ class Client:
         self.bucket = bucket
         self.channels: dict[str, None] = {}
         self.inbox: deque[Command] | None = None
-        self.busy = self.held = self.gone = False
+        self.busy = self.paused = self.gone = False
 
     @property
     def presence_id(self) -> str:
@@ -129,12 +132,12 @@ class Commands:
         config: Config,
         authenticator: Authenticator,
         authorizer: Authorizer,
-        store: MessageStore,
+        store: ClientPublisher,
         rooms: Rooms,
         published: Callable[[], None],
     ) -> None:
         self._config = config
-        self._form = Form(config)
+        self._validator = Validator(config)
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._store = store
@@ -143,14 +146,14 @@ class Commands:
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
         self._quiet_until = 0.0
         """Until then, another refusal because of the rate is no news."""
-        self._verbs: dict[str | float, Callable[[Client, Command], Awaitable[None]]] = {
+        self._verbs: dict[str | float, Callable[[Peer, Command], Awaitable[None]]] = {
             "realtime:subscribe": self._subscribe,
             "realtime:unsubscribe": self._unsubscribe,
             "realtime:publish": self._publish,
         }
 
-    async def hello(self, connection: Connection, auth: object) -> Client:
-        """Let a client in.
+    async def hello(self, connection: Connection, auth: object) -> Peer:
+        """Let a peer in.
 
         Raises:
             RequestError: its credential failed.
@@ -158,81 +161,81 @@ class Commands:
         identity = await self._authenticator.identify(auth)
         sid = uuid4().hex[:20]
         owner = _owner(identity, connection.address, sid)
-        client = Client(connection, identity, sid, owner, self._buckets.of(owner, time.monotonic()))
-        log.debug("connected", sid=client.sid, role=identity.role.value)
-        return client
+        peer = Peer(connection, identity, sid, owner, self._buckets.of(owner, time.monotonic()))
+        log.debug("connected", sid=peer.sid, role=identity.role.value)
+        return peer
 
-    def handle(self, client: Client, command: Command) -> None:
+    def handle(self, peer: Peer, command: Command) -> None:
         """Take one command. Answers go to the connection, now or later, in the order of the commands."""
-        if client.gone:
+        if peer.gone:
             return
-        over = self._over_rate(client, command.size)
+        over = self._over_rate(peer, command.size)
         if over is not None:
-            self._refuse(client, command, over)
+            self._refuse(peer, command, over)
             return
-        if client.inbox is None:
-            client.inbox = deque()
-        client.inbox.append(command)
-        if not client.busy:
-            client.busy = True
-            tasks.start(self._work(client), "commands of a client")
-        elif len(client.inbox) >= INBOX_HIGH and not client.held:
-            client.held = True
-            client.connection.hold(True)
+        if peer.inbox is None:
+            peer.inbox = deque()
+        peer.inbox.append(command)
+        if not peer.busy:
+            peer.busy = True
+            tasks.start(self._work(peer), "commands of a client")
+        elif len(peer.inbox) >= INBOX_HIGH and not peer.paused:
+            peer.paused = True
+            peer.connection.pause_reading()
 
-    def goodbye(self, client: Client) -> None:
-        """Forget a client. May be called at any moment, and twice."""
-        if client.gone:
+    def goodbye(self, peer: Peer) -> None:
+        """Forget a peer. May be called at any moment, and twice."""
+        if peer.gone:
             return
-        client.gone = True
-        for channel in client.channels:
-            self._rooms.leave(channel, client.connection, client.presence_id)
-        self._buckets.release(client.owner, time.monotonic())
-        log.debug("disconnected", sid=client.sid)
+        peer.gone = True
+        for channel in peer.channels:
+            self._rooms.leave(channel, peer.connection, peer.presence_id)
+        self._buckets.release(peer.owner, time.monotonic())
+        log.debug("disconnected", sid=peer.sid)
 
-    def expire(self, client: Client) -> None:
+    def expire(self, peer: Peer) -> None:
         """End a client whose token has expired, so that it comes back with a fresh one."""
-        client.connection.emit("realtime:error", TokenExpired().as_dict())
-        client.connection.close(1008, "token expired")
-        self.goodbye(client)
+        peer.connection.emit("realtime:error", TokenExpired().as_dict())
+        peer.connection.close(1008, "token expired")
+        self.goodbye(peer)
 
-    async def _work(self, client: Client) -> None:
+    async def _work(self, peer: Peer) -> None:
         """Handle the inbox until it is empty."""
-        while client.inbox:
-            await self._run(client, client.inbox.popleft())
-            if client.held and not client.gone and len(client.inbox or ()) <= INBOX_LOW:
-                client.held = False
-                client.connection.hold(False)
-        client.busy = False
-        client.inbox = None
+        while peer.inbox:
+            await self._run(peer, peer.inbox.popleft())
+            if peer.paused and not peer.gone and len(peer.inbox or ()) <= INBOX_LOW:
+                peer.paused = False
+                peer.connection.resume_reading()
+        peer.busy = False
+        peer.inbox = None
 
-    async def _run(self, client: Client, command: Command) -> None:
+    async def _run(self, peer: Peer, command: Command) -> None:
         try:
             if command.flaw is not None:
                 raise InvalidRequest(command.flaw)
             verb = self._verbs.get(command.name)
             if verb is None:
                 raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
-            await verb(client, command)
+            await verb(peer, command)
         except RequestError as error:
-            self._refuse(client, command, error)
+            self._refuse(peer, command, error)
         except Exception:
             log.exception("command failed", command=command.name)
-            self._refuse(client, command, InternalError())
+            self._refuse(peer, command, InternalError())
 
-    def _refuse(self, client: Client, command: Command, error: RequestError) -> None:
+    def _refuse(self, peer: Peer, command: Command, error: RequestError) -> None:
         """Say no: in the ack where one is asked for, else as `realtime:error`."""
-        if client.gone:
+        if peer.gone:
             return
         channel = claimed_channel(command)
-        self._log_refusal(client, str(command.name)[:80], channel, error)
+        self._log_refusal(peer, str(command.name)[:80], channel, error)
         about = {} if channel is None else {"channel": channel}
         if command.ack_id is None:
-            client.connection.emit("realtime:error", {**about, **error.as_dict()})
+            peer.connection.emit("realtime:error", {**about, **error.as_dict()})
         else:
-            client.connection.acknowledge(command.ack_id, {"ok": False, **about, "error": error.as_dict()})
+            peer.connection.acknowledge(command.ack_id, {"ok": False, **about, "error": error.as_dict()})
 
-    def _log_refusal(self, client: Client, named: str, channel: str | None, error: RequestError) -> None:
+    def _log_refusal(self, peer: Peer, named: str, channel: str | None, error: RequestError) -> None:
         """With what only the operator may know: the client cannot tell a channel that does not exist from another's."""
         level = INFO
         if isinstance(error, RateLimited):  # who sends too much must not fill the log as well
@@ -241,59 +244,59 @@ class Commands:
                 level = DEBUG
             else:
                 self._quiet_until = now + RATE_LINE_SECONDS
-        who = client.identity.subject or "anonymous"
-        log.log(level, "refused", command=named, sub=who, channel=channel, sid=client.sid, **error.for_the_log())
+        who = peer.identity.subject or "anonymous"
+        log.log(level, "refused", command=named, sub=who, channel=channel, sid=peer.sid, **error.for_the_log())
 
     # The three verbs.
 
-    async def _subscribe(self, client: Client, command: Command) -> None:
-        channel = self._form.channel(command)
+    async def _subscribe(self, peer: Peer, command: Command) -> None:
+        channel = self._validator.channel(command)
         limit = self._config.max_channels_per_connection
-        if channel not in client.channels:
-            if limit and len(client.channels) >= limit:
+        if channel not in peer.channels:
+            if limit and len(peer.channels) >= limit:
                 raise InvalidRequest(f"A connection may be subscribed to at most {limit} channels")
-            await self._authorizer.check_subscribe(client.identity, channel, client.owner)
-        if client.gone:
-            client.channels[channel] = None  # for a publish that is behind it in the inbox
+            await self._authorizer.check_subscribe(peer.identity, channel, peer.owner)
+        if peer.gone:
+            peer.channels[channel] = None  # for a publish that is behind it in the inbox
         else:
-            self._enter(client, channel, command.ack_id)
+            self._enter(peer, channel, command.ack_id)
 
-    def _enter(self, client: Client, channel: str, ack_id: int | None) -> None:
+    def _enter(self, peer: Peer, channel: str, ack_id: int | None) -> None:
         def acknowledge() -> None:
             if ack_id is not None:
                 members = [present.json for present in self._rooms.members(channel)]
                 answer = {"ok": True, "channel": channel, "presence": {"members": members}}
-                client.connection.acknowledge(ack_id, answer)
+                peer.connection.acknowledge(ack_id, answer)
 
-        if channel in client.channels:
+        if channel in peer.channels:
             acknowledge()
         else:
-            client.channels[channel] = None
-            self._rooms.enter(channel, client.connection, client.as_member(), acknowledge)
+            peer.channels[channel] = None
+            self._rooms.enter(channel, peer.connection, peer.as_member(), acknowledge)
 
-    async def _unsubscribe(self, client: Client, command: Command) -> None:
-        channel = self._form.channel(command)
-        if channel in client.channels:
-            del client.channels[channel]
-            if not client.gone:
-                self._rooms.leave(channel, client.connection, client.presence_id)
-        if command.ack_id is not None and not client.gone:
-            client.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
+    async def _unsubscribe(self, peer: Peer, command: Command) -> None:
+        channel = self._validator.channel(command)
+        if channel in peer.channels:
+            del peer.channels[channel]
+            if not peer.gone:
+                self._rooms.leave(channel, peer.connection, peer.presence_id)
+        if command.ack_id is not None and not peer.gone:
+            peer.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
 
-    async def _publish(self, client: Client, command: Command) -> None:
-        channel, event, payload = self._form.publication(command)
-        if channel not in client.channels:
+    async def _publish(self, peer: Peer, command: Command) -> None:
+        channel, event, payload = self._validator.publication(command)
+        if channel not in peer.channels:
             raise NotSubscribed
-        message_id = await self._store.publish(Publication(client.identity, channel, event, payload), client.owner)
+        message_id = await self._store.publish(Publication(peer.identity, channel, event, payload), peer.owner)
         self._published()
-        if command.ack_id is not None and not client.gone:
-            client.connection.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
+        if command.ack_id is not None and not peer.gone:
+            peer.connection.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
 
-    def _over_rate(self, client: Client, size: int) -> RateLimited | None:
+    def _over_rate(self, peer: Peer, size: int) -> RateLimited | None:
         """Take a message of `size` bytes out of its owner's bucket; or say that there is too little in it."""
-        short = client.bucket.take(size, time.monotonic())
+        short = peer.bucket.take(size, time.monotonic())
         if short == "bytes":
-            most = self._config.max_bytes_per_second * client.owner.share
+            most = self._config.max_bytes_per_second * peer.owner.share
             return RateLimited(f"More than {most} bytes a second; slow down")
         return None if short is None else RateLimited()
 

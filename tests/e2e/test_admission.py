@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from insforge_realtime.floods import BURST
 from insforge_realtime.web.admission import BURST_SECONDS
-from insforge_realtime.web.wheel import SLOT_SECONDS
+from insforge_realtime.web.timer_wheel import SLOT_SECONDS
 from support.databases import Cluster, wait_until
 from support.polling import QUERY, PollingClient, closes, handshakes, open_websocket
 from support.raw import RawClient, masked_text_frame
@@ -392,7 +392,7 @@ async def test_five_thousand_clients_behind_one_address_come_back_at_once_by_def
 def plain(newest: Cluster) -> Iterator[AsgiServer]:
     """The same without the fast door."""
     database = asyncio.run(newest.database("demo"))
-    command = ("-m", "uvicorn", "--factory", "insforge_realtime.app:create_app", "--port", "{port}")
+    command = ("-m", "uvicorn", "--factory", "insforge_realtime:create_app", "--port", "{port}")
     server = AsgiServer(command, database, max_unauthenticated=POOL, connect_timeout=1)
     server.start()
     yield server

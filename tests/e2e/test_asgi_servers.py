@@ -18,7 +18,7 @@ from support.scenario import Scenario, check, clients, connected
 from support.servers import AsgiServer, token
 from support.wire import WireClient
 
-FACTORY = "insforge_realtime.app:create_app"
+FACTORY = "insforge_realtime:create_app"
 
 
 @dataclass(frozen=True)

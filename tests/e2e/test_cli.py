@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from insforge_realtime import __version__
-from insforge_realtime.cli import app
+from insforge_realtime.cli.main import app
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from insforge_realtime.cli import app
+from insforge_realtime.cli.main import app
 from insforge_realtime.pg.demo import ALICE
 from support.client import run_sql, until_load
 from support.node import FOLDER

@@ -1,4 +1,4 @@
-"""A WebSocket's handshake in all the ways in which its bytes can come; who reads them, http.py decides by that."""
+"""A WebSocket's handshake in all the ways in which its bytes can come; who reads them, listener.py decides by that."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import jwt
 import pytest
 
 from insforge_realtime.pg.demo import ALICE
-from insforge_realtime.web.wheel import SLOT_SECONDS
+from insforge_realtime.web.timer_wheel import SLOT_SECONDS
 from support.databases import Cluster, wait_until
 from support.servers import ANON_KEY, API_KEY, SECRET, token
 from support.sites import CHANNEL, MARKER, TOKEN, Site, site, witnessed

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from insforge_realtime.config import Config
 from insforge_realtime.web.bounded import BoundedHttp
 from insforge_realtime.web.bounds import Bounds
-from insforge_realtime.web.http import http_class
-from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.web.listener import http_class
+from insforge_realtime.web.timer_wheel import TimerWheel
 from support.databases import wait_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -24,7 +24,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 @contextlib.asynccontextmanager
 async def serving(**settings: float) -> AsyncIterator[int]:
     """A server without any WebSocket of ours; its port."""
-    wheel = Wheel(asyncio.get_running_loop())
+    wheel = TimerWheel(asyncio.get_running_loop())
     turning = asyncio.create_task(wheel.run())
     bounds = Bounds.of(Config(**settings))  # type: ignore[arg-type]
     server = uvicorn.Server(

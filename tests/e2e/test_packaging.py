@@ -100,7 +100,7 @@ def test_a_command_of_the_server_says_what_to_install(client_only: Path, command
 
 def test_help_needs_neither_half_and_tail_says_what_to_install() -> None:
     hide = "import sys; sys.modules.update(dict.fromkeys(['socketio', 'aiohttp', 'pydantic_settings', 'asyncpg']));"
-    start = "from insforge_realtime.cli import main; sys.argv[1:] = {}; main()"
+    start = "from insforge_realtime.cli.main import main; sys.argv[1:] = {}; main()"
     python = Path(sys.executable)
     shown = run(python, "-c", hide + start.format(["--help"]))
     assert shown.returncode == 0

@@ -43,7 +43,7 @@ def start(request: pytest.FixtureRequest, demo: str, tmp_path: Path) -> Iterator
     servers: list[Server] = []
     configuration = tmp_path / "logging.json"
     configuration.write_text(json.dumps(LOGGING))
-    command = ["-m", "uvicorn", "--factory", "insforge_realtime.app:create_app", "--port", "{port}"]
+    command = ["-m", "uvicorn", "--factory", "insforge_realtime:create_app", "--port", "{port}"]
     command += ["--no-proxy-headers", "--log-config", str(configuration)]
 
     def start_server(**settings: Any) -> Server:

@@ -73,7 +73,7 @@ async def test_it_lives_beside_an_applications_own_routes(door: str, path: str, 
             assert message["id"] == 1
             assert message["meta"].pop("timestamp")
             assert message["meta"] == {"channel": "orders", "messageId": message_id, "senderType": "system"}
-            carrier = type(next(iter(_connections(realtime) - _polling(realtime)))._carrier).__name__
+            carrier = type(next(iter(_connections(realtime) - _polling(realtime)))._transport).__name__
             assert carrier == ("RealtimeWebSocket" if door == "fast" else "AsgiWebSocket")
         await polling.close()
         if path:
@@ -83,12 +83,12 @@ async def test_it_lives_beside_an_applications_own_routes(door: str, path: str, 
 
 def _connections(realtime: Realtime) -> set[Any]:
     assert realtime._running is not None
-    return set(realtime._running.doorway.connections)
+    return set(realtime._running.gateway.connections)
 
 
 def _polling(realtime: Realtime) -> set[Any]:
     assert realtime._running is not None
-    return {polling.connection for polling in realtime._running.doorway.polls.values()}
+    return {polling.connection for polling in realtime._running.gateway.polls.values()}
 
 
 async def test_two_lifespans_one_after_the_other_work_and_two_at_a_time_do_not(demo: str) -> None:

@@ -36,7 +36,7 @@ def bobs(address: str) -> RealtimeClient:
 
 def connections(realtime: Realtime) -> int:
     assert realtime._running is not None
-    return len(realtime._running.doorway.connections)
+    return len(realtime._running.gateway.connections)
 
 
 @pytest.mark.parametrize("sdk", PUPPETS)
@@ -125,7 +125,7 @@ async def test_the_client_without_asyncio_stays_away_too(demo: str) -> None:
     async with serving(application(realtime)) as address:
         reading = asyncio.create_task(asyncio.to_thread(read, f"http://{address}"))
         assert realtime._running is not None
-        hub = realtime._running.doorway.hub
+        hub = realtime._running.gateway.hub
         await wait_until(lambda: hub.rooms or reading.done())
         realtime.disconnect(BOB)
         assert await reading == ("DISCONNECTED", "disconnected")

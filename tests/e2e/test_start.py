@@ -27,7 +27,7 @@ from support.databases import Cluster, data_folder, free_port, wait_until
 from support.servers import SECRET, Server
 
 Start = Callable[..., Server]
-FACTORY = "insforge_realtime.app:create_app"
+FACTORY = "insforge_realtime:create_app"
 COMMANDS = {
     "serve": ("insforge_realtime", "serve", "--port", "0"),
     "uvicorn": ("uvicorn", "--factory", FACTORY, "--port", "0"),

@@ -15,7 +15,7 @@ from support.browser import MISSING, Browser, static_files
 from support.node import Script
 from support.servers import AsgiServer, Server, token
 
-FACTORY = "insforge_realtime.app:create_app"
+FACTORY = "insforge_realtime:create_app"
 SERVERS = {
     "serve": (),
     "uvicorn": ("-m", "uvicorn", "--factory", FACTORY, "--port", "{port}"),

@@ -21,7 +21,7 @@ from support.sites import TOKEN, Site, site, witnessed
 from support.wire import WireClient
 
 HELLO = "40" + json.dumps({"token": TOKEN})
-UVICORN = ("-m", "uvicorn", "--factory", "insforge_realtime.app:create_app", "--port", "{port}")
+UVICORN = ("-m", "uvicorn", "--factory", "insforge_realtime:create_app", "--port", "{port}")
 
 # What comes in the same bytes as the CONNECT, so that it is looked at before the CONNECT's own task begins.
 BEHIND: dict[str, list[bytes]] = {
@@ -141,13 +141,13 @@ PARTS = {
     "subscribe": "pg.coalescer:Coalescer",
     "counters": "pg.stats:Counters",
     "webhooks": "webhooks.worker:Webhooks",
-    "wheel": "web.wheel:Wheel",
+    "wheel": "web.wheel:TimerWheel",
 }
 
 
 @pytest.mark.parametrize("part", PARTS)
 async def test_a_part_that_ends_ends_the_server_in_good_order_with_exit_status_1(demo: str, part: str) -> None:
-    script = INJECTION.replace("{place!r}", repr(PARTS[part])) + "from insforge_realtime.cli import main; main()"
+    script = INJECTION.replace("{place!r}", repr(PARTS[part])) + "from insforge_realtime.cli.main import main; main()"
     server = AsgiServer(("-c", script, "serve", "--port", "{port}"), demo)
     server.start()
     try:
@@ -172,7 +172,7 @@ async def test_a_part_that_ends_ends_the_server_in_good_order_with_exit_status_1
 async def test_inside_another_server_a_part_that_ends_is_said_shuts_the_doors_and_health_tells(demo: str) -> None:
     script = (
         INJECTION.replace("{place!r}", repr(PARTS["feed"]))
-        + "import sys, uvicorn; from insforge_realtime.app import create_app\n"
+        + "import sys, uvicorn; from insforge_realtime import create_app\n"
         + "uvicorn.run(create_app(), port=int(sys.argv[1]))"
     )
     server = AsgiServer(("-c", script, "{port}"), demo)

@@ -1,4 +1,4 @@
-"""The server's side of a new connection (web/http.py, bounded.py, uvicorn behind them), on a transport that only remembers.
+"""The server's side of a new connection (web/listener.py, bounded.py, then uvicorn), on a transport that only remembers.
 
 WebSockets at our paths are ours, and nobody has a key. Behind all else is an application that reads every body and answers
 with two bytes: what the fuzzer is after is whatever reads the request.
@@ -24,10 +24,10 @@ from insforge_realtime.hub import Hub
 from insforge_realtime.presence import Presence
 from insforge_realtime.rooms import Rooms
 from insforge_realtime.web.bounds import Bounds
-from insforge_realtime.web.doorway import Doorway
-from insforge_realtime.web.http import http_class
-from insforge_realtime.web.websocket import websocket_class
-from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.web.gateway import Gateway
+from insforge_realtime.web.listener import http_class
+from insforge_realtime.web.timer_wheel import TimerWheel
+from insforge_realtime.web.transports.fast_websocket import websocket_class
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -114,12 +114,12 @@ class _Errors(logging.Handler):
         self._errors.append(self.format(record))
 
 
-async def _doorway(wheel: Wheel) -> Doorway:
+async def _gateway(wheel: TimerWheel) -> Gateway:
     """As app.py makes it, without a database: nobody gets as far."""
     config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
     nobody: Any = None
     commands = Commands(config, Authenticator(config), nobody, nobody, Rooms(hub, Presence()), lambda: None)
-    return Doorway(config, commands, hub, Congestion(), wheel)
+    return Gateway(config, commands, hub, Congestion(), wheel)
 
 
 class Listener:
@@ -130,13 +130,13 @@ class Listener:
         self._loop.set_exception_handler(lambda _, context: self._errors.append(str(context)))
         self._errors: list[str] = []
         logging.getLogger("uvicorn.error").addHandler(_Errors(self._errors))
-        self._wheel = Wheel(self._loop)
-        doorway = self._loop.run_until_complete(_doorway(self._wheel))
+        self._wheel = TimerWheel(self._loop)
+        gateway = self._loop.run_until_complete(_gateway(self._wheel))
         self._config = uvicorn.Config(
-            _answer, ws=websocket_class(lambda: doorway), log_config=None, access_log=False, lifespan="off"
+            _answer, ws=websocket_class(lambda: gateway), log_config=None, access_log=False, lifespan="off"
         )
         self._config.load()
-        self._class: Any = http_class(self._wheel, BOUNDS, lambda: doorway)
+        self._class: Any = http_class(self._wheel, BOUNDS, lambda: gateway)
         self._later = self._loop.time()
 
     def feed(self, pieces: Iterable[bytes]) -> None:

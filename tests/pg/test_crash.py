@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from insforge_realtime.pg.pool import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS
 from support.databases import wait_until
 from support.ledger import Follower, Ledger, Verdict, following, outlast_the_trail
 from support.proxy import Proxy

@@ -602,7 +602,7 @@ async def test_a_link_that_goes_silent_does_not_hang_the_doctor(
 ) -> None:
     monkeypatch.setattr(doctor, "QUESTION_SECONDS", 0.3)
     monkeypatch.setattr(doctor, "RING_SECONDS", 0.1)
-    monkeypatch.setattr("insforge_realtime.pg.pool.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("insforge_realtime.pg.database.CONNECT_SECONDS", 0.3)
     async with Middle(healthy, frozen=messages).running() as url:
         found = await troubles(url, listen_url=healthy)
     assert {finding.verdict for finding in found} == {"broken"}

@@ -12,12 +12,12 @@ import pytest
 
 from insforge_realtime.errors import RequestError
 from insforge_realtime.model import Identity, Publication, Role
+from insforge_realtime.pg.authorizer import Authorizer
+from insforge_realtime.pg.database import connected
 from insforge_realtime.pg.doctor import examine
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
-from insforge_realtime.pg.pool import connected
-from insforge_realtime.pg.rls import Authorizer
-from insforge_realtime.pg.store import MessageStore
+from insforge_realtime.pg.publishers import ClientPublisher
 from support.databases import MAJORS, SERVER, Cluster, data_folder, installed, running_cluster, wait_until
 from support.patients import as_user, configuration, heed, name_of, run, the_trouble, troubles
 
@@ -60,9 +60,9 @@ async def test_a_standby_is_named_and_nothing_else_is_said(major: int) -> None:
 
 
 @asynccontextmanager
-async def serving(url: str) -> AsyncIterator[tuple[Authorizer, MessageStore]]:
+async def serving(url: str) -> AsyncIterator[tuple[Authorizer, ClientPublisher]]:
     """The server's own connections, by which clients are judged."""
-    authorizer, store = Authorizer(url, links=1), MessageStore(url, links=1)
+    authorizer, store = Authorizer(url, links=1), ClientPublisher(url, links=1)
     tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
     try:
         await wait_until(lambda: authorizer.coalescer.live and store.coalescer.live)

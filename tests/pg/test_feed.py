@@ -18,10 +18,10 @@ import pytest
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
+from insforge_realtime.pg.database import LINK_ERRORS
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
-from insforge_realtime.pg.pool import LINK_ERRORS
 from insforge_realtime.pg.queries import query
 from support.databases import free_port, running_cluster, wait_until
 

@@ -21,9 +21,9 @@ import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
+from insforge_realtime.pg.database import LINK_ERRORS
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
-from insforge_realtime.pg.pool import LINK_ERRORS
 from support.databases import running_cluster, wait_until
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError, Unauthorized
 from insforge_realtime.model import Identity, Publication, Role
+from insforge_realtime.pg.authorizer import Authorizer
 from insforge_realtime.pg.demo import ALICE, ROOM
 from insforge_realtime.pg.migrate import migrate
+from insforge_realtime.pg.publishers import ClientPublisher, SystemPublisher
 from insforge_realtime.pg.queries import query
-from insforge_realtime.pg.rls import Authorizer
-from insforge_realtime.pg.store import MessageStore, SystemPublisher
 from support.databases import Cluster, wait_until
 
 if TYPE_CHECKING:
@@ -174,9 +174,9 @@ async def test_whatever_is_accepted_makes_an_event_within_the_limit_and_what_is_
 
 
 @pytest.fixture
-async def store(url: str) -> AsyncIterator[MessageStore]:
+async def store(url: str) -> AsyncIterator[ClientPublisher]:
     """How clients publish."""
-    store = MessageStore(url, links=1)
+    store = ClientPublisher(url, links=1)
     task = asyncio.create_task(store.coalescer.run())
     await wait_until(lambda: store.coalescer.live)
     yield store
@@ -205,7 +205,7 @@ async def store(url: str) -> AsyncIterator[MessageStore]:
     ],
 )
 async def test_a_clients_mistake_is_told_as_what_it_is(
-    store: MessageStore, change: dict[str, Any], error: type[RequestError], why: str
+    store: ClientPublisher, change: dict[str, Any], error: type[RequestError], why: str
 ) -> None:
     asked = {"identity": ADMIN, "channel": "orders", "event": "e", "payload": "{}"}
     with pytest.raises(error, match=why) as refused:
@@ -215,7 +215,7 @@ async def test_a_clients_mistake_is_told_as_what_it_is(
 
 
 async def test_a_publish_policy_that_cannot_read_the_name_is_a_no_that_the_operator_can_see(
-    store: MessageStore,
+    store: ClientPublisher,
 ) -> None:
     with pytest.raises(Unauthorized, match=r"^Not allowed to publish to this channel$") as refused:
         await store.publish(Publication(ALICE_HERSELF, "chat:no-uuid", "e", "{}"))

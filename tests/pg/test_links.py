@@ -20,11 +20,11 @@ import psutil
 import pytest
 
 from insforge_realtime.errors import ConfigError
-from insforge_realtime.pg import pool
+from insforge_realtime.pg import database
+from insforge_realtime.pg.database import connect, connected
 from insforge_realtime.pg.demo import ALICE, ROOM
 from insforge_realtime.pg.dial import WrongHost, remedy
 from insforge_realtime.pg.embedded import accounts
-from insforge_realtime.pg.pool import connect, connected
 from support.databases import MAJORS, Cluster, bare_server, data_folder, free_port, installed, running_cluster
 from support.receivers import LOOPBACK, receiving
 from support.servers import Server, token
@@ -108,7 +108,7 @@ async def test_a_host_that_is_away_in_any_way_does_not_keep_us_from_the_next(
             began = time.monotonic()
             async with connected(with_hosts(newest.postgres.dsn, *places), name="test", pooled=pooled) as link:
                 assert await link.fetchval("SELECT 1") == 1
-            assert time.monotonic() - began < pool.CONNECT_SECONDS
+            assert time.monotonic() - began < database.CONNECT_SECONDS
 
 
 async def test_each_host_has_the_connect_timeout_that_the_url_gives(newest: Cluster) -> None:
@@ -121,7 +121,7 @@ async def test_each_host_has_the_connect_timeout_that_the_url_gives(newest: Clus
 
 async def test_when_no_host_will_do_each_is_named_and_no_password(newest: Cluster, monkeypatch: Any) -> None:
     monkeypatch.setattr("insforge_realtime.pg.dial.SHORTEST_SECONDS", 0.3)
-    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.3)
     with silent() as one, refusing() as two:
         with pytest.raises(ConnectionError) as caught:
             await connect(with_hosts(newest.postgres.dsn, one, two), name="test")

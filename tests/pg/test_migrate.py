@@ -17,11 +17,11 @@ import pytest
 from insforge_realtime.errors import MigrationError, Unauthorized
 from insforge_realtime.model import Identity, Message, Publication, Role
 from insforge_realtime.pg import migrate as migration
+from insforge_realtime.pg.authorizer import Authorizer
+from insforge_realtime.pg.database import connected
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import FUNCTIONS, migrate, plan
-from insforge_realtime.pg.pool import connected
-from insforge_realtime.pg.rls import Authorizer
-from insforge_realtime.pg.store import MessageStore
+from insforge_realtime.pg.publishers import ClientPublisher
 from support.databases import Cluster, running_cluster, wait_until
 from support.incumbent import INCUMBENT
 
@@ -448,7 +448,7 @@ async def serve_something(url: str) -> None:
         "CREATE POLICY chat_write ON realtime.messages FOR INSERT TO authenticated WITH CHECK (channel_name LIKE 'chat:%')",
     )
     alice = Identity(Role.AUTHENTICATED, json.dumps({"sub": ALICE, "role": "authenticated"}), ALICE)
-    authorizer, store = Authorizer(url, links=1), MessageStore(url, links=1)
+    authorizer, store = Authorizer(url, links=1), ClientPublisher(url, links=1)
     tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
     try:
         async with feeding(url) as heard:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
+from insforge_realtime.pg.database import connect, connected
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, ROOM, load_demo
 from insforge_realtime.pg.migrate import migrate, plan
-from insforge_realtime.pg.pool import connect, connected
 from support.client import run_sql, say
 from support.databases import Cluster, wait_until
 from support.pgbouncer import PgBouncer, pooling

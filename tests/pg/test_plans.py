@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from insforge_realtime.pg.pool import connect
+from insforge_realtime.pg.database import connect
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster
 

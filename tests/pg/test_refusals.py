@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from insforge_realtime.errors import Unauthorized
+from insforge_realtime.pg.authorizer import denied
 from insforge_realtime.pg.demo import ALICE, BOBS_ORDER, ROOM
 from insforge_realtime.pg.queries import query
-from insforge_realtime.pg.rls import denied
 from support.databases import Cluster
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import asyncpg
 import pytest
 
 from insforge_realtime import pg
+from insforge_realtime.pg.database import connect
 from insforge_realtime.pg.demo import ALICE, BOBS_ORDER, ROOM
-from insforge_realtime.pg.pool import connect
 from insforge_realtime.pg.queries import queries, query, sql_file
 from support.databases import Cluster
 

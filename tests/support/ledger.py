@@ -23,12 +23,12 @@ import asyncpg
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
-from insforge_realtime.pg.pool import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS
 from support.databases import wait_until
 from support.standby import Node, connection_to
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 PUBLISH = "SELECT realtime.publish($1, 'e', jsonb_build_object('writer', $2::int, 'n', $3::int))"
 NUMBERS = "SELECT (payload ->> 'n')::int AS n FROM realtime.messages ORDER BY seq"

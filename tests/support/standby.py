@@ -40,7 +40,7 @@ SETTINGS = {
 }
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 
 @contextlib.asynccontextmanager

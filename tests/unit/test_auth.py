@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from insforge_realtime import auth
+from insforge_realtime import jwks
 from insforge_realtime.auth import Authenticator, mint
 from insforge_realtime.config import load
 from insforge_realtime.errors import ConfigError, Unauthorized, Unavailable
@@ -610,7 +610,7 @@ class TestJwks:
     async def test_a_hanging_endpoint_is_unavailable_after_the_timeout(
         self, server: JwksServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(auth, "JWKS_TIMEOUT", 0.2)
+        monkeypatch.setattr(jwks, "JWKS_TIMEOUT", 0.2)
         authenticator = by_jwks(server, clock)
         server.hang()
         with pytest.raises(Unavailable):
@@ -632,14 +632,14 @@ class TestJwks:
     async def test_an_endpoint_that_drips_is_given_up(
         self, server: JwksServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(auth, "JWKS_TIMEOUT", -1.0)
+        monkeypatch.setattr(jwks, "JWKS_TIMEOUT", -1.0)
 
         class Dripping:
             def read1(self, size: int) -> bytes:
                 return b" "
 
         with pytest.raises(ValueError, match="too slow"):
-            auth._body(Dripping())
+            jwks._body(Dripping())
 
     async def test_a_redirect_is_followed_within_its_scheme_only(self, server: JwksServer, clock: Clock) -> None:
         with JwksServer() as moved:

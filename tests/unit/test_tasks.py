@@ -19,11 +19,11 @@ SOURCE = Path(tasks.__file__).parent
 # Where a task is made otherwise: how often, and who sees what it raises.
 MADE_OTHERWISE = {
     "tasks.py": (1, "the helper itself"),
-    "server.py": (1, "serve() awaits uvicorn"),
+    "cli/serve.py": (1, "serve() awaits uvicorn"),
     "pg/coalescer.py": (1, "a TaskGroup raises what its tasks raise"),
-    "web/polling.py": (1, "_poll() takes the result of the answer, which may be a refusal"),
+    "web/transports/polling.py": (1, "_poll() takes the result of the answer, which may be a refusal"),
     "webhooks/guard.py": (1, "a lookup raises for all who wait for it, and they await it"),
-    "cli_client.py": (1, "the first error of several followers is the command's, and ends it"),
+    "cli/client.py": (1, "the first error of several followers is the command's, and ends it"),
     "client/connection.py": (1, "the runner says itself what it fails with"),
     "client/link.py": (
         3,
@@ -36,11 +36,11 @@ MAKERS = {"create_task", "ensure_future", "Task", "run_coroutine_threadsafe"}
 # Exceptions of others that a gather swallows: how often, and who has said them.
 SWALLOWED = {
     "app.py": (1, "the parts, made by the helper"),
-    "dev.py": (1, "made by the helper"),
+    "cli/dev.py": (1, "made by the helper"),
     "pg/patience.py": (1, "made by the helper"),
-    "web/asgi.py": (1, "made by the helper"),
+    "web/transports/asgi_websocket.py": (1, "made by the helper"),
     "webhooks/worker.py": (1, "made by the helper"),
-    "cli_client.py": (1, "the first error is raised; the others are of followers that are cancelled"),
+    "cli/client.py": (1, "the first error is raised; the others are of followers that are cancelled"),
     "client/link.py": (1, "whoever called send() has them"),
 }
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insforge_realtime.cli_client import _Pretty, _show_json
+from insforge_realtime.cli.client import _Pretty, _show_json
+from insforge_realtime.cli.terminal import ascii_json, harmless, harmless_lines
 from insforge_realtime.client import Message
-from insforge_realtime.terminal import ascii_json, harmless, harmless_lines
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 COMMANDS = [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *BIDI, "\u2028", "\u2029", "\ud800", "\udfff"]

@@ -31,11 +31,11 @@ import structlog
 
 from insforge_realtime.errors import InternalError, RateLimited, RequestError, Unavailable
 from insforge_realtime.model import Owner
-from insforge_realtime.pg.pool import LOST, connected, describe, keep
+from insforge_realtime.pg.database import LOST, connected, describe, keep
 from insforge_realtime.pg.turns import Suspects, Turns
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 BATCH = 200
 BATCH_SECONDS = 0.5

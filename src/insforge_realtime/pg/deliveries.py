@@ -23,11 +23,11 @@ import structlog
 
 from insforge_realtime.errors import DatabaseError
 from insforge_realtime.pg.clock import DatabaseClock
-from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
+from insforge_realtime.pg.database import LINK_ERRORS, connected, describe
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 STATEMENT_SECONDS = 15.0
 """A statement that takes longer means a dead link: all of them are index scans of a few rows."""

@@ -1,7 +1,7 @@
 """The demo that `insforge-realtime dev` loads: its users and rooms, and the traffic that gives one something to see.
 
 What lives here: the loading, which never touches what an application has made under one of the demo's names. Where the
-demo goes at all is dev.py's decision.
+demo goes at all is cli/dev.py's decision.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from itertools import count
 
 from insforge_realtime.errors import DatabaseError
-from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe, keep
+from insforge_realtime.pg.database import LINK_ERRORS, connected, describe, keep
 from insforge_realtime.pg.queries import query, sql_file
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"

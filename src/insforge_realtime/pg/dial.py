@@ -1,7 +1,7 @@
 """How one connection is opened: which host, for how long each is tried, and the settings that hold on it.
 
 What lives here: the hosts of a URL (../dsn.py) in turn, TLS, keepalives, the session's settings, and which failures are no
-weather. What does not: opening again (pool.py), and any statement of the application.
+weather. What does not: opening again (database.py), and any statement of the application.
 
 **Hosts.** Each has a limit of its own, so that one which is silent does not keep us from the next. The next is tried after
 whatever may be the fault of one host: it is away, silent, starting up, or of the wrong kind. A wrong password is nobody's.

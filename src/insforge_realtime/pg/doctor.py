@@ -20,15 +20,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from insforge_realtime.pg.database import LINK_ERRORS, connect, connected, describe
 from insforge_realtime.pg.migrate import OLDEST_VERSION, is_current
-from insforge_realtime.pg.pool import LINK_ERRORS, connect, connected, describe
 from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query
 from insforge_realtime.typos import unknown_variables
 
 if TYPE_CHECKING:
     from insforge_realtime.config import Config
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 Verdict = Literal["ok", "open", "broken"]
 

@@ -54,13 +54,13 @@ import asyncpg
 import structlog
 
 from insforge_realtime.model import Message
+from insforge_realtime.pg.database import LINK_ERRORS, LOST, connected, keep
 from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Reason, Window
-from insforge_realtime.pg.pool import LINK_ERRORS, LOST, connected, keep
 from insforge_realtime.pg.queries import query
 from insforge_realtime.pg.trail import Lost, Trail, position
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 PAUSES = ((32, 0.01), (8, 0.005), (0, 0.002))
 """Rows that a look found, and the seconds until the next. A look costs more than a row: who finds many may wait for more."""

@@ -25,13 +25,13 @@ import asyncpg
 import structlog
 
 from insforge_realtime.errors import ConfigError, MigrationError, NotMigratedError
+from insforge_realtime.pg.database import LINK_ERRORS, connected, describe
 from insforge_realtime.pg.patience import Patience, set_limits
-from insforge_realtime.pg.pool import LINK_ERRORS, connected, describe
 from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query, sql_file
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 LOCK = 0x1F_0E_9E_A1
 """The advisory lock of our migrations: any number, the same on all nodes."""

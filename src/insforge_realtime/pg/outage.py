@@ -1,8 +1,8 @@
 """What the log says of a database that is away: one line for all links to it, one a minute as long as that lasts, one when
 all links are back.
 
-What lives here: who is down, since when, and what was said. What does not: trying again (pool.py, `keep`), and what an error
-means (dial.py).
+What lives here: who is down, since when, and what was said. What does not: trying again (database.py),
+and what an error means (dial.py).
 
 A link is known by the task that keeps it (a context variable), so whoever opens a connection need not know for whom it is.
 """

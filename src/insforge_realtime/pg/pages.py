@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import asyncpg
 import structlog
 
-from insforge_realtime.pg.pool import describe
+from insforge_realtime.pg.database import describe
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 PAGE_ROWS = 4000
 PAGE_BYTES = 1_000_000

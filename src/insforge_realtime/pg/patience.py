@@ -19,11 +19,11 @@ import asyncpg
 
 from insforge_realtime import tasks
 from insforge_realtime.errors import MigrationError
-from insforge_realtime.pg.pool import LINK_ERRORS, connected
+from insforge_realtime.pg.database import LINK_ERRORS, connected
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 SHORT_SECONDS = 0.5
 """How long writers may have to wait behind one try; less than PostgreSQL's deadlock_timeout, so that no writer becomes the

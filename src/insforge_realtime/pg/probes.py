@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from insforge_realtime.pg.pool import describe
+from insforge_realtime.pg.database import describe
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 SUBJECT = "5ab1ec70-0000-4000-8000-000000000001"
 TRIES: tuple[tuple[str, str, str | None], ...] = (

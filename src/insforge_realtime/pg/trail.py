@@ -36,7 +36,7 @@ import asyncpg
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 UNKNOWN = asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError, asyncpg.ObjectNotInPrerequisiteStateError
 """What is raised by what is like PostgreSQL, but has none of its functions about the WAL."""

@@ -4,7 +4,7 @@
     sketch(text)   of JSON that `read` cannot read although the grammar allows it: as much as a refusal needs
 
 A payload becomes `jsonb`, and that holds numbers which Python's floats and JavaScript's do not. So nobody writes it anew: it
-is cut out of the packet. What a payload may be is requests.py's business, not this module's.
+is cut out of the packet. What a payload may be is validation.py's business, not this module's.
 """
 
 from __future__ import annotations

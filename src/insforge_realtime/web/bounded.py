@@ -2,7 +2,7 @@
 
 uvicorn itself bounds none of this, and what it has once let in, it keeps: headers without end, a task for each of ten
 thousand requests in one read, answers that nobody reads. What lives here: counting, clocks, and the refusal. What a request
-means is uvicorn's and the application's business, and WebSockets are websocket.py's.
+means is uvicorn's and the application's business, and WebSockets are transports/fast_websocket.py's.
 
 Bytes. The parser calls back when a header is whole, so none of its calls tells of one that never ends. Therefore it is fed
 in pieces, and the pieces in which it came no further (to the end of a head, to a byte of a body) add up. That holds for the
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from insforge_realtime.web.bounds import Bounds
-    from insforge_realtime.web.doorway import Refusal
-    from insforge_realtime.web.wheel import Wheel
+    from insforge_realtime.web.gateway import Refusal
+    from insforge_realtime.web.timer_wheel import TimerWheel
 
 PIECE_BYTES = 16 * 1024
 """What the parser is fed at a time."""
@@ -120,7 +120,7 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(
         self,
         bounds: Bounds,
-        wheel: Wheel,
+        wheel: TimerWheel,
         paths: Collection[str],
         due: float,
         config: UvicornConfig,

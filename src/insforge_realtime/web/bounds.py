@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from insforge_realtime.web.connection import CLOSE_SECONDS
-from insforge_realtime.web.doorway import Refusal
+from insforge_realtime.web.gateway import Refusal
 
 if TYPE_CHECKING:
     from insforge_realtime.config import Config

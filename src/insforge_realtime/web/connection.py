@@ -1,11 +1,11 @@
 """One client's connection, from its handshake to its end, whichever transport carries it, and while that changes.
 
-    a carrier → receive → protocol/session.py → commands.py
-    hub, acks, errors → the carrier
+    a transport → receive → protocol/session.py → commands.py
+    hub, acks, errors → the transport
 
-A *carrier* is what brings packets to and fro: a WebSocket of the fast door (websocket.py), a WebSocket of any ASGI server
-(asgi.py), or HTTP long-polling (polling.py). What lives here is what they have in common: who the client is, the deadlines,
-the end. What does not: bytes, frames, HTTP.
+A *transport* brings packets to and fro: a WebSocket of our own, a WebSocket of any ASGI server, or HTTP long-polling
+(transports/). What lives here is what they have in common: who the client is, the deadlines, the end. What does not: bytes,
+frames, HTTP.
 
 Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
 message was too big, 1002 or 1007 the client broke a protocol, 1008 also for too many refused CONNECTs, 1013 this server is
@@ -30,9 +30,9 @@ from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disco
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from insforge_realtime.commands import Client
+    from insforge_realtime.commands import Peer
     from insforge_realtime.hub import Batch, Stream
-    from insforge_realtime.web.doorway import Doorway
+    from insforge_realtime.web.gateway import Gateway
 
 CLOSED_BY_CLIENT = 1000
 BROKEN_PROTOCOL = frozenset((1002, 1007))
@@ -43,7 +43,7 @@ SHUTDOWN_SECONDS = 1.0
 log = structlog.get_logger("insforge_realtime.web")
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """What a connection needs of the transport that carries it. No verb waits, and none raises."""
 
     @property
@@ -56,8 +56,11 @@ class Carrier(Protocol):
     def send(self, packet: str) -> None:
         """Write one packet, likewise."""
 
-    def hold(self, held: bool) -> None:
-        """Stop reading, or go on."""
+    def pause_reading(self) -> None:
+        """Stop reading."""
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye once everything that was sent is written, within a few seconds."""
@@ -70,7 +73,7 @@ class Carrier(Protocol):
 
 
 class Receiver(Protocol):
-    """Whom a WebSocket hands its packets to: a `Connection`, or a `Probe` (probe.py)."""
+    """Whom a WebSocket hands its packets to: a `Connection`, or an `UpgradeAttempt` (transports/upgrade.py)."""
 
     def receive(self, packet: engineio.Packet) -> None:
         """A packet came."""
@@ -95,36 +98,42 @@ class Connection:
     """One client; a `commands.Connection`, and the `Sink` that is in its rooms.
 
     Args:
-        doorway: what all connections share.
-        carrier: the transport.
+        gateway: what all connections share.
+        transport: the transport.
         address: the client's, for the log.
     """
 
     __slots__ = (
-        "_carrier", "_client", "_doorway", "_due", "_session", "address", "sid",
+        "_due",
+        "_gateway",
+        "_peer",
+        "_session",
+        "_transport",
+        "address",
+        "sid",
     )  # fmt: skip
 
-    def __init__(self, doorway: Doorway, carrier: Carrier, address: str) -> None:
+    def __init__(self, gateway: Gateway, transport: Transport, address: str) -> None:
         now = asyncio.get_running_loop().time()
         self.sid = secrets.token_urlsafe(15)
         self.address = address
-        self._doorway = doorway
-        self._session: Session | None = Session(doorway.timing, now, doorway.max_message_bytes or inf)
-        self._client: Client | None = None
+        self._gateway = gateway
+        self._session: Session | None = Session(gateway.timing, now, gateway.max_message_bytes or inf)
+        self._peer: Peer | None = None
         self._due = float("inf")
-        self._carrier = carrier
-        doorway.connections.add(self)
+        self._transport = transport
+        gateway.connections.add(self)
         self._arm(self._session.deadline)
 
     def open_packet(self, upgrades: list[str]) -> str:
         """What the server says first."""
-        config = self._doorway.config
+        config = self._gateway.config
         return engineio.open_packet(
             self.sid,
             upgrades=upgrades,
             ping_interval=config.ping_interval,
             ping_timeout=config.ping_timeout,
-            max_payload=self._doorway.max_payload,
+            max_payload=self._gateway.max_payload,
         )
 
     @property
@@ -135,21 +144,21 @@ class Connection:
     @property
     def admitted(self) -> bool:
         """Whether its client was let in."""
-        return self._client is not None
+        return self._peer is not None
 
     @property
     def subject(self) -> str | None:
         """The user whose client this is."""
-        return None if self._client is None else self._client.identity.subject
+        return None if self._peer is None else self._peer.identity.subject
 
     # Sink
 
     @property
     def stream(self) -> Stream | None:
-        return self._carrier.stream
+        return self._transport.stream
 
     def deliver(self, batch: Batch) -> None:
-        self._carrier.deliver(batch)
+        self._transport.deliver(batch)
 
     # Receiver
 
@@ -175,39 +184,39 @@ class Connection:
         self.close(code, reason)
 
     def lost(self) -> None:
-        """The carrier is gone, and so is the client."""
+        """The transport is gone, and so is the client."""
         self.end()
-        self._doorway.forget(self)
+        self._gateway.forget(self)
 
     def too_large(self) -> None:
         """A message was so far over the limit that it was not even read."""
-        if self._client is not None:
+        if self._peer is not None:
             self.emit("realtime:error", PayloadTooLarge("The message is too large").as_dict())
         self.fail(1009, "message too big")
 
     def too_slow(self) -> None:
         """More is waiting for the client than it may leave unread."""
-        self._doorway.slow_consumers += 1
-        limit = self._doorway.config.max_buffered_bytes
+        self._gateway.slow_consumers += 1
+        limit = self._gateway.config.max_buffered_bytes
         log.warning("slow consumer closed", sid=self._socket_id, limit=limit, address=self.address)
-        self._carrier.cut()
+        self._transport.cut()
 
     # The session
 
     def _after(self, session: Session) -> None:
-        """Do what the session asks for. Any of it may be the end: a carrier that is full ends us while it is written to."""
+        """Do what the session asks for. Any of it may be the end: a full transport ends us while it is written to."""
         for packet in session.data_to_send():
-            self._carrier.send(packet)
+            self._transport.send(packet)
         for event in session.events():
             if self._session is not session:
                 return
-            if isinstance(event, Emit) and self._client is not None:
-                self._doorway.commands.handle(self._client, event)
+            if isinstance(event, Emit) and self._peer is not None:
+                self._gateway.commands.handle(self._peer, event)
             elif isinstance(event, Connect):
                 tasks.start(self._hello(session, event), "CONNECT of a client")
             elif isinstance(event, Disconnect):
                 self._goodbye()
-                self._carrier.admit(False)
+                self._transport.admit(False)
                 self._arm(session.deadline)
         if session.state == CLOSED:
             self.close(CLOSED_BY_CLIENT, "closed by the client")
@@ -219,10 +228,10 @@ class Connection:
         if self._session is not session:
             return
         try:
-            self._doorway.check_connect(self.address)
+            self._gateway.check_connect(self.address)
             if event.flaw is not None:
                 raise InvalidRequest(event.flaw)
-            client = await self._doorway.commands.hello(self, event.auth)
+            peer = await self._gateway.commands.hello(self, event.auth)
         except RequestError as error:
             self._refuse(session, error)
             return
@@ -231,16 +240,16 @@ class Connection:
             self._refuse(session, InternalError())
             return
         if self._session is not session:
-            self._doorway.commands.goodbye(client)
+            self._gateway.commands.goodbye(peer)
             return
-        if self._doorway.is_full:
-            self._doorway.commands.goodbye(client)
+        if self._gateway.is_full:
+            self._gateway.commands.goodbye(peer)
             self.fail(1013, "too many connections")
             return
-        self._client = client
-        self._doorway.clients += 1
-        self._carrier.admit(True)
-        session.accept(client.sid)
+        self._peer = peer
+        self._gateway.clients += 1
+        self._transport.admit(True)
+        session.accept(peer.sid)
         self._after(session)
         self._arm(self._deadline(session))
 
@@ -263,13 +272,13 @@ class Connection:
         return deadline
 
     def _on_deadline(self, now: float) -> float | None:
-        session, client = self._session, self._client
+        session, peer = self._session, self._peer
         if session is None:
             return None
-        if client is not None and _has_expired(client):
-            self._doorway.commands.expire(client)
+        if peer is not None and _has_expired(peer):
+            self._gateway.commands.expire(peer)
             return None
-        if client is not None and client.held:
+        if peer is not None and peer.paused:
             return now + 1.0  # its pongs are behind the commands that we have stopped reading
         try:
             session.tick(now)
@@ -281,31 +290,34 @@ class Connection:
 
     def _deadline(self, session: Session) -> float:
         """The session's, or the end of the client's token, which is on another clock."""
-        if self._client is None or self._client.identity.expires_at is None:
+        if self._peer is None or self._peer.identity.expires_at is None:
             return session.deadline
-        expires_in = self._client.identity.expires_at - time.time()
+        expires_in = self._peer.identity.expires_at - time.time()
         return min(session.deadline, asyncio.get_running_loop().time() + expires_in)
 
     def _arm(self, deadline: float) -> None:
         if deadline < self._due and self._session is not None:
             self._due = deadline
-            self._doorway.wheel.schedule(self, deadline)
+            self._gateway.wheel.schedule(self, deadline)
 
     # commands.Connection
 
     def emit(self, name: str, data: object) -> None:
-        self._carrier.send(engineio.MESSAGE + socketio.event_packet(socketio.event(name, data)))
+        self._transport.send(engineio.MESSAGE + socketio.event_packet(socketio.event(name, data)))
 
     def acknowledge(self, ack_id: int, data: object) -> None:
-        self._carrier.send(engineio.MESSAGE + socketio.ack_packet(ack_id, data))
+        self._transport.send(engineio.MESSAGE + socketio.ack_packet(ack_id, data))
 
-    def hold(self, held: bool) -> None:
-        self._carrier.hold(held)
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
         """End in a way that makes the client come back."""
         if self._session is not None:
-            self._carrier.close(code, reason)
+            self._transport.close(code, reason)
             self.end()
 
     def disconnect(self) -> None:
@@ -313,42 +325,42 @@ class Connection:
         if self._session is not None:
             self._session.disconnect()
             for packet in self._session.data_to_send():
-                self._carrier.send(packet)
+                self._transport.send(packet)
             self.close(CLOSED_BY_CLIENT, "disconnected")
 
-    def carry_on(self, carrier: Carrier, unsent: Iterable[str]) -> None:
+    def carry_on(self, transport: Transport, unsent: Iterable[str]) -> None:
         """Change the transport.
 
         Args:
-            carrier: the new one.
+            transport: the new one.
             unsent: the packets that the old one has not written.
         """
-        self._carrier = carrier
-        carrier.admit(self._client is not None)
-        self._doorway.hub.streams_changed()
+        self._transport = transport
+        transport.admit(self._peer is not None)
+        self._gateway.hub.streams_changed()
         for packet in unsent:
-            carrier.send(packet)
-        if self._client is not None and self._client.held:
-            carrier.hold(True)
+            transport.send(packet)
+        if self._peer is not None and self._peer.paused:
+            transport.pause_reading()
 
     # The end
 
     def end(self) -> None:
-        """From here on nothing is received; the carrier may still be sending what it has."""
+        """From here on nothing is received; the transport may still be sending what it has."""
         self._session = None
         self._goodbye()
 
     def _goodbye(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            self._doorway.clients -= 1
-            self._doorway.commands.goodbye(client)
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            self._gateway.clients -= 1
+            self._gateway.commands.goodbye(peer)
 
     @property
     def _socket_id(self) -> str | None:
-        return None if self._client is None else self._client.sid
+        return None if self._peer is None else self._peer.sid
 
 
-def _has_expired(client: Client) -> bool:
-    expires_at = client.identity.expires_at
+def _has_expired(peer: Peer) -> bool:
+    expires_at = peer.identity.expires_at
     return expires_at is not None and expires_at < time.time()

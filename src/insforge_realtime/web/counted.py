@@ -1,7 +1,7 @@
 """An HTTP connection as a guest: counted from its first bytes to its end (admission.py).
 
-Somebody vouches for it once it has carried a request of a session whose client was let in (polling.py does), or if it comes
-from a trusted proxy, whose connections are many clients'. Until then it may have to give way.
+transports/polling.py vouches for it once it has carried a request of a session whose client was let in; so does it itself if
+it comes from a trusted proxy, whose connections are many clients'. Until then it may have to give way.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import weakref
 from typing import TYPE_CHECKING
 
 from insforge_realtime.web.bounded import BoundedHttp
-from insforge_realtime.web.doorway import GUEST
+from insforge_realtime.web.gateway import GUEST
 
 if TYPE_CHECKING:
-    from insforge_realtime.web.doorway import Doorway
+    from insforge_realtime.web.gateway import Gateway
 
 
 class CountedHttp(BoundedHttp):
     """One connection."""
 
-    doorway: Doorway | None = None
+    gateway: Gateway | None = None
     """Whose guest it is, once it has got its place."""
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -36,15 +36,15 @@ class CountedHttp(BoundedHttp):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.doorway is not None and self.doorway.is_trusted(self.transport):
-            self.doorway.sockets.vouch(self)
+        if self.gateway is not None and self.gateway.is_trusted(self.transport):
+            self.gateway.sockets.vouch(self)
 
     def give_way(self) -> None:
         """Another socket gets the place."""
-        if self.doorway is not None:
-            self.doorway.tell_of_a_place("http", self.transport)
+        if self.gateway is not None:
+            self.gateway.tell_of_a_place("http", self.transport)
         self.transport.abort()
 
     def _leave(self) -> None:
-        if self.doorway is not None:
-            self.doorway.sockets.leave(self)
+        if self.gateway is not None:
+            self.gateway.sockets.leave(self)

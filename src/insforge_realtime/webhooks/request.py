@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from standardwebhooks.webhooks import Webhook
 
-from insforge_realtime import __version__
+from insforge_realtime._version import __version__
 from insforge_realtime.pg.deliveries import Claim
 
 LONGEST_RETRY_AFTER = 60.0

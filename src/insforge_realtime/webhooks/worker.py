@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from insforge_realtime import tasks
+from insforge_realtime.pg.database import LINK_ERRORS, keep
 from insforge_realtime.pg.deliveries import Claim, DeliveryQueue, Result, State
-from insforge_realtime.pg.pool import LINK_ERRORS, keep
 from insforge_realtime.webhooks.hosts import Hosts
 from insforge_realtime.webhooks.request import Outcome, unreachable
 from insforge_realtime.webhooks.sender import Sender
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 LOOK_SECONDS = 5.0
 """How often to look although nobody woke us: for rows of servers that were killed, and of operators' commands."""

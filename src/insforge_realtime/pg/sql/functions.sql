@@ -41,7 +41,7 @@ BEGIN
 END
 $$;
 
--- Whether a channel or an event may be called so. requests.py agrees. An expression, which its callers' plans take in.
+-- Whether a channel or an event may be called so. validation.py agrees. An expression, which its callers' plans take in.
 CREATE OR REPLACE FUNCTION realtime.is_name(p_name text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN pg_catalog.octet_length(p_name) OPERATOR(pg_catalog.<=) 255 THEN p_name OPERATOR(pg_catalog.<>) ''
             ELSE pg_catalog.octet_length(p_name) OPERATOR(pg_catalog.<=) realtime.max_name_bytes() END

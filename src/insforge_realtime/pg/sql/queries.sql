@@ -7,7 +7,7 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- name: arrays_that_we_send
--- The types of parameters that asyncpg has to ask the catalog about (see pg/pool.py).
+-- The types of parameters that asyncpg has to ask the catalog about (see pg/database.py).
 SELECT NULL::bigint[] AS a, NULL::int[] AS b, NULL::float8[] AS c;
 
 -- name: settle_session

@@ -6,8 +6,8 @@ import asyncio
 
 import asyncpg
 
+from insforge_realtime.pg.counters import Counters
 from insforge_realtime.pg.migrate import migrate
-from insforge_realtime.pg.stats import Counters
 from support.databases import free_port, running_cluster, wait_until
 
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from insforge_realtime.cli.terminal import ascii_json, harmless, say
 from insforge_realtime.errors import ConfigError
-from insforge_realtime.terminal import ascii_json, harmless, say
 
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60

@@ -11,7 +11,7 @@ from itertools import islice
 
 import asyncpg
 
-from insforge_realtime.pg.pool import LOST, connected, keep
+from insforge_realtime.pg.database import LOST, connected, keep
 from insforge_realtime.pg.queries import query
 
 INTERVAL_SECONDS = 0.25

@@ -1,4 +1,4 @@
-"""A new connection, until its first bytes tell what it is: a WebSocket of ours goes to its door, all else to uvicorn.
+"""A new connection, until its first bytes tell what it is: a WebSocket of ours goes to FastWebSocket, all else to uvicorn.
 
 uvicorn would come to the same end: it reads the request, writes it down again, and has the WebSocket's protocol read that.
 But it makes a crowd of objects for it that refer to each other, and they stay until the garbage collector has looked at
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from insforge_realtime.protocol import handshake
 from insforge_realtime.web.counted import CountedHttp
-from insforge_realtime.web.websocket import Door
-from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.web.timer_wheel import TimerWheel
+from insforge_realtime.web.transports.fast_websocket import FastWebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from insforge_realtime.web.bounds import Bounds
-    from insforge_realtime.web.doorway import Doorway
+    from insforge_realtime.web.gateway import Gateway
 
 
-class Newcomer(asyncio.Protocol):
+class NewConnection(asyncio.Protocol):
     """One connection before its first bytes.
 
     Args:
-        doorway: None where every WebSocket is uvicorn's.
+        gateway: None where every WebSocket is uvicorn's.
         wheel: the timer of all connections.
         bounds: what the connection may ask of us.
         config, server_state, app_state: uvicorn's.
     """
 
-    __slots__ = ("_bounds", "_doorway", "_due", "_parts", "_transport", "_wheel")
+    __slots__ = ("_bounds", "_due", "_gateway", "_parts", "_transport", "_wheel")
 
     def __init__(
         self,
-        doorway: Doorway | None,
-        wheel: Wheel,
+        gateway: Gateway | None,
+        wheel: TimerWheel,
         bounds: Bounds,
         config: UvicornConfig,
         server_state: ServerState,
         app_state: dict[str, Any],
     ) -> None:
-        self._doorway = doorway
+        self._gateway = gateway
         self._wheel = wheel
         self._bounds = bounds
         self._parts = config, server_state, app_state
@@ -61,7 +61,7 @@ class Newcomer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._doorway is not None and not self._doorway.let_in(self, transport):
+        if self._gateway is not None and not self._gateway.let_in(self, transport):
             self._transport.abort()
             return
         self._parts[1].connections.add(self)  # type: ignore[arg-type]
@@ -69,8 +69,8 @@ class Newcomer(asyncio.Protocol):
         self._wheel.schedule(self, self._due)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._doorway is not None:
-            self._doorway.sockets.leave(self)
+        if self._gateway is not None:
+            self._gateway.sockets.leave(self)
         self._parts[1].connections.discard(self)
         self._transport = None
 
@@ -79,21 +79,21 @@ class Newcomer(asyncio.Protocol):
         transport, self._transport = self._transport, None
         self._parts[1].connections.discard(self)
         asking = self._asking(data)
-        if asking is None or self._doorway is None:
+        if asking is None or self._gateway is None:
             self._to_uvicorn(transport, data)
             return
-        door = Door(self._doorway, *self._parts)
-        self._doorway.sockets.hand_over(self, door)
-        door.connection_made(transport)
-        transport.set_protocol(door)
-        door.begin(*asking)
+        websocket = FastWebSocket(self._gateway, *self._parts)
+        self._gateway.sockets.hand_over(self, websocket)
+        websocket.connection_made(transport)
+        transport.set_protocol(websocket)
+        websocket.begin(*asking)
 
     def _asking(self, data: bytes) -> tuple[handshake.Request, bytes] | None:
         """The handshake that this is, and what follows it; None if it is none of ours, or not within bounds."""
-        if self._doorway is None or len(data) > self._bounds.head_bytes:
+        if self._gateway is None or len(data) > self._bounds.head_bytes:
             return None
         asking = handshake.read(data)
-        if asking is None or asking[0].path not in self._doorway.paths or asking[0].size > self._bounds.headers:
+        if asking is None or asking[0].path not in self._gateway.paths or asking[0].size > self._bounds.headers:
             return None
         return asking
 
@@ -104,16 +104,16 @@ class Newcomer(asyncio.Protocol):
 
     def give_way(self) -> None:
         """Another socket gets the place."""
-        if self._transport is not None and self._doorway is not None:
-            self._doorway.tell_of_a_place("silent", self._transport)
+        if self._transport is not None and self._gateway is not None:
+            self._gateway.tell_of_a_place("silent", self._transport)
             self._transport.abort()
 
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
-        paths = self._doorway.paths if self._doorway is not None else ()
+        paths = self._gateway.paths if self._gateway is not None else ()
         http = CountedHttp(self._bounds, self._wheel, paths, self._due, *self._parts)
-        if self._doorway is not None:
-            http.doorway = self._doorway
-            self._doorway.sockets.hand_over(self, http)
+        if self._gateway is not None:
+            http.gateway = self._gateway
+            self._gateway.sockets.hand_over(self, http)
         http.connection_made(transport)
         transport.set_protocol(http)
         http.data_received(data)
@@ -126,22 +126,22 @@ class Newcomer(asyncio.Protocol):
 
 
 def http_class(
-    wheel: Wheel, bounds: Bounds, doorway: Callable[[], Doorway | None] = lambda: None
+    wheel: TimerWheel, bounds: Bounds, gateway: Callable[[], Gateway | None] = lambda: None
 ) -> type[asyncio.Protocol]:
     """The class to give to uvicorn as `http=`.
 
     Args:
         wheel: the timer of all connections.
         bounds: what each of them may ask of us.
-        doorway: asked for at each connection; while there is none, every WebSocket is uvicorn's.
+        gateway: asked for at each connection; while there is none, every WebSocket is uvicorn's.
     """
 
-    class RealtimeHttp(Newcomer):
+    class RealtimeHttp(NewConnection):
         __slots__ = ()
 
         def __init__(
             self, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any], _loop: object = None
         ) -> None:
-            super().__init__(doorway(), wheel, bounds, config, server_state, app_state)
+            super().__init__(gateway(), wheel, bounds, config, server_state, app_state)
 
     return RealtimeHttp

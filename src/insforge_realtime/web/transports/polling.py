@@ -1,4 +1,4 @@
-"""HTTP long-polling: the carrier of clients that cannot use a WebSocket, or not yet.
+"""HTTP long-polling: the transport of clients that cannot use a WebSocket, or not yet.
 
     GET  without sid   a handshake: a new session, and its open packet
     GET  with sid      waits until there are packets, and answers with some or all of them
@@ -27,9 +27,9 @@ from starlette.responses import Response
 from insforge_realtime import tasks
 from insforge_realtime.errors import PayloadTooLarge, ProtocolError
 from insforge_realtime.protocol import engineio
-from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
-from insforge_realtime.web.doorway import BAD_REQUEST, GUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
+from insforge_realtime.web.gateway import BAD_REQUEST, GUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
+from insforge_realtime.web.transports.send_queue import SendQueue
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from insforge_realtime.hub import Batch
-    from insforge_realtime.web.doorway import Doorway
-    from insforge_realtime.web.probe import Probe
+    from insforge_realtime.web.gateway import Gateway
+    from insforge_realtime.web.transports.upgrade import UpgradeAttempt
 
 ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
@@ -58,21 +58,31 @@ class SessionEnded(Exception):
 
 
 class Polling:
-    """The carrier of one connection.
+    """The transport of one connection.
 
     Args:
-        doorway: what all connections share.
+        gateway: what all connections share.
         address: the client's.
     """
 
     __slots__ = (
-        "_backlog", "_doorway", "_finished", "_last_word", "_limit", "_poll", "_posting", "_readable", "_reading",
-        "connection", "handed_over", "probe",
+        "_finished",
+        "_gateway",
+        "_last_word",
+        "_limit",
+        "_poll",
+        "_posting",
+        "_queue",
+        "_readable",
+        "_reading",
+        "connection",
+        "handed_over",
+        "probe",
     )  # fmt: skip
 
-    def __init__(self, doorway: Doorway, address: str) -> None:
-        self._doorway = doorway
-        self._backlog = Backlog(doorway)
+    def __init__(self, gateway: Gateway, address: str) -> None:
+        self._gateway = gateway
+        self._queue = SendQueue(gateway)
         self._poll: asyncio.Future[None] | None = None
         self._posting = False
         self._reading: asyncio.Timeout | None = None
@@ -83,12 +93,12 @@ class Polling:
         """Whether the session has ended, except for what is left in the backlog."""
         self._last_word: str | None = None
         """The packet that ends its last poll; where there is none, the client is refused, and comes back."""
-        self._limit = doorway.max_stranger_payload
+        self._limit = gateway.max_stranger_payload
         self.handed_over = False
-        self.probe: Probe | None = None
-        self.connection = Connection(doorway, self, address)
+        self.probe: UpgradeAttempt | None = None
+        self.connection = Connection(gateway, self, address)
 
-    # Carrier
+    # Transport
 
     stream = None
 
@@ -99,11 +109,11 @@ class Polling:
     def send(self, packet: str) -> None:
         self._add((packet,), len(packet))
 
-    def hold(self, held: bool) -> None:
-        if held:
-            self._readable.clear()
-        else:
-            self._readable.set()
+    def pause_reading(self) -> None:
+        self._readable.clear()
+
+    def resume_reading(self) -> None:
+        self._readable.set()
 
     def close(self, code: int, reason: str) -> None:
         """The poll that waits, or the next one, gets what is left, and the one after it a refusal.
@@ -114,10 +124,10 @@ class Polling:
         if code in BROKEN_PROTOCOL and self._poll is None:
             self.cut()
             return
-        self._doorway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
+        self._gateway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
 
     def cut(self) -> None:
-        self._backlog.clear()
+        self._queue.clear()
         self._finish()
         self.connection.lost()
 
@@ -127,13 +137,13 @@ class Polling:
         return None
 
     def admit(self, admitted: bool) -> None:
-        doorway = self._doorway
-        self._limit = doorway.max_payload if admitted else doorway.max_stranger_payload
-        (doorway.sessions.vouch if admitted else doorway.sessions.doubt)(self)
+        gateway = self._gateway
+        self._limit = gateway.max_payload if admitted else gateway.max_stranger_payload
+        (gateway.sessions.vouch if admitted else gateway.sessions.doubt)(self)
 
     def give_way(self) -> None:
         """Another session gets the place."""
-        self._doorway.tell_of_a_place("polling")
+        self._gateway.tell_of_a_place("polling")
         self.cut()
 
     # The upgrade
@@ -150,11 +160,11 @@ class Polling:
     def hand_over(self) -> Iterable[str]:
         """A WebSocket takes over: everything that is unsent."""
         self.handed_over, self.probe = True, None
-        self._doorway.sessions.leave(self)
+        self._gateway.sessions.leave(self)
         self._readable.set()  # nobody will say so any more, if a body is still being taken in
         self._wake()
-        unsent = self._backlog.take(float("inf"))
-        self._backlog.clear()
+        unsent = self._queue.take(float("inf"))
+        self._queue.clear()
         return unsent
 
     # Requests
@@ -169,15 +179,15 @@ class Polling:
         if self._poll is not None:
             self.connection.fail(1002, "two polls at a time")
             raise ProtocolError("two polls at a time")
-        if not self._backlog and not self._finished and not self.handed_over:
+        if not self._queue and not self._finished and not self.handed_over:
             self._poll = asyncio.get_running_loop().create_future()
         return self._answer(self._poll)
 
     async def _answer(self, poll: asyncio.Future[None] | None) -> str:
         if poll is not None:
             await self._wait(poll)
-        packets = self._backlog.take(ANSWER_CHARS, ANSWER_PACKETS)
-        if self._finished and not self._backlog:
+        packets = self._queue.take(ANSWER_CHARS, ANSWER_PACKETS)
+        if self._finished and not self._queue:
             self.connection.lost()
             if self._last_word is not None:
                 packets.append(self._last_word)
@@ -227,7 +237,7 @@ class Polling:
             raise ProtocolError("half a body") from error
 
     async def _read(self, request: Request) -> bytes:
-        limit, timing, body = self._limit, self._doorway.timing, bytearray()
+        limit, timing, body = self._limit, self._gateway.timing, bytearray()
         if int(request.headers.get("content-length", 0)) > limit:
             raise PayloadTooLarge
         try:
@@ -261,7 +271,7 @@ class Polling:
             raise SessionEnded
 
     def _add(self, packets: Sequence[str], size: int) -> None:
-        if not self._finished and not self._backlog.add(packets, size):
+        if not self._finished and not self._queue.add(packets, size):
             self.connection.too_slow()
         self._wake()
 
@@ -284,39 +294,39 @@ class PollingEndpoint:
     """The ASGI application behind `/socket.io/`, for HTTP.
 
     Args:
-        doorway: what all connections share.
+        gateway: what all connections share.
     """
 
-    def __init__(self, doorway: Doorway) -> None:
-        self._doorway = doorway
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         asked = Asked.of(scope)
-        refusal = self._doorway.refusal(asked)
+        refusal = self._gateway.refusal(asked)
         if refusal is not None:
             response: Response | None = refusal.response()
         elif asked.sid is None:
             response = self._handshake(asked)
         else:
-            response = await self._of_session(self._doorway.polls[asked.sid], request)
+            response = await self._of_session(self._gateway.polls[asked.sid], request)
         if response is not None:
             await response(scope, receive, send)
 
     def _handshake(self, asked: Asked) -> Response:
-        polling = Polling(self._doorway, asked.address)
-        refusal = self._doorway.entry(polling, asked)
+        polling = Polling(self._gateway, asked.address)
+        refusal = self._gateway.entry(polling, asked)
         if refusal is not None:
             polling.cut()
             return refusal.response()
-        self._doorway.polls[polling.connection.sid] = polling
-        return _text(polling.connection.open_packet(self._doorway.upgrades))
+        self._gateway.polls[polling.connection.sid] = polling
+        return _text(polling.connection.open_packet(self._gateway.upgrades))
 
     async def _of_session(self, polling: Polling, request: Request) -> Response | None:
         reference = request.scope.get(GUEST)  # there is none under other servers
         socket = reference and reference()
         if socket is not None and polling.connection.admitted:
-            self._doorway.sockets.vouch(socket)
+            self._gateway.sockets.vouch(socket)
         if request.method == "GET":
             return await _poll(polling, request.receive)
         if request.method == "POST":

@@ -1,4 +1,4 @@
-"""`insforge-realtime serve`: the application behind uvicorn, with the fast door, for as long as nobody sends SIGTERM.
+"""`insforge-realtime serve`: the application behind uvicorn, with the fast WebSocket, for as long as nobody sends SIGTERM.
 
 What lives here: TLS, signals, the order of the shutdown. The listening sockets are made in listening.py.
 """
@@ -17,16 +17,18 @@ from typing import Any
 import structlog
 import uvicorn
 
-from insforge_realtime import __version__, descriptors, tasks
+from insforge_realtime import tasks
+from insforge_realtime._version import __version__
 from insforge_realtime.app import Application
 from insforge_realtime.auth import Authenticator
+from insforge_realtime.cli import descriptors
+from insforge_realtime.cli.listening import listen, places, reachable
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, RealtimeError
-from insforge_realtime.listening import listen, places, reachable
 from insforge_realtime.logs import tell_of_the_loop
 from insforge_realtime.web.bounds import Bounds
-from insforge_realtime.web.http import http_class
-from insforge_realtime.web.websocket import websocket_class
+from insforge_realtime.web.listener import http_class
+from insforge_realtime.web.transports.fast_websocket import websocket_class
 
 GRACEFUL_SECONDS = 4
 """How long a shutdown waits for sockets to close before it cuts them."""
@@ -64,13 +66,13 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     server = _Server(
         uvicorn.Config(
             application.asgi,
-            http=http_class(application.wheel, Bounds.of(config), lambda: application.doorway),
-            ws=websocket_class(lambda: application.doorway),
+            http=http_class(application.wheel, Bounds.of(config), lambda: application.gateway),
+            ws=websocket_class(lambda: application.gateway),
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # ours, in web/proxies.py, are the fast door's, too
+            proxy_headers=False,  # ours, in web/proxies.py, are the fast WebSocket's, too
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACEFUL_SECONDS,
             ssl_context_factory=None if tls is None else lambda *_: tls,
@@ -125,7 +127,7 @@ def _try_to_listen(config: Config) -> None:
 def _stop(server: uvicorn.Server, application: Application) -> None:
     """Sockets are closed while webhooks in flight end. A second signal does not wait any more."""
     log.info("shutting down")
-    application.doorway.shut()
+    application.gateway.shut()
     application.webhooks.stop(at_once=server.should_exit)
     server.force_exit = server.should_exit
     server.should_exit = True

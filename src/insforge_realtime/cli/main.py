@@ -1,4 +1,4 @@
-"""The command `insforge-realtime`. Here: dev, serve, migrate, token, check; and what cli_client.py and cli_webhooks.py have.
+"""The command `insforge-realtime`. Here: dev, serve, migrate, token, check; client.py and webhooks.py have the others.
 
 What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere, and imported when it is called:
 whoever installed the client only has none of the server's libraries.
@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from insforge_realtime import __version__, cli_client, cli_webhooks, terminal
+from insforge_realtime._version import __version__
+from insforge_realtime.cli import client as cli_client
+from insforge_realtime.cli import terminal
+from insforge_realtime.cli import webhooks as cli_webhooks
 from insforge_realtime.errors import ConfigError, RealtimeError
 
 if TYPE_CHECKING:
@@ -62,8 +65,8 @@ def dev(
     Uses DATABASE_URL where it is set, in the environment or in .env, else a PostgreSQL of its own. Another database than
     its own gets the schema `realtime`, and nothing else.
     """
-    from insforge_realtime.dev import Wishes
-    from insforge_realtime.dev import dev as run
+    from insforge_realtime.cli.dev import Wishes
+    from insforge_realtime.cli.dev import dev as run
 
     with _serving(port=port, host=host):
         run(data_dir, port=port, host=host, wishes=Wishes(demo, demo_traffic))
@@ -86,7 +89,7 @@ def serve(
 
         import uvloop
 
-        from insforge_realtime.server import serve as run
+        from insforge_realtime.cli.serve import serve as run
 
         uvloop.run(run(settings))
 
@@ -156,8 +159,8 @@ def token(
 def check(database: Database = None) -> None:
     """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
     from insforge_realtime import config, logs
+    from insforge_realtime.cli.serve import refusals
     from insforge_realtime.pg.doctor import Finding, examine
-    from insforge_realtime.server import refusals
 
     settings = config.load(database_url=database)
     logs.configure(settings)

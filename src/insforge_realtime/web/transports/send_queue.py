@@ -1,6 +1,6 @@
 """Packets that wait for a transport that does not take them at once: long-polling between two polls, ASGI's `send`.
 
-(The fast door has none: its packets wait in the buffer of the socket.) Full and over the limit mean here what they mean
+(The fast WebSocket has none: its packets wait in the buffer of the socket.) Full and over the limit mean here what they mean
 there: a full sink asks for a moment to drain, and one that is over the limit is a slow consumer.
 """
 
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from insforge_realtime.web.doorway import Doorway
+    from insforge_realtime.web.gateway import Gateway
 
 
-class Backlog:
+class SendQueue:
     """The unsent packets of one connection, in order.
 
     Args:
-        doorway: has the limits, and hears when it is full.
+        gateway: has the limits, and hears when it is full.
     """
 
-    __slots__ = ("_doorway", "_full", "_packets", "_size")
+    __slots__ = ("_full", "_gateway", "_packets", "_size")
 
-    def __init__(self, doorway: Doorway) -> None:
-        self._doorway = doorway
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._packets: deque[str] = deque()
         self._size = 0
         self._full = False
@@ -36,14 +36,14 @@ class Backlog:
 
     def add(self, packets: Sequence[str], size: int) -> bool:
         """Append packets of this many characters in all. False when too much waits: no packet is by itself too much."""
-        limit = self._doorway.config.max_buffered_bytes
+        limit = self._gateway.config.max_buffered_bytes
         if limit and self._size + size - max(map(len, packets), default=0) > limit:
             return False
         self._packets.extend(packets)
         self._size += size
-        if not self._full and self._size > self._doorway.high_water:
+        if not self._full and self._size > self._gateway.high_water:
             self._full = True
-            self._doorway.congestion.filled(self)
+            self._gateway.congestion.filled(self)
         return True
 
     def take(self, size: float, number: float = inf) -> list[str]:
@@ -54,7 +54,7 @@ class Backlog:
             size -= len(packet)
             self._size -= len(packet)
             taken.append(packet)
-        if self._full and self._size <= self._doorway.high_water // 4:
+        if self._full and self._size <= self._gateway.high_water // 4:
             self._drained()
         return taken
 
@@ -66,4 +66,4 @@ class Backlog:
 
     def _drained(self) -> None:
         self._full = False
-        self._doorway.congestion.drained(self)
+        self._gateway.congestion.drained(self)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from insforge_realtime.config import Config
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge
 from insforge_realtime.protocol.session import Emit, Session, Timing
-from insforge_realtime.requests import Command, Form, claimed_channel, outgrows
+from insforge_realtime.validation import Command, Validator, claimed_channel, outgrows
 
 LIMIT = 100_000
-FORM = Form(Config(database_url="postgresql://x", max_payload_bytes=LIMIT, _env_file=None))  # type: ignore[call-arg]
+FORM = Validator(Config(database_url="postgresql://x", max_payload_bytes=LIMIT, _env_file=None))  # type: ignore[call-arg]
 
 
 def command(packet: str, *attachments: bytes) -> Command:

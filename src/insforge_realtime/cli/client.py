@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from insforge_realtime.cli.terminal import ascii_json, harmless, say
 from insforge_realtime.errors import ConfigError, RealtimeError
-from insforge_realtime.terminal import ascii_json, harmless, say
 
 if TYPE_CHECKING:
     from insforge_realtime.client import ErrorInfo, Message, RealtimeClient

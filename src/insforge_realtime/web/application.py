@@ -11,10 +11,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route, WebSocketRoute
 
 from insforge_realtime.web.answers import Cors, NoSniff
-from insforge_realtime.web.asgi import WebSocketEndpoint
-from insforge_realtime.web.doorway import PATH, Doorway
-from insforge_realtime.web.polling import PollingEndpoint
+from insforge_realtime.web.gateway import PATH, Gateway
 from insforge_realtime.web.proxies import ForwardedHeaders, RootPath
+from insforge_realtime.web.transports.asgi_websocket import WebSocketEndpoint
+from insforge_realtime.web.transports.polling import PollingEndpoint
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -28,15 +28,15 @@ Health = Callable[[], dict[str, Any]]
 """Tells how the feed does: `state`, `reason`, `lagMs` and counts. Live means state `live`."""
 
 
-def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
+def make_api(version: str, health: Health, gateway: Gateway) -> ASGIApp:
     """The ASGI application, without lifespan.
 
     Args:
         version: of this package.
         health: asked at every request.
-        doorway: what all connections share.
+        gateway: what all connections share.
     """
-    config = doorway.config
+    config = gateway.config
     # A path with a slash too many is nobody's: a redirect would go wherever the Host header says.
     api = FastAPI(
         title="InsForge Realtime",
@@ -55,9 +55,9 @@ def make_api(version: str, health: Health, doorway: Doorway) -> ASGIApp:
         body = {"status": "ok" if live else "unavailable", "version": version, "feed": feed}
         return JSONResponse(body, 200 if live else 503)
 
-    polling, websocket = GZipMiddleware(PollingEndpoint(doorway), GZIP_BYTES, GZIP_LEVEL), WebSocketEndpoint(doorway)
+    polling, websocket = GZipMiddleware(PollingEndpoint(gateway), GZIP_BYTES, GZIP_LEVEL), WebSocketEndpoint(gateway)
     for path in (PATH, PATH.rstrip("/")):
         api.router.routes += [Route(path, polling), WebSocketRoute(path, websocket)]
 
     answers = NoSniff(Cors(api, config.cors_origins))
-    return RootPath(ForwardedHeaders(answers, doorway.trusted), config.root_path)
+    return RootPath(ForwardedHeaders(answers, gateway.trusted), config.root_path)

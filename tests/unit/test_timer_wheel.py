@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from insforge_realtime.web.wheel import SLOT_SECONDS, Wheel
+from insforge_realtime.web.timer_wheel import SLOT_SECONDS, TimerWheel
 
 
 class Clock:
@@ -37,11 +37,11 @@ class Timed:
         return self.react(now)
 
 
-def make_wheel(now: float = 1000.0) -> Wheel:
-    return Wheel(cast(asyncio.AbstractEventLoop, Clock(now)))
+def make_wheel(now: float = 1000.0) -> TimerWheel:
+    return TimerWheel(cast(asyncio.AbstractEventLoop, Clock(now)))
 
 
-def turn_until(wheel: Wheel, start: float, end: float, step: float = SLOT_SECONDS) -> None:
+def turn_until(wheel: TimerWheel, start: float, end: float, step: float = SLOT_SECONDS) -> None:
     now = start
     while now < end:
         now += step
@@ -67,13 +67,13 @@ def test_whatever_the_clock_says_nobody_is_asked_early_or_later_than_a_slot_and_
 ) -> None:
     """The loop is one of our own, whose sleeps take as long as they are told, and a lag more."""
     clock = Clock(begun)
-    wheel = Wheel(cast(asyncio.AbstractEventLoop, clock))
+    wheel = TimerWheel(cast(asyncio.AbstractEventLoop, clock))
     asked = [(begun + deadline, Timed()) for deadline in deadlines]
     for deadline, timed in asked:
         wheel.schedule(timed, deadline)
     run, waiting = wheel.run(), iter(lags)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("insforge_realtime.web.wheel.asyncio.sleep", _sleep_on(clock, waiting))
+        patch.setattr("insforge_realtime.web.timer_wheel.asyncio.sleep", _sleep_on(clock, waiting))
         with pytest.raises(_NoMoreLags):
             run.send(None)
     for deadline, timed in asked:
@@ -173,7 +173,7 @@ def test_a_question_may_schedule_others() -> None:
 
 async def test_it_turns_by_itself() -> None:
     loop = asyncio.get_running_loop()
-    wheel, asked = Wheel(loop), asyncio.Event()
+    wheel, asked = TimerWheel(loop), asyncio.Event()
 
     def note(now: float) -> float | None:
         asked.set()
@@ -192,7 +192,7 @@ def test_on_a_real_loop_too_a_deadline_is_late_by_less_than_a_slot(
 ) -> None:
     async def late() -> list[float]:
         loop, begun = asyncio.get_running_loop(), asyncio.get_running_loop().time()
-        wheel, done, found = Wheel(loop), asyncio.Event(), []
+        wheel, done, found = TimerWheel(loop), asyncio.Event(), []
 
         def note(deadline: float) -> Callable[[float], float | None]:
             def react(now: float) -> float | None:

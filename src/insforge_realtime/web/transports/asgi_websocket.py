@@ -1,6 +1,6 @@
-"""A WebSocket of any ASGI server: the carrier where the fast door (websocket.py) cannot be plugged in.
+"""A WebSocket of any ASGI server: the transport where fast_websocket.py cannot be plugged in.
 
-It behaves as the fast door does, and costs more: two tasks for each connection, and a call into the server for each message.
+It behaves as that does, and costs more: two tasks for each connection, and a call into the server for each message.
 A message reaches us when the server has read it whole, so the server's own limit on its size is what protects memory.
 """
 
@@ -15,11 +15,11 @@ from insforge_realtime import tasks
 from insforge_realtime.errors import ProtocolError
 from insforge_realtime.protocol import handshake
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
-from insforge_realtime.web.backlog import Backlog
 from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
-from insforge_realtime.web.doorway import BAD_REQUEST, Asked
-from insforge_realtime.web.probe import Probe
+from insforge_realtime.web.gateway import BAD_REQUEST, Asked
 from insforge_realtime.web.proxies import header_values
+from insforge_realtime.web.transports.send_queue import SendQueue
+from insforge_realtime.web.transports.upgrade import UpgradeAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from insforge_realtime.hub import Batch
-    from insforge_realtime.web.doorway import Doorway, Refusal
+    from insforge_realtime.web.gateway import Gateway, Refusal
 
 
 log = structlog.get_logger("insforge_realtime.web")
@@ -37,23 +37,23 @@ class WebSocketEndpoint:
     """The ASGI application behind `/socket.io/`, for WebSockets.
 
     Args:
-        doorway: what all connections share.
+        gateway: what all connections share.
     """
 
-    def __init__(self, doorway: Doorway) -> None:
-        self._doorway = doorway
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(scope)
         await receive()
-        websocket = AsgiWebSocket(self._doorway, receive, send)
-        refusal = self._doorway.entry(websocket, asked) or self._doorway.refusal(asked)
+        websocket = AsgiWebSocket(self._gateway, receive, send)
+        refusal = self._gateway.entry(websocket, asked) or self._gateway.refusal(asked)
         try:
             chosen = handshake.subprotocol(header_values(scope, b"sec-websocket-protocol"))
         except ProtocolError:
             refusal = refusal or BAD_REQUEST
         if refusal is not None:
-            self._doorway.sockets.leave(websocket)
+            self._gateway.sockets.leave(websocket)
             await _refuse(scope, send, refusal)
             return
         await websocket.serve(asked, chosen)
@@ -71,18 +71,18 @@ async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
 
 
 class AsgiWebSocket:
-    """One WebSocket; a carrier.
+    """One WebSocket; a transport.
 
     Args:
-        doorway: what all connections share.
+        gateway: what all connections share.
         receive, send: the server's.
     """
 
-    def __init__(self, doorway: Doorway, receive: Receive, send: Send) -> None:
-        self._doorway = doorway
+    def __init__(self, gateway: Gateway, receive: Receive, send: Send) -> None:
+        self._gateway = gateway
         self._asgi_receive = receive
         self._asgi_send = send
-        self._backlog = Backlog(doorway)
+        self._queue = SendQueue(gateway)
         self._more = asyncio.Event()
         self._readable = asyncio.Event()
         self._readable.set()
@@ -90,7 +90,7 @@ class AsgiWebSocket:
         self._goodbye: tuple[int, str] | None = None
         self._cut_at: float | None = None
         self._receiver: Receiver
-        self._limit = doorway.max_stranger_bytes
+        self._limit = gateway.max_stranger_bytes
 
     async def serve(self, asked: Asked, subprotocol: str | None) -> None:
         """Accept it, and carry packets until either side hangs up."""
@@ -98,7 +98,7 @@ class AsgiWebSocket:
             await self._asgi_send({"type": "websocket.accept", "subprotocol": subprotocol})
             await self._carry(asked)
         finally:
-            self._doorway.sockets.leave(self)
+            self._gateway.sockets.leave(self)
 
     async def _carry(self, asked: Asked) -> None:
         self._begin(asked)
@@ -109,17 +109,17 @@ class AsgiWebSocket:
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            self._backlog.clear()
+            self._queue.clear()
             self._receiver.lost()
 
     def _begin(self, asked: Asked) -> None:
         if asked.sid is None:
-            connection = Connection(self._doorway, self, asked.address)
+            connection = Connection(self._gateway, self, asked.address)
             self._receiver = connection
             self.send(connection.open_packet([]))
         else:
             self._cut_after(UPGRADE_SECONDS)
-            self._receiver = probe = Probe(self._doorway.polls[asked.sid], self)
+            self._receiver = probe = UpgradeAttempt(self._gateway.polls[asked.sid], self)
             probe.begin()
 
     async def _read(self) -> None:
@@ -157,10 +157,10 @@ class AsgiWebSocket:
 
     def _packets(self) -> Iterable[str]:
         """One at a time: what has not been sent counts as waiting."""
-        while taken := self._backlog.take(0):
+        while taken := self._queue.take(0):
             yield taken[0]
 
-    # Carrier
+    # Transport
 
     stream = None
 
@@ -171,31 +171,31 @@ class AsgiWebSocket:
     def send(self, packet: str) -> None:
         self._add((packet,), len(packet))
 
-    def hold(self, held: bool) -> None:
-        if held:
-            self._readable.clear()
-        else:
-            self._readable.set()
+    def pause_reading(self) -> None:
+        self._readable.clear()
+
+    def resume_reading(self) -> None:
+        self._readable.set()
 
     def close(self, code: int, reason: str) -> None:
         if self._goodbye is None:
             self._goodbye = code, reason
             self._readable.set()
             self._more.set()
-            self._cut_after(SHUTDOWN_SECONDS if self._doorway.closing else CLOSE_SECONDS)
+            self._cut_after(SHUTDOWN_SECONDS if self._gateway.closing else CLOSE_SECONDS)
 
     def cut(self) -> None:
         if not self._cut.done():
             self._cut.set_result(None)
 
     def admit(self, admitted: bool) -> None:
-        doorway = self._doorway
-        self._limit = doorway.max_message_bytes if admitted else doorway.max_stranger_bytes
-        (doorway.sockets.vouch if admitted else doorway.sockets.doubt)(self)
+        gateway = self._gateway
+        self._limit = gateway.max_message_bytes if admitted else gateway.max_stranger_bytes
+        (gateway.sockets.vouch if admitted else gateway.sockets.doubt)(self)
 
     def give_way(self) -> None:
         """Another socket gets the place."""
-        self._doorway.tell_of_a_place("websocket")
+        self._gateway.tell_of_a_place("websocket")
         self.cut()
 
     def carry(self, receiver: Receiver) -> None:
@@ -207,14 +207,14 @@ class AsgiWebSocket:
         if self._goodbye is not None or self._cut.done():
             return
         self._more.set()
-        if not self._backlog.add(packets, size):
+        if not self._queue.add(packets, size):
             self._receiver.too_slow()
 
     # Deadlines
 
     def _cut_after(self, seconds: float) -> None:
         self._cut_at = asyncio.get_running_loop().time() + seconds
-        self._doorway.wheel.schedule(self, self._cut_at)
+        self._gateway.wheel.schedule(self, self._cut_at)
 
     def tick(self, now: float) -> float | None:
         """The wheel calls this."""

@@ -16,7 +16,7 @@ import pytest
 
 from insforge_realtime.errors import InternalError, InvalidRequest, RequestError, Unavailable
 from insforge_realtime.pg.coalescer import Coalescer
-from insforge_realtime.pg.pool import connected
+from insforge_realtime.pg.database import connected
 from support.databases import running_cluster, wait_until
 
 CUT = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

@@ -1,4 +1,4 @@
-"""The hot door: one `asyncio.Protocol` per WebSocket, plugged into uvicorn through its `ws=` option, or begun by http.py.
+"""The fast WebSocket: an `asyncio.Protocol`, plugged into uvicorn through its `ws=` option, or begun by listener.py.
 
     bytes → protocol/handshake.py, once; then protocol/frames.py → whole messages → connection.py
     connection.py → frames → transport.write
@@ -26,9 +26,9 @@ from insforge_realtime.protocol import frames, handshake
 from insforge_realtime.protocol.frames import Broken, Goodbye, Ping, text_frame
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
-from insforge_realtime.web.doorway import BAD_REQUEST, Asked, Doorway, Refusal, origin_of
-from insforge_realtime.web.probe import Probe
+from insforge_realtime.web.gateway import BAD_REQUEST, Asked, Gateway, Refusal, origin_of
 from insforge_realtime.web.proxies import UNKNOWN
+from insforge_realtime.web.transports.upgrade import UpgradeAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,18 +37,26 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
 
-class Door(asyncio.Protocol):
-    """One WebSocket; a carrier."""
+class FastWebSocket(asyncio.Protocol):
+    """One WebSocket; a transport."""
 
     __slots__ = (
-        "_app_state", "_cut_at", "_doorway", "_full", "_reader", "_receiver", "_said_goodbye", "_state", "_transport",
+        "_app_state",
+        "_cut_at",
+        "_full",
+        "_gateway",
+        "_reader",
+        "_receiver",
+        "_said_goodbye",
+        "_state",
+        "_transport",
         "_uvicorn",
     )  # fmt: skip
 
     def __init__(
-        self, doorway: Doorway, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
+        self, gateway: Gateway, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self._doorway = doorway
+        self._gateway = gateway
         self._uvicorn: UvicornConfig | None = config
         """Until the handshake: who else may take over."""
         self._state = server_state
@@ -65,15 +73,15 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._doorway.high_water)
-        if not self._doorway.let_in(self, transport):
+        self._transport.set_write_buffer_limits(high=self._gateway.high_water)
+        if not self._gateway.let_in(self, transport):
             self._transport.abort()
         self._state.connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
-        self._doorway.sockets.leave(self)
-        self._doorway.congestion.drained(self)
+        self._gateway.sockets.leave(self)
+        self._gateway.congestion.drained(self)
         # The wheel keeps us until the deadline it was told, and half a message must not wait there with us.
         self._reader = None
         receiver, self._receiver = self._receiver, None
@@ -91,19 +99,19 @@ class Door(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
-        self._doorway.hub.streams_changed()
-        self._doorway.congestion.filled(self)
+        self._gateway.hub.streams_changed()
+        self._gateway.congestion.filled(self)
 
     def resume_writing(self) -> None:
         self._full = False
-        self._doorway.hub.streams_changed()
-        self._doorway.congestion.drained(self)
+        self._gateway.hub.streams_changed()
+        self._gateway.congestion.drained(self)
 
     def shutdown(self) -> None:
         """uvicorn shuts down."""
         if self._receiver is None:
             self._transport.close()
-        self._doorway.shut()
+        self._gateway.shut()
 
     # The handshake
 
@@ -112,7 +120,7 @@ class Door(asyncio.Protocol):
         asking = handshake.read(data)
         if asking is None:
             self._refuse(BAD_REQUEST)
-        elif asking[0].path in self._doorway.paths:
+        elif asking[0].path in self._gateway.paths:
             self.begin(*asking)
         else:
             self._hand_on(data)
@@ -127,7 +135,7 @@ class Door(asyncio.Protocol):
         if self._transport.is_closing():
             return  # there is no place for us
         asked = self._asked(request)
-        refusal = self._doorway.refusal(asked, self)
+        refusal = self._gateway.refusal(asked, self)
         if refusal is not None:
             self._refuse(refusal)
             return
@@ -143,8 +151,8 @@ class Door(asyncio.Protocol):
     def _asked(self, request: handshake.Request) -> Asked:
         peer = self._transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else UNKNOWN
-        if self._doorway.trusted:
-            address = self._doorway.trusted.client(address, ", ".join(request.values(b"x-forwarded-for")))
+        if self._gateway.trusted:
+            address = self._gateway.trusted.client(address, ", ".join(request.values(b"x-forwarded-for")))
         return Asked("GET", parse_qs(request.query), origin_of(request.values(b"origin")), True, address)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -154,23 +162,23 @@ class Door(asyncio.Protocol):
 
     def _open(self, asked: Asked, answer: bytes) -> None:
         self._uvicorn = self._app_state = None
-        self._reader = frames.Reader(self._doorway.max_stranger_bytes)
+        self._reader = frames.Reader(self._gateway.max_stranger_bytes)
         if asked.sid is None:
-            connection = Connection(self._doorway, self, asked.address)
+            connection = Connection(self._gateway, self, asked.address)
             self._receiver = connection
             # In one write: each is a system call.
             self._transport.write(answer + text_frame(connection.open_packet([]).encode()))
         else:
             self._transport.write(answer)
             self._cut_after(UPGRADE_SECONDS)
-            self._receiver = probe = Probe(self._doorway.polls[asked.sid], self)
+            self._receiver = probe = UpgradeAttempt(self._gateway.polls[asked.sid], self)
             probe.begin()
 
     def _hand_on(self, data: bytes) -> None:
         """A path that is not ours belongs to the ASGI application: let uvicorn's own protocol take over."""
         assert self._uvicorn is not None
         self._state.connections.discard(self)
-        self._doorway.sockets.leave(self)
+        self._gateway.sockets.leave(self)
         other = WebSocketsSansIOProtocol(
             config=self._uvicorn, server_state=self._state, app_state=self._app_state or {}
         )
@@ -214,7 +222,7 @@ class Door(asyncio.Protocol):
                 self._receiver.fail(broken.code, broken.reason)
         self._end_stream()
 
-    # Carrier
+    # Transport
 
     @property
     def stream(self) -> asyncio.Transport | None:
@@ -229,12 +237,12 @@ class Door(asyncio.Protocol):
         if not self._said_goodbye:
             self._write(text_frame(packet.encode()))
 
-    def hold(self, held: bool) -> None:
-        if self._transport.is_closing():
-            return
-        if held:
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
             self._transport.pause_reading()
-        else:
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
@@ -243,7 +251,7 @@ class Door(asyncio.Protocol):
             return
         self._write(frames.control_frame(frames.CLOSE, frames.goodbye_payload(code, reason)))
         self._said_goodbye = True
-        self._cut_after(SHUTDOWN_SECONDS if self._doorway.closing else CLOSE_SECONDS)
+        self._cut_after(SHUTDOWN_SECONDS if self._gateway.closing else CLOSE_SECONDS)
 
     def cut(self) -> None:
         """End the connection now, whatever is unsent."""
@@ -251,14 +259,14 @@ class Door(asyncio.Protocol):
 
     def admit(self, admitted: bool) -> None:
         """The client was let in, or is a stranger again."""
-        doorway = self._doorway
+        gateway = self._gateway
         if self._reader is not None:
-            self._reader.max_size = doorway.max_message_bytes if admitted else doorway.max_stranger_bytes
-        (doorway.sockets.vouch if admitted else doorway.sockets.doubt)(self)
+            self._reader.max_size = gateway.max_message_bytes if admitted else gateway.max_stranger_bytes
+        (gateway.sockets.vouch if admitted else gateway.sockets.doubt)(self)
 
     def give_way(self) -> None:
         """Another socket gets the place."""
-        self._doorway.tell_of_a_place("websocket", self._transport)
+        self._gateway.tell_of_a_place("websocket", self._transport)
         self.cut()
 
     def carry(self, receiver: Receiver) -> None:
@@ -271,7 +279,7 @@ class Door(asyncio.Protocol):
     def _cut_after(self, seconds: float) -> None:
         """Whoever does not hang up in time, or does not upgrade, is cut off."""
         self._cut_at = asyncio.get_running_loop().time() + seconds
-        self._doorway.wheel.schedule(self, self._cut_at)
+        self._gateway.wheel.schedule(self, self._cut_at)
 
     def tick(self, now: float) -> float | None:
         """The wheel calls this."""
@@ -305,7 +313,7 @@ class Door(asyncio.Protocol):
 
     def _check_backlog(self) -> None:
         """Before each write, so that one message is never by itself a backlog."""
-        limit = self._doorway.config.max_buffered_bytes
+        limit = self._gateway.config.max_buffered_bytes
         if limit and self._transport.get_write_buffer_size() > limit and not self._transport.is_closing():
             if self._receiver is None:
                 self.cut()
@@ -313,26 +321,26 @@ class Door(asyncio.Protocol):
                 self._receiver.too_slow()
 
 
-def websocket_class(doorway: Callable[[], Doorway | None]) -> type[asyncio.Protocol]:
+def websocket_class(gateway: Callable[[], Gateway | None]) -> type[asyncio.Protocol]:
     """The class to give to uvicorn as `ws=`.
 
     Args:
-        doorway: asked for at each handshake; while there is none, the ASGI application answers.
+        gateway: asked for at each handshake; while there is none, the ASGI application answers.
     """
 
-    class RealtimeWebSocket(Door):
+    class RealtimeWebSocket(FastWebSocket):
         __slots__ = ()
 
         def __new__(
             cls, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
         ) -> RealtimeWebSocket:
-            open_doorway = doorway()
-            if open_doorway is None:
+            open_gateway = gateway()
+            if open_gateway is None:
                 other: Any = WebSocketsSansIOProtocol(config=config, server_state=server_state, app_state=app_state)
                 return cast(RealtimeWebSocket, other)
-            door = super().__new__(cls)
-            Door.__init__(door, open_doorway, config, server_state, app_state)
-            return door
+            websocket = super().__new__(cls)
+            FastWebSocket.__init__(websocket, open_gateway, config, server_state, app_state)
+            return websocket
 
         def __init__(self, *_: object, **__: object) -> None:
             """Has been made already."""

@@ -37,7 +37,7 @@ def claimed_channel(command: Command) -> str | None:
     return channel if isinstance(channel, str) and len(channel) <= LONGEST_ECHO else None
 
 
-class Form:
+class Validator:
     """Reads commands, within the limits of a configuration. Every method raises InvalidRequest or PayloadTooLarge."""
 
     def __init__(self, config: Config) -> None:

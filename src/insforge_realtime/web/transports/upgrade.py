@@ -1,4 +1,4 @@
-"""A WebSocket that asks to become the carrier of a connection that polls. While it asks, it carries nothing.
+"""A WebSocket that asks to become the transport of a connection that polls. While it asks, it carries nothing.
 
 protocol/upgrade.py says what may be said; here is what that does to the poll that waits and to the connection.
 """
@@ -11,23 +11,23 @@ import structlog
 
 from insforge_realtime.errors import ProtocolError
 from insforge_realtime.protocol.upgrade import DONE, PROBED, Upgrade
-from insforge_realtime.web.connection import Carrier, Receiver
+from insforge_realtime.web.connection import Receiver, Transport
 
 if TYPE_CHECKING:
     from insforge_realtime.protocol import engineio
-    from insforge_realtime.web.polling import Polling
+    from insforge_realtime.web.transports.polling import Polling
 
 log = structlog.get_logger("insforge_realtime.web")
 
 
-class WebSocketCarrier(Carrier, Protocol):
-    """A carrier that can be asked to carry for somebody else."""
+class Upgradable(Transport, Protocol):
+    """A transport that can be asked to carry for somebody else."""
 
     def carry(self, receiver: Receiver) -> None:
         """From now on, hand packets to this one."""
 
 
-class Probe:
+class UpgradeAttempt:
     """One attempt; a `Receiver`.
 
     Args:
@@ -37,7 +37,7 @@ class Probe:
 
     __slots__ = ("_polling", "_upgrade", "_websocket")
 
-    def __init__(self, polling: Polling, websocket: WebSocketCarrier) -> None:
+    def __init__(self, polling: Polling, websocket: Upgradable) -> None:
         self._polling = polling
         self._websocket = websocket
         self._upgrade = Upgrade()

@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 
 from insforge_realtime import config as configuration
 from insforge_realtime import tasks
+from insforge_realtime.cli.serve import serve
+from insforge_realtime.cli.welcome import Scene, print_welcome
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, DatabaseError
 from insforge_realtime.pg import demo
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import is_adoption, migrate
-from insforge_realtime.server import serve
 from insforge_realtime.webhooks.guard import LOOPBACK
-from insforge_realtime.welcome import Scene, print_welcome
 
 
 @dataclass(frozen=True, slots=True)

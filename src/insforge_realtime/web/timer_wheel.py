@@ -27,7 +27,7 @@ class Timed(Protocol):
         """Do what is due at `now`. The next deadline, or None for never."""
 
 
-class Wheel:
+class TimerWheel:
     """Calls `tick` of everything scheduled: never before its deadline, and less than a slot after it, plus the loop's lag.
 
     Args:

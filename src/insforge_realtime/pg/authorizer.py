@@ -23,9 +23,9 @@ from insforge_realtime.pg.coalescer import NOBODY, Coalescer
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
-log = structlog.get_logger("insforge_realtime.pg.rls")
+log = structlog.get_logger("insforge_realtime.pg.authorizer")
 
 Question = tuple[Identity, str]
 """Who, and which channel."""

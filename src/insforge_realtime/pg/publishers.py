@@ -14,17 +14,17 @@ import structlog
 
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError
 from insforge_realtime.model import Owner, Publication
+from insforge_realtime.pg.authorizer import denied, kind_of, raised
 from insforge_realtime.pg.coalescer import NOBODY, Coalescer
 from insforge_realtime.pg.queries import query
-from insforge_realtime.pg.rls import denied, kind_of, raised
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.pool import Connection
+    from insforge_realtime.pg.database import Connection
 
 log = structlog.get_logger("insforge_realtime.pg")
 
 
-class MessageStore:
+class ClientPublisher:
     """Publishes clients' messages, many in one transaction; each stands or falls by itself.
 
     Args: as for `Authorizer`.

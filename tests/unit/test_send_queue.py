@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insforge_realtime.web.backlog import Backlog
+from insforge_realtime.web.transports.send_queue import SendQueue
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Congestion:
             self.full.remove(sink)
 
 
-def backlog(limit: int = 100, high_water: int = 40) -> tuple[Backlog, Congestion]:
+def backlog(limit: int = 100, high_water: int = 40) -> tuple[SendQueue, Congestion]:
     congestion = Congestion()
     config = SimpleNamespace(max_buffered_bytes=limit)
-    doorway: Any = SimpleNamespace(congestion=congestion, high_water=high_water, config=config)
-    return Backlog(doorway), congestion
+    gateway: Any = SimpleNamespace(congestion=congestion, high_water=high_water, config=config)
+    return SendQueue(gateway), congestion
 
 
 def test_packets_come_out_in_the_order_in_which_they_went_in() -> None:

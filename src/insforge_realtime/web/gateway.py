@@ -1,7 +1,7 @@
 """What all connections of this server share, and whether one more may come in.
 
 What lives here: the limits, the sums, and the refusals of a request to `/socket.io/`, whichever door it came through. What
-one connection does is in connection.py and in its carrier's file.
+one connection does is in connection.py and in its transport's file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from insforge_realtime.protocol.session import Timing
 from insforge_realtime.rates import place_of
 from insforge_realtime.web.admission import Admission, Guest, Rate
 from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
-from insforge_realtime.web.wheel import Wheel
+from insforge_realtime.web.timer_wheel import TimerWheel
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from insforge_realtime.web.asgi import AsgiWebSocket
     from insforge_realtime.web.connection import Connection
-    from insforge_realtime.web.polling import Polling
+    from insforge_realtime.web.transports.asgi_websocket import AsgiWebSocket
+    from insforge_realtime.web.transports.polling import Polling
 
 PATH = "/socket.io/"
 ENVELOPE_BYTES = 64 * 1024
@@ -130,7 +130,7 @@ WRONG_VERSION = Refusal(HTTPStatus.BAD_REQUEST, 5, "Unsupported protocol version
 TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "Payload too large")
 
 
-class Doorway:
+class Gateway:
     """One for each server.
 
     Args:
@@ -141,7 +141,7 @@ class Doorway:
         wheel: the timer.
     """
 
-    def __init__(self, config: Config, commands: Commands, hub: Hub, congestion: Congestion, wheel: Wheel) -> None:
+    def __init__(self, config: Config, commands: Commands, hub: Hub, congestion: Congestion, wheel: TimerWheel) -> None:
         self.config = config
         self.commands = commands
         self.hub = hub

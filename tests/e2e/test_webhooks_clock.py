@@ -7,6 +7,7 @@ shifted would not do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -55,19 +56,27 @@ class Gate:
         return web.Response()
 
 
+@contextlib.contextmanager
+def stopped(servers: list[Server]) -> Iterator[None]:
+    """While they do nothing at all."""
+    for server in servers:
+        server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.process.send_signal(signal.SIGCONT)
+
+
 async def every_server_has_looked(db: Hooked, servers: list[Server]) -> None:
     """All of them have claimed since: each has had a message of its own receiver to send."""
     async with receiving() as receiver:
         await db.channel("look:%", receiver.url)
         for server in servers:
-            others = [other for other in servers if other is not server]
-            for other in others:
-                other.process.send_signal(signal.SIGSTOP)
-            await db.publish("look:1")
-            before = len(receiver.hits)
-            await wait_until(lambda before=before: len(receiver.hits) > before)  # type: ignore[misc]
-            for other in others:
-                other.process.send_signal(signal.SIGCONT)
+            with stopped([other for other in servers if other is not server]):
+                before = len(receiver.hits)
+                await db.publish("look:1")
+                await wait_until(lambda before=before: len(receiver.hits) > before)  # type: ignore[misc]
         await db.connection.execute("UPDATE realtime.channels SET webhook_urls = NULL WHERE pattern = 'look:%'")
 
 

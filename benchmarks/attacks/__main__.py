@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks.witness import witness
+from benchmarks.database import Database, database
 from benchmarks.machine import many_files
-from benchmarks.processes import Child, Database, Server, child, database, server, stuck_log, temporary_folder
+from benchmarks.processes import Child, child, temporary_folder
+from benchmarks.server import Server, server, server_with_unread_log
 
 POLICIES = """
 CREATE FUNCTION public.slow() RETURNS boolean LANGUAGE sql VOLATILE AS 'SELECT pg_sleep(0.3) IS NOT NULL';
@@ -71,14 +73,14 @@ ATTACKS = {
 async def attack(name: str, there: Database, folder: Path, seconds: float) -> dict[str, Any]:
     """Attack for so long; what came of it."""
     how = ATTACKS[name]
-    serving = server if how.log_is_read else stuck_log
+    serving = server if how.log_is_read else server_with_unread_log
     async with (
         serving(folder, there.url, defaults=True, **how.settings) as ours,
         witness(there, ours) as honest,
         attacker(name, there, ours, folder, how) as attacking,
     ):
         await asyncio.sleep(seconds)
-        return {"attack": name, **honest.report(), **await attacking.ask(do="stop")}
+        return {"attack": name, **honest.report(), **await attacking.do("stop")}
 
 
 @contextlib.asynccontextmanager

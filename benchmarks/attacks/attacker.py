@@ -9,17 +9,17 @@ import os
 import sys
 
 from benchmarks.attacks import members, strangers
-from benchmarks.lines import say, told
+from benchmarks.control import lines, write
 from benchmarks.machine import many_files
 
 
 async def main(name: str, port: int) -> None:
     attack = asyncio.create_task(getattr(strangers if hasattr(strangers, name) else members, name)(port))
-    async for _ in told():
+    async for _ in lines():
         break
     if attack.done():
         await attack  # it failed: say why
-    say(dict(members.COUNTS))
+    write(dict(members.COUNTS))
     os._exit(0)  # thousands of sockets, all at once
 
 

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from collections import Counter
 
-from benchmarks.attacks.strangers import GONE
-from benchmarks.clients import WebSocketClient
-from benchmarks.identities import token_of, user
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import token_of, user
+from benchmarks.load.wire import GONE
 
 ROOM = 1000
 COUNTS: Counter[str] = Counter()
@@ -28,7 +28,7 @@ async def slow_policy(port: int) -> None:
     token = token_of(user(1))
 
     async def ask(number: int) -> None:
-        client = await WebSocketClient.connect(port, token, lambda _: None)
+        client = await WebSocketClient.connect(port, token)
         while True:
             answer = await client.call("realtime:subscribe", {"channel": f"slow-{number}"})
             COUNTS["answers"] += 1
@@ -44,7 +44,7 @@ async def fifty_sockets(port: int) -> None:
     token, channel = token_of(user(1)), "open-room"
 
     async def publish() -> None:
-        client = await WebSocketClient.connect(port, token, lambda _: None)
+        client = await WebSocketClient.connect(port, token)
         await client.subscribe(channel)
         while True:
             answer = await client.call("realtime:publish", {"channel": channel, "event": "tick", "payload": {}})
@@ -57,9 +57,9 @@ async def fifty_sockets(port: int) -> None:
 async def restless(port: int) -> None:
     """A member who joins and leaves as often as a user may, in a room of a thousand sockets."""
     for number in range(ROOM):
-        member = await CountingClient.connect(port, token_of(user(2 + number % 10)), lambda _: None)
+        member = await CountingClient.connect(port, token_of(user(2 + number % 10)))
         await member.subscribe("bench-crowd")
-    client = await WebSocketClient.connect(port, token_of(user(1)), lambda _: None)
+    client = await WebSocketClient.connect(port, token_of(user(1)))
     await asyncio.sleep(1.0)  # until all have heard of all
     COUNTS.clear()
     while True:

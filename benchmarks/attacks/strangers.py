@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from benchmarks.clients import HEAD
+from benchmarks.load.wire import GONE, HANDSHAKE, text_frame
 
-GONE = (OSError, EOFError, asyncio.IncompleteReadError)
 HEALTH = b"GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = 1_000_000
 ADDRESS = "127.0.0.2"
@@ -34,14 +33,6 @@ async def again_and_again(count: int, attack: Callable[[], Awaitable[None]]) -> 
             await asyncio.sleep(0.001)
 
     await asyncio.gather(*[one() for _ in range(count)])
-
-
-def frame(text: bytes) -> bytes:
-    """Masked with zeros."""
-    size = len(text)
-    if size < 126:
-        return b"\x81%c\0\0\0\0%b" % (0x80 | size, text)
-    return b"\x81\xff" + size.to_bytes(8, "big") + b"\0\0\0\0" + text
 
 
 async def endless_head(port: int) -> None:
@@ -101,7 +92,7 @@ async def silent_websockets(port: int) -> None:
 
     async def attack() -> None:
         async with line(port) as (reader, writer):
-            writer.write(HEAD)
+            writer.write(HANDSHAKE)
             await reader.read()
 
     await again_and_again(2000, attack)
@@ -112,10 +103,10 @@ async def wrong_tokens(port: int) -> None:
 
     async def attack() -> None:
         async with line(port) as (reader, writer):
-            writer.write(HEAD)
+            writer.write(HANDSHAKE)
             await reader.readuntil(b"}")
             while True:
-                writer.write(frame(b'40{"token":"no.such.token"}'))
+                writer.write(text_frame(b'40{"token":"no.such.token"}'))
                 await reader.readuntil(b"}}")
 
     await again_and_again(20, attack)
@@ -126,7 +117,7 @@ async def handshakes(port: int) -> None:
 
     async def attack() -> None:
         async with line(port) as (reader, writer):
-            writer.write(HEAD)
+            writer.write(HANDSHAKE)
             await reader.readuntil(b"}")
 
     await again_and_again(50, attack)
@@ -137,9 +128,9 @@ async def large_before_connect(port: int) -> None:
 
     async def attack() -> None:
         async with line(port) as (reader, writer):
-            writer.write(HEAD)
+            writer.write(HANDSHAKE)
             await reader.readuntil(b"}")
-            writer.write(frame(b"40" + b" " * LARGE)[:-1])
+            writer.write(text_frame(b"40" + b" " * LARGE)[:-1])
             await reader.read()
 
     await again_and_again(200, attack)

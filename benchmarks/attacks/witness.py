@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.growth.probe import CHANNEL, PUBLISH, UpgradeAttempt, probe
-from benchmarks.identities import token_of, user
-from benchmarks.processes import Database, Server
+from benchmarks.database import Database
+from benchmarks.growth.probe import CHANNEL, PUBLISH, Probe, probe
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import token_of, user
+from benchmarks.server import Server
 
 PAUSE = 0.05
 """Seconds between two messages, between two people who connect, and between two looks at the server."""
@@ -49,7 +50,7 @@ class Waits:
 class Witness:
     """Somebody who listens, people who come in, and an eye on the server."""
 
-    def __init__(self, listener: UpgradeAttempt, server: Server) -> None:
+    def __init__(self, listener: Probe, server: Server) -> None:
         self._listener = listener
         self._port = server.port
         self._server = psutil.Process(server.pid)
@@ -84,7 +85,7 @@ class Witness:
             await self._connects.time(self._come())
 
     async def _come(self) -> None:
-        somebody = await WebSocketClient.connect(self._port, token_of(user(100_000 + self._number)), lambda _: None)
+        somebody = await WebSocketClient.connect(self._port, token_of(user(100_000 + self._number)))
         try:
             await somebody.subscribe(CHANNEL)
         finally:

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+from benchmarks.database import database
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import UpgradeAttempt, describe, probe
+from benchmarks.growth.probe import Probe, describe, probe
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import residents
 from benchmarks.machine import cpu_seconds, pss_bytes
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import Child, database, residents, server, token
+from benchmarks.processes import Child
+from benchmarks.server import server
 
 PING_INTERVAL = 25
 """The default. (The other benchmarks switch heartbeats off.)"""
@@ -29,13 +33,12 @@ async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
         server(folder, there.url, ping_interval=PING_INTERVAL) as ours,
         probe(there, ours) as quiet,
     ):
-        await people.line()
         for before, size in zip((0, *sizes), sizes, strict=False):
             await join(people, ours.port, before, size)
             figures = await measure(options, partial(publish, quiet, ours.pid, options))
             idle = await idle_cost(ours.pid, 2.0 if options.quick else PING_INTERVAL)
             memory = pss_bytes(ours.pid)
-            closed = (await people.ask(do="mark"))["closed"]
+            closed = (await people.do("mark"))["closed"]
             points.append(
                 point("G5", "idle connections", size, {**figures, **idle, "server_bytes": memory, "closed": closed})
             )
@@ -57,11 +60,11 @@ async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 async def join(people: Child, port: int, before: int, size: int) -> None:
     if size > before:
-        await people.ask(do="connect", port=port, count=size - before, token=token())
-        await people.ask(do="subscribe", channels=[f"bench-idle-{n % ROOMS}" for n in range(size)])
+        await people.do("connect", port=port, count=size - before, token=common_token())
+        await people.do("subscribe", channels=[f"bench-idle-{n % ROOMS}" for n in range(size)])
 
 
-async def publish(quiet: UpgradeAttempt, pid: int, options: Options) -> dict[str, float]:
+async def publish(quiet: Probe, pid: int, options: Options) -> dict[str, float]:
     """100 messages a second to the one subscriber."""
     messages = round(options.seconds(3) * 100)
     spent = cpu_seconds(pid)

@@ -7,19 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
+from benchmarks.database import Connection, Database, database
 from benchmarks.growth.curve import measure, point, summarise
+from benchmarks.load.identities import user
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import Database, database
 from insforge_realtime.pg.queries import query
-
-if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
-
 
 TOGETHER = 20
 PUBLISH = (
@@ -92,7 +88,7 @@ async def publish_cost(there: Database, connection: Connection, channel: str, ex
 
 async def subscribe_cost(there: Database, connection: Connection, channel: str, seconds: float) -> float:
     """CPU µs of one check of many in a call."""
-    claims = json.dumps({"sub": "5eed0000-0000-4000-8000-000000000001", "role": "authenticated"})
+    claims = json.dumps({"sub": user(1), "role": "authenticated"})
     statement = await connection.prepare(query("check_subscribe"))
     asked = 0
     spent, begun = cpu_seconds(there.pid), time.monotonic()

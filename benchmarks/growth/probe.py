@@ -10,18 +10,21 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.latencies import percentile
-from benchmarks.processes import Database, Server, token
+from benchmarks.database import Connection, Database
+from benchmarks.figures import percentile
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import common_token
+from benchmarks.server import Server
+from benchmarks.timing import paced
 
 CHANNEL = "bench-quiet"
 PUBLISH = "SELECT realtime.publish($1, 'tick', jsonb_build_object('n', $2::int, 'text', repeat('x', 40)))"
 
 
-class UpgradeAttempt:
+class Probe:
     """One subscriber, and a connection to publish with."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.client: WebSocketClient = None  # type: ignore[assignment]
         self.connection = connection
         self._committed: dict[int, float] = {}
@@ -36,13 +39,10 @@ class UpgradeAttempt:
         """
         self._committed.clear()
         self._received.clear()
-        due = time.monotonic()
-        for _ in range(number):
+        async for _ in paced(pause, number):
             self._next += 1
             await self.connection.execute(PUBLISH, CHANNEL, self._next)
             self._committed[self._next] = time.monotonic()
-            due += pause
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
         async with asyncio.timeout(30):
             while len(self._received) < number:
                 await asyncio.sleep(0.005)
@@ -61,12 +61,12 @@ class UpgradeAttempt:
 
 
 @contextlib.asynccontextmanager
-async def probe(there: Database, ours: Server) -> AsyncIterator[UpgradeAttempt]:
-    """A probe that is subscribed, for the length of a block."""
+async def probe(there: Database, ours: Server) -> AsyncIterator[Probe]:
+    """Subscribe a probe for the length of a block."""
     connection = await asyncpg.connect(there.url)
     try:
-        found = UpgradeAttempt(connection)
-        found.client = await WebSocketClient.connect(ours.port, token(), found.on_event)
+        found = Probe(connection)
+        found.client = await WebSocketClient.connect(ours.port, common_token(), found.on_event)
         await found.client.subscribe(CHANNEL)
         yield found
         found.client.abort()

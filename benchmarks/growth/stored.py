@@ -8,20 +8,16 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
+from benchmarks.database import CHANNEL, Connection, Database, database
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import UpgradeAttempt, describe, probe
+from benchmarks.growth.probe import Probe, describe, probe
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import CHANNEL, Database, database, server
+from benchmarks.server import server
 from insforge_realtime.pg.queries import query
-
-if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
-
 
 PER_TRANSACTION = 1000
 BATCHES, OLDEST = 5, 1000
@@ -155,7 +151,7 @@ async def deletion_cost(there: Database, connection: Connection) -> float:
     return (cpu_seconds(there.pid) - spent) / deleted
 
 
-async def serve(there: Database, quiet: UpgradeAttempt, options: Options) -> dict[str, float]:
+async def serve(there: Database, quiet: Probe, options: Options) -> dict[str, float]:
     """With a server and one subscriber: 100 messages a second."""
     messages = round(options.seconds(3) * 100)
     spent = cpu_seconds(there.pid)

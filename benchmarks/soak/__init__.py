@@ -2,7 +2,7 @@
 
 __main__.py   the processes, the samples, what is printed
 traffic.py    what is published from SQL, and the witnesses that latencies are taken with
-crowd.py      the clients, in a process of their own
+population.py the clients, in a process of their own
 ledger.py     whether what a client got is what it should have got
 summary.py    what the samples say: flat, or not
 """

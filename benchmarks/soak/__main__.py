@@ -18,8 +18,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.database import Database, database
+from benchmarks.load.launch import population
 from benchmarks.machine import cpu_seconds, describe, many_files, pss_bytes
-from benchmarks.processes import Child, Database, Server, child, database, server, temporary_folder
+from benchmarks.processes import Child, temporary_folder
+from benchmarks.server import Server, server
 from benchmarks.soak.summary import flatness, latency
 from benchmarks.soak.traffic import Traffic
 
@@ -44,7 +47,7 @@ class Soak:
     async def run(self, seconds: float) -> dict[str, Any]:
         """Traffic for so long, then the reckoning: the summary."""
         stopping = asyncio.Event()
-        await self._people.ask(do="begin")
+        await self._people.do("begin")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._traffic.change(stopping))
             group.create_task(self._traffic.burst(stopping))
@@ -53,11 +56,11 @@ class Soak:
                 say(await self._sample(seconds))
             stopping.set()
         ended = time.monotonic()
-        stopped = await self._people.ask(do="stop")
+        stopped = await self._people.do("stop")
         return {**await self._reckon(stopped), **flatness(self.samples, self._traffic.latencies, self.begun, ended)}
 
     async def _sample(self, seconds: float) -> dict[str, Any]:
-        crowd = await self._people.ask(do="report")
+        crowd = await self._people.do("report")
         # In a thread: the kernel takes milliseconds for it, which would be taken for latency.
         figures = await asyncio.to_thread(self._figures)
         now = time.monotonic()
@@ -98,7 +101,7 @@ class Soak:
     async def _reckon(self, stopped: dict[str, Any]) -> dict[str, Any]:
         """Has everybody who was there all along got everything?"""
         totals = await self._traffic.totals()
-        verdict = await self._people.ask(do="finish", totals=totals, seconds=60)
+        verdict = await self._people.do("finish", totals=totals, seconds=60)
         for ledger in self._traffic.ledgers:
             verdict["lost"] += ledger.lost + abs(ledger.missing(totals))
             verdict["doubled"] += ledger.doubled
@@ -143,13 +146,12 @@ async def soaking(folder: Path, clients: int, postgres: int) -> AsyncIterator[So
     async with (
         database(folder, postgres) as there,
         server(folder, there.url, ping_interval=DEFAULT_PING_INTERVAL) as ours,
-        child([sys.executable, "-m", "benchmarks.soak.crowd"], folder / "crowd.log") as people,
+        population(folder) as people,
     ):
-        await people.line()
         traffic = Traffic(there.url, ROOMS)
         await traffic.prepare()
         await traffic.watch(ours.port)
-        await people.ask(do="connect", port=ours.port, clients=clients, rooms=ROOMS)
+        await people.do("connect", port=ours.port, clients=clients, rooms=ROOMS)
         yield Soak(there, ours, people, traffic)
         traffic.abort()
 

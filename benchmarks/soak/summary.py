@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import linear_regression
 from typing import Any
 
-from benchmarks.latencies import percentile
+from benchmarks.figures import percentile
 
 FLAT_MB_PER_MINUTE = 0.5
 FLAT_TIMES, FLAT_MS = 1.5, 1.0

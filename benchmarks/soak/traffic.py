@@ -13,9 +13,10 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.processes import token
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import common_token
 from benchmarks.soak.ledger import BURST, TRIGGER, Ledger
+from benchmarks.timing import paced
 
 TABLES = Path(__file__).with_name("tables.sql")
 CHANGES_PER_SECOND = 40
@@ -58,7 +59,7 @@ class Traffic:
     async def watch(self, port: int) -> None:
         """Let the witnesses in, before anything is published."""
         for number, ledger in enumerate(self.ledgers):
-            witness = await WebSocketClient.connect(port, token(), partial(self._on_event, ledger))
+            witness = await WebSocketClient.connect(port, common_token(), partial(self._on_event, ledger))
             self._witnesses.append(witness)
             for room in self._rooms[number::WITNESSES]:
                 ledger.enter(room)
@@ -75,14 +76,13 @@ class Traffic:
     async def change(self, stopping: asyncio.Event) -> None:
         """An application's changes, one to a transaction, at a fixed rate."""
         connection = await asyncpg.connect(self._url)
-        due = time.monotonic()
-        while not stopping.is_set():
+        async for _ in paced(1 / CHANGES_PER_SECOND):
+            if stopping.is_set():
+                break
             order = self._chance.randrange(len(self._rooms))
             number = await connection.fetchval(CHANGE, order)
             self._pair((self._rooms[order], number), self._committed, self._received)
             self.sent += 1
-            due += 1 / CHANGES_PER_SECOND
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
         await connection.close()
 
     async def burst(self, stopping: asyncio.Event) -> None:

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.crowd import Group, Subscriber, read, read_packets
-from benchmarks.latencies import distribution, percentile
+from benchmarks.figures import distribution, percentile
+from benchmarks.load.crowd import Group, Subscriber, read
+from benchmarks.load.wire import read_packets
 from benchmarks.measuring import Series, bar, summary
-from benchmarks.report import curves, machines, page, read_rows, table
+from benchmarks.report.plots import curves
+from benchmarks.report.results import read_rows
+from benchmarks.report.table import machines, page, table
 
 sizes = st.lists(st.sampled_from([0, 1, 125, 126, 127, 300, 65535, 65536]), max_size=6)
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-OURS = "insforge-realtime"
+from benchmarks.measuring import OURS
+from benchmarks.report.results import Row
+
+PLOTTED = {"S1": "fan-out", "S2": "latency", "P8": "memory"}
+"""The rows with curves, and their plots' names."""
 AXES = {
     "fan-out": ("subscribers", "server CPU per delivery, µs", "log", "log"),
     "latency": ("messages per second", "ms from when it was due to its receipt", "log", "log"),
@@ -15,6 +19,16 @@ TITLES = {
     "latency": "From when a message was due to its receipt, by the rate (no point where a server did not keep up)",
     "memory": "The server's memory, by the number of connected clients",
 }
+
+
+def curves(rows: dict[str, Row]) -> dict[str, dict[str, list[list[float]]]]:
+    """By the plot's name: each target's points."""
+    found = {}
+    for name, plot in PLOTTED.items():
+        row = rows.get(name)
+        if row and row.summary and row.summary.get("curves"):
+            found[plot] = row.summary["curves"]
+    return found
 
 
 def draw(plot: str, lines: dict[str, list[list[float]]], folder: Path) -> Path:

@@ -15,7 +15,7 @@ Result = dict[str, Any]
 OURS, INCUMBENT, NODE, PYTHON, C_LOOP = "insforge-realtime", "incumbent", "socket.io", "python-socketio", "c loop"
 """The names of targets in the results."""
 DISTURBED = 0.2
-"""So many CPUs' worth of somebody else's work spoils a measurement."""
+"""How many CPUs' worth of other people's work spoils a measurement."""
 
 
 @dataclass(frozen=True)

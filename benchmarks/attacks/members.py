@@ -16,7 +16,7 @@ COUNTS: Counter[str] = Counter()
 
 
 class CountingClient(WebSocketClient):
-    """Counts what it gets."""
+    """A client that counts what it gets."""
 
     def data_received(self, data: bytes) -> None:
         COUNTS["bytes"] += len(data)
@@ -24,7 +24,7 @@ class CountingClient(WebSocketClient):
 
 
 async def slow_policy(port: int) -> None:
-    """One user with a hundred sockets, who asks a policy of 0.3 s again and again."""
+    """One user with a hundred sockets, each of which has a policy of 0.3 s decide again and again."""
     token = token_of(user(1))
 
     async def ask(number: int) -> None:
@@ -40,7 +40,7 @@ async def slow_policy(port: int) -> None:
 
 
 async def fifty_sockets(port: int) -> None:
-    """One user, who publishes as fast as 50 sockets may."""
+    """One user that publishes as fast as 50 sockets may."""
     token, channel = token_of(user(1)), "open-room"
 
     async def publish() -> None:
@@ -55,7 +55,7 @@ async def fifty_sockets(port: int) -> None:
 
 
 async def restless(port: int) -> None:
-    """A member who joins and leaves as often as a user may, in a room of a thousand sockets."""
+    """A member that joins and leaves as often as a user may, in a room of a thousand sockets."""
     for number in range(ROOM):
         member = await CountingClient.connect(port, token_of(user(2 + number % 10)))
         await member.subscribe("bench-crowd")

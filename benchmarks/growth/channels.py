@@ -22,12 +22,12 @@ from benchmarks.timing import paced
 
 SOCKETS = 100
 AT_ONCE = 10_000
-"""How many subscribes one command asks for."""
+"""How many subscribes one command makes."""
 PUBLISH = "SELECT realtime.publish('bench-' || $1::int, 'tick', jsonb_build_object('n', 1, 'text', repeat('x', 40)))"
 
 
 async def g2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """1 … 100 000 rooms with one subscriber each, on 100 sockets: what a message costs, a subscribe, and a subscription."""
+    """Measure 1 … 100 000 rooms of one subscriber each, on 100 sockets: what a message, a subscribe, a subscription cost."""
     sizes = (1, 100, 1_000) if options.quick else (1, 100, 1_000, 10_000, 100_000)
     points: list[Result] = []
     async with (
@@ -59,7 +59,7 @@ async def g2(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def subscribe(there: Database, ours: Server, people: Child, before: int, size: int) -> dict[str, float]:
-    """From so many rooms to so many: the cost of each."""
+    """Subscribe to more rooms, from `before` to `size`, and return what each costs."""
     memory, spent, postgres_spent = pss_bytes(ours.pid), cpu_seconds(ours.pid), cpu_seconds(there.pid)
     for first in range(before, size, AT_ONCE):
         channels = [f"bench-{number}" for number in range(first, min(first + AT_ONCE, size))]
@@ -80,7 +80,7 @@ async def publish(
     size: int,
     options: Options,
 ) -> dict[str, float]:
-    """200 messages a second, each in a transaction of its own and to any of the rooms."""
+    """Publish 200 messages a second, each in a transaction of its own to any of the rooms, and return what each costs."""
     messages, chance = round(options.seconds(3) * 200), random.Random(size)
     await people.do("mark")
     spent, postgres_spent = cpu_seconds(ours.pid), cpu_seconds(there.pid)

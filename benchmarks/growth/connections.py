@@ -20,11 +20,11 @@ from benchmarks.server import server
 PING_INTERVAL = 25
 """The default. (The other benchmarks switch heartbeats off.)"""
 ROOMS = 1000
-"""How many rooms the idle ones are in, each in one."""
+"""How many rooms the idle connections share; each is in one."""
 
 
 async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """0 … 10 000 idle connections: what they cost by themselves, and what they cost one subscriber of another room."""
+    """Measure 0 … 10 000 idle connections: what they cost in themselves, and one subscriber of another room."""
     sizes = (0, 100) if options.quick else (0, 100, 1_000, 10_000)
     points: list[Result] = []
     async with (
@@ -42,7 +42,7 @@ async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
             points.append(
                 point("G5", "idle connections", size, {**figures, **idle, "server_bytes": memory, "closed": closed})
             )
-            if size >= 10_000:  # fewer cost less than what the idle server's own varies by
+            if size >= 10_000:  # fewer cost less than the variation of the idle server
                 points[-1] |= heartbeat_cost(points)
             yield points[-1]
     yield summarise(
@@ -65,7 +65,7 @@ async def join(people: Child, port: int, before: int, size: int) -> None:
 
 
 async def publish(quiet: Probe, pid: int, options: Options) -> dict[str, float]:
-    """100 messages a second to the one subscriber."""
+    """Publish 100 messages a second to the one subscriber, and return what each costs."""
     messages = round(options.seconds(3) * 100)
     spent = cpu_seconds(pid)
     latencies = await quiet.latencies(messages, 0.01)
@@ -73,14 +73,14 @@ async def publish(quiet: Probe, pid: int, options: Options) -> dict[str, float]:
 
 
 async def idle_cost(pid: int, seconds: float) -> dict[str, float]:
-    """While nothing is published: one heartbeat for everybody."""
+    """Return the CPU while nothing is published: one heartbeat for everybody."""
     spent = cpu_seconds(pid)
     await asyncio.sleep(seconds)
     return {"idle_cpu_ms_per_second": round((cpu_seconds(pid) - spent) / seconds * 1000, 2)}
 
 
 def heartbeat_cost(points: list[Result]) -> dict[str, float]:
-    """What of the idle cost is heartbeats."""
+    """Return what of the idle cost is heartbeats."""
     empty, full = points[0], points[-1]
     per_second = (full["idle_cpu_ms_per_second"] - empty["idle_cpu_ms_per_second"]) * 1000
     return {"server_us_per_heartbeat": round(per_second * PING_INTERVAL / full["size"], 1)}

@@ -1,4 +1,4 @@
-"""Somebody in a quiet room, in the process that publishes to it: both ends of a latency are read from one clock."""
+"""A subscriber of a quiet room, in the process that publishes to it: both ends of a latency are read from one clock."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Probe:
         self._next = 0
 
     async def latencies(self, number: int, pause: float) -> list[float]:
-        """Publish to the quiet room at a fixed rate: milliseconds from each commit to its receipt.
+        """Publish to the quiet room at a fixed rate, and return the milliseconds from each commit to its receipt.
 
         Raises:
-            TimeoutError: something did not come.
+            TimeoutError: one did not come.
         """
         self._committed.clear()
         self._received.clear()
@@ -50,7 +50,7 @@ class Probe:
         return [max(0.0, self._received[n] - committed) * 1000 for n, committed in self._committed.items()]
 
     async def echo(self) -> float:
-        """Milliseconds that the server needs for the simplest request: a subscribe to where one is already."""
+        """Return how many milliseconds the simplest request takes: a subscribe to a room that one is in already."""
         begun = time.monotonic()
         await self.client.subscribe(CHANNEL)
         return (time.monotonic() - begun) * 1000

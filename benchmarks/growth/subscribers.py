@@ -22,11 +22,11 @@ from benchmarks.timing import paced
 
 TEXT = "x" * 100
 DELIVERIES, PER_SECOND = 30_000, 20_000
-"""How many deliveries one measurement has, where that takes no more than 150 messages; and at most so many a second."""
+"""How many deliveries one measurement has, unless that takes more than 150 messages; and how many a second at most."""
 
 
 async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """A room of 1 … 10 000 sockets: CPU per delivery; and how long it holds up a second, quiet room."""
+    """Measure a room of 1 … 10 000 sockets: CPU per delivery, and how long it holds up a second, quiet room."""
     sizes = (1, 10, 50) if options.quick else (1, 10, 100, 1_000, 10_000)
     points: list[Result] = []
     async with (
@@ -84,7 +84,11 @@ class Room:
         self.size = size
 
     async def publish(self, messages: int) -> int:
-        """At a rate that leaves the server time for other things. How many deliveries did not come, or came too often."""
+        """Publish at a rate that leaves the server time for other things.
+
+        Returns:
+            How many deliveries did not come; less than zero if there were too many.
+        """
         for group in self._groups:
             await self._people.do("mark", group=group)
         pause = max(0.02, self.size / PER_SECOND)
@@ -111,8 +115,8 @@ async def once(room: Room, pid: int) -> dict[str, float]:
 
 
 async def held_up(room: Room) -> dict[str, float]:
-    """While the room gets messages: how long the simplest request waits, which is how long the event loop is held; and
-    how long a message to a quiet room takes, which comes behind the others in the order of the feed."""
+    """Return, for while the room gets messages, how long the simplest request waits, which is how long the event loop is
+    held; and how long a message to a quiet room takes, which comes behind the others in the order of the feed."""
     echoes: list[float] = []
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""What the measurements tell, as a table: `python -m benchmarks.report`. Nothing is judged here: each row has judged itself.
+"""What was measured, as a table: `python -m benchmarks.report`. Nothing is judged here: each row has judged itself.
 
 __main__.py   the command
 results.py    the rows, read from what run.py wrote

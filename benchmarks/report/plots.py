@@ -22,7 +22,7 @@ TITLES = {
 
 
 def curves(rows: dict[str, Row]) -> dict[str, dict[str, list[list[float]]]]:
-    """By the plot's name: each target's points."""
+    """Return each target's points, by the plot's name."""
     found = {}
     for name, plot in PLOTTED.items():
         row = rows.get(name)
@@ -32,7 +32,8 @@ def curves(rows: dict[str, Row]) -> dict[str, dict[str, list[list[float]]]]:
 
 
 def draw(plot: str, lines: dict[str, list[list[float]]], folder: Path) -> Path:
-    """One picture: all targets as curves. Text stays text, and no date goes in: the same points make the same file."""
+    """Draw one picture of all targets as curves, and return its file. Text stays text, and no date goes in: the same points
+    make the same file."""
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -20,7 +20,7 @@ class Row:
     failed: str | None = None
 
     def mark(self) -> str:
-        """What a reader has to know of how it was measured: of so many measurements, so many were not as they should be."""
+        """Return what readers must know of how it was measured: how many of the measurements were not as they should be."""
         saturated = dict.fromkeys(("load generator", "machine"), 0)
         for turn in self.turns:
             for source in turn.get("saturated_by", ()):
@@ -32,35 +32,35 @@ class Row:
 
 
 def read_rows(lines: Iterable[str]) -> dict[str, Row]:
-    """The rows, in the order of the measurements; of a repeated one the last.
+    """Return the rows, in the order of README.md; of a repeated one the last.
 
     Raises:
-        ValueError: a line is no JSON object of ours, or no machine comes before the first row.
+        ValueError: a line is not a result, or no machine comes before the first row.
     """
     rows: dict[str, Row] = {}
     run: Result | None = None
     for line in lines:
-        said: Result = json.loads(line)
-        if "machine" in said:
-            run = said
+        result: Result = json.loads(line)
+        if "machine" in result:
+            run = result
             continue
-        if run is None or "row" not in said:
+        if run is None or "row" not in result:
             raise ValueError(f"not a result, or without its machine: {line[:100]}")
-        name = said["row"]
+        name = result["row"]
         if name not in rows or rows[name].run is not run:
             rows.pop(name, None)
             rows[name] = Row(name, run)
-        _add(rows[name], said)
+        _add(rows[name], result)
     return dict(sorted(rows.items(), key=lambda item: _order(item[0])))
 
 
-def _add(row: Row, said: Result) -> None:
-    if "failed" in said:
-        row.failed = said["failed"]
-    elif "summary" in said:
-        row.summary = said
+def _add(row: Row, result: Result) -> None:
+    if "failed" in result:
+        row.failed = result["failed"]
+    elif "summary" in result:
+        row.summary = result
     else:
-        row.turns.append(said)
+        row.turns.append(result)
 
 
 def _order(name: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ NOTE = (
 
 
 def page(rows: dict[str, Row], drawn: Sequence[str]) -> str:
-    """The whole of results/README.md."""
+    """Return the whole of results/README.md."""
     head = [
         "# Results\n",
         "Written by `python -m benchmarks.report` from what `make bench` measured. [What the rows are](../README.md).\n",
@@ -26,22 +26,22 @@ def page(rows: dict[str, Row], drawn: Sequence[str]) -> str:
 
 
 def machines(rows: dict[str, Row]) -> str:
-    """What it was measured on; where runs differ, which rows are whose."""
+    """Return what it was measured on; where runs differ, which rows are from which."""
     runs: list[Result] = []
     for row in rows.values():
         if row.run not in runs:
             runs.append(row.run)
     lines = []
     for run in runs:
-        said = ", ".join(f"{name} {value}" for name, value in run["machine"].items() if value)
+        parts = ", ".join(f"{name} {value}" for name, value in run["machine"].items() if value)
         of = "" if len(runs) == 1 else f"{', '.join(row.name for row in rows.values() if row.run == run)}: "
         quick = " **A quick run: the figures mean nothing.**" if run.get("quick") else ""
-        lines.append(f"{of}{said}, PostgreSQL {run['postgres']}; {run['repeat']} times each.{quick}")
+        lines.append(f"{of}{parts}, PostgreSQL {run['postgres']}; {run['repeat']} times each.{quick}")
     return "\n\n".join(lines)
 
 
 def table(rows: dict[str, Row]) -> str:
-    """Markdown: each row's figures, medians with least and greatest, its bars, and whether they are met."""
+    """Return each row's figures, medians with least and greatest, its bars, and whether they are met."""
     lines = ["| Row | What | Measured | Ours over … | Bar | Met | Remarks |", "|---|---|---|---|---|---|---|"]
     for row in rows.values():
         cells = [row.name, *_cells(row)]
@@ -81,7 +81,7 @@ def _figures(figures: dict[str, dict[str, float]]) -> list[str]:
 
 
 def _points(summary: Result) -> list[str]:
-    """Of a sweep, which has no bars, or nothing but curves: each in one line."""
+    """Return the curves of a row that has no bars, or nothing but curves: each as one line."""
     if (summary["bars"] and summary["figures"]) or not summary.get("curves"):
         return []
     return [
@@ -91,19 +91,19 @@ def _points(summary: Result) -> list[str]:
 
 
 def _of_peers(summary: Result) -> str:
-    """What peers lost or put out of order, which their speed is to be seen with."""
+    """Return what peers lost or put out of order, in the light of which to see their speed."""
     found = summary.get("incumbent_in_all", {})
     wrong = [f"{found[key]} {key}" for key in ("lost", "doubled", "disordered") if found.get(key)]
     messages = found.get("transactions", found.get("rows"))
-    said = [f"incumbent: {', '.join(wrong)} of {messages}"] if wrong else []
+    remarks = [f"incumbent: {', '.join(wrong)} of {messages}"] if wrong else []
     for kind in ("lost", "disordered"):
         peers = {name: many for name, many in summary.get(f"{kind}_by_peers", {}).items() if many}
-        said += [f"{name}: {many} {kind}" for name, many in peers.items()]
-    return "; ".join(said)
+        remarks += [f"{name}: {many} {kind}" for name, many in peers.items()]
+    return "; ".join(remarks)
 
 
 def number(value: float) -> str:
-    """Three digits are enough, and a space between thousands."""
+    """Return a number as text. Three digits are enough, and a space between thousands."""
     if abs(value) >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.3g}"

@@ -44,7 +44,7 @@ async def both(folder: Path, options: Options, count: int) -> AsyncIterator[dict
 
 
 async def p5(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """1 000 clients subscribe at the same moment, each to a chat that is theirs alone."""
+    """Measure 1 000 clients that subscribe at the same moment, each to a chat that is theirs alone."""
     count = 100 if options.quick else 1000
     series = Series()
     async with both(folder, options, count) as served:
@@ -64,7 +64,7 @@ async def p5(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def subscribe(served: Occupied, count: int) -> Result:
-    """Five bursts; the rate is that of all of them together."""
+    """Subscribe in five bursts; the rate is that of all of them together."""
     before, postgres_before = cpu_seconds(served.server.pid), cpu_seconds(served.database.pid)
     saturation = Saturation(served.clients.pid)
     seconds = [(await served.clients.do("subscribe"))["seconds"] for _ in range(BURSTS)]
@@ -83,7 +83,7 @@ async def subscribe(served: Occupied, count: int) -> Result:
 
 
 async def p6(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """20 clients publish, each to a chat of their own; what counts is acknowledged, and a watcher of all chats has it."""
+    """Measure 20 clients that publish, each to a chat of their own; what counts is acknowledged, and reaches a watcher."""
     series = Series()
     async with both(folder, options, 20) as served:
         variants = {

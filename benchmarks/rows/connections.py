@@ -40,7 +40,7 @@ async def all_servers(folder: Path, options: Options) -> AsyncIterator[dict[str,
 
 
 async def p8(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """5 000 clients, each another user, 100 to a channel. All servers at the same time: memory does not mind."""
+    """Measure 5 000 clients, each another user, 100 to a channel. All servers at the same time: memory does not mind."""
     count, step = (200, 100) if options.quick else (CLIENTS, STEP)
     series = Series()
     for turn in range(options.repeat):
@@ -61,7 +61,8 @@ async def p8(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def fill(servers: dict[str, Server], folder: Path, count: int, step: int, settled: float) -> dict[str, Result]:
-    """Connect the clients step by step, and see how the servers grow; a crowd for each, for the sake of its files."""
+    """Connect the clients step by step, and return how the servers grow; each has a crowd of its own, for the limit of open
+    files."""
     async with contextlib.AsyncExitStack() as stack:
         crowds: dict[str, Child] = {}
         for name in servers:
@@ -96,7 +97,7 @@ def grown(points: list[list[int]]) -> Result:
 
 
 def median_curve(curves: list[list[list[float]]]) -> list[list[float]]:
-    """Of curves with the same abscissae, MB above the empty server."""
+    """Return the median of curves with the same abscissae, in MB above the empty server."""
     return [[points[0][0], statistics.median(point[1] for point in points)] for points in zip(*curves, strict=True)]
 
 
@@ -106,7 +107,7 @@ _users = itertools.count()
 
 
 async def p9(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """2 000 connects, 50 at a time, with a token of their own each; and ours once more, with one token for all."""
+    """Measure 2 000 connects, 50 at a time, each with a token of its own; and ours once more, with one token for all."""
     count = 100 if options.quick else 2000
     series = Series()
     async with all_servers(folder, options) as servers, crowd(folder) as people:
@@ -126,7 +127,7 @@ async def p9(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def connect(people: Child, running: Server, count: int, *, own: bool) -> Result:
-    # In every turn other users: a token that was seen before might be remembered.
+    # New users in every turn: a token that was seen before might be remembered.
     first = next(_users) * count
     saturation, before = Saturation(people.pid), cpu_seconds(running.pid)
     answer = await people.do(
@@ -137,5 +138,5 @@ async def connect(people: Child, running: Server, count: int, *, own: bool) -> R
     await asyncio.sleep(0.3)
     spent = cpu_seconds(running.pid) - before
     await people.do("close", group="new")
-    await asyncio.sleep(1)  # for the server to have cleared up
+    await asyncio.sleep(1)  # until the server has cleaned up
     return {"connects": answer["connected"], "us_per_connect": round(spent / count * 1e6, 1), **shares}

@@ -16,7 +16,7 @@ from benchmarks.server import server
 
 
 async def p10(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """What the doorbell costs 8 and 32 writers while the feed is awake."""
+    """Measure what the doorbell costs 8 and 32 writers while the feed is awake."""
     series = Series()
     # A short fallback, so that the feed is awake soon where nobody rings.
     async with database(folder, options.postgres) as there, server(folder, there.url, feed_fallback_seconds=0.05):

@@ -37,7 +37,7 @@ class Target:
     pid: int
     port: int
     pace = 1.0
-    """Of the messages, the share that it is sent: python-socketio could not keep up with all, and would be waited for."""
+    """The share of the messages that it gets: python-socketio could not keep up with all, and all would wait for it."""
 
     async def publish(self, first: int, number: int) -> None:
         """Send the messages `first` … `first + number - 1`, together."""
@@ -77,7 +77,7 @@ class WriteLoop(Fed):
 
 
 def peer_payload(number: int) -> str:
-    """What a peer has to send for its frames to be as long as ours, which have spaces in them and `meta`."""
+    """Return what a peer has to send for its frames to be as long as ours, which have spaces in them and `meta`."""
     data = {
         "n": number,
         "w": 0,
@@ -95,7 +95,7 @@ def peer_payload(number: int) -> str:
 
 @contextlib.asynccontextmanager
 async def all_targets(folder: Path, options: Options) -> AsyncIterator[list[Target]]:
-    """Ours and the servers that it is compared with. Only one of them works at a time."""
+    """Run ours and the servers that it is compared with. Only one of them works at a time."""
     async with contextlib.AsyncExitStack() as stack:
         targets: list[Target] = []
         for name, one in (await stack.enter_async_context(ours_and_incumbent(folder, options))).items():
@@ -130,7 +130,7 @@ class Traffic:
 async def fan_out(
     row: str, options: Options, folder: Path, *, together: int, bars: dict[str, float]
 ) -> AsyncIterator[Result]:
-    """`together` messages per commit to 1 000 subscribers, 50 messages a second."""
+    """Measure `together` messages per commit to 1 000 subscribers, 50 messages a second."""
     count = 100 if options.quick else SUBSCRIBERS
     pause = together / MESSAGES_PER_SECOND
     traffic = Traffic(round(options.seconds(4) / pause), together, pause, count)
@@ -195,13 +195,13 @@ async def fan_out_once(target: Target, people: Child, traffic: Traffic) -> Resul
 
 
 async def p1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """Fan-out, one message per commit."""
+    """Measure the fan-out of one message per commit."""
     async for result in fan_out("P1", options, folder, together=1, bars={C_LOOP: 1.6, NODE: 0.5}):
         yield result
 
 
 async def p2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """Fan-out, ten messages per commit."""
+    """Measure the fan-out of ten messages per commit."""
     async for result in fan_out("P2", options, folder, together=10, bars={NODE: 0.15}):
         yield result
 
@@ -210,7 +210,7 @@ async def p2(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def s1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """One message per commit, to more and more subscribers; at most 20 000 deliveries and 200 messages a second."""
+    """Measure one message per commit, to more and more subscribers; at most 20 000 deliveries and 200 messages a second."""
     series = Series()
     turns = Options(max(1, options.repeat // 2), options.quick, options.postgres, options.patience)
     points = SWEEP[:2] if options.quick else SWEEP

@@ -1,4 +1,4 @@
-"""The measurements P3, P4 and P11: how fast what writers commit arrives, row by row and in one large statement, and what a
+"""The measurements P3, P4 and P11: how fast what writers commit arrives, row by row and from one large statement; and what a
 message costs PostgreSQL."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Opener = Callable[[Path, str], AbstractAsyncContextManager[Server]]
 
 
 async def connect_one(people: Child, port: int) -> None:
-    """One subscriber, who keeps what comes."""
+    """Connect one subscriber, which keeps what comes."""
     await people.do(
         "connect", group="one", kind="realtime", port=port, count=1, record=1, token=common_token(), channel=CHANNEL
     )
@@ -41,7 +41,7 @@ _measured: dict[Options, Series] = {}
 
 
 async def ingest(row: str, options: Options, folder: Path) -> AsyncIterator[Result]:
-    """The writers with no server, with ours, and with the incumbent."""
+    """Measure the writers with no server, with ours, and with the incumbent."""
     series = Series()
     async with database(folder, options.postgres) as there, crowd(folder) as people:
         theirs = await incumbent_database(there, folder)
@@ -67,7 +67,7 @@ async def ingest_once(row: str, options: Options, folder: Path) -> AsyncIterator
 
 
 async def p3(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """8 writers, one row per transaction, one subscriber."""
+    """Measure 8 writers, one row per transaction, one subscriber."""
     async for result in ingest_once("P3", options, folder):
         yield result
     series = _measured[options]
@@ -132,7 +132,7 @@ async def ingest_served(there: Database, opener: Opener, people: Child, folder: 
 
 
 async def all_counted(there: Database, seconds: float = 10) -> None:
-    """Until the audience of every message is written down, and the writers' backends are gone."""
+    """Wait until the audience of every message is written down, and the writers' backends are gone."""
     connection = await asyncpg.connect(there.url)
     deadline = time.monotonic() + seconds
     await all_reaped()
@@ -148,7 +148,7 @@ async def all_counted(there: Database, seconds: float = 10) -> None:
 
 
 async def p11(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """The same; PostgreSQL's CPU from the insert to the counters, which without a server are not written."""
+    """Measure the same; PostgreSQL's CPU from the insert to the counters, which without a server are not written."""
     async for result in ingest_once("P11", options, folder):
         yield result
     series = _measured[options]
@@ -166,7 +166,7 @@ async def p11(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def p4(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """One statement that publishes 60 000 rows; 10 000 for the incumbent, which would need a minute for more."""
+    """Measure one statement that publishes 60 000 rows; 10 000 for the incumbent, which would need a minute for more."""
     rows, fewer = (6000, 1000) if options.quick else (60_000, 10_000)
     series = Series()
     async with database(folder, options.postgres) as there, crowd(folder) as people:

@@ -15,7 +15,7 @@ from benchmarks.processes import Child
 from benchmarks.rows.servers import ours_and_incumbent
 
 CONNECTIONS = 8
-"""To the database. A commit whose turn has come need not wait for the one before it."""
+"""To the database, so that a commit that is due need not wait for the one before it."""
 SHARES = ("p50", "p90", "p99", "max")
 RATES = (10, 100, 500, 1000, 2000)
 LISTENERS_OF_THE_SWEEP = 10
@@ -50,7 +50,7 @@ async def tick(clients: Child, rate: float, seconds: float) -> Result:
 
 
 async def p7(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """100 messages a second to 50 subscribers."""
+    """Measure 100 messages a second to 50 subscribers."""
     series = Series()
     async with both(folder, options, 50) as listening:
         variants = {name: partial(tick, clients, 100, options.seconds(8)) for name, clients in listening.items()}
@@ -72,7 +72,7 @@ async def p7(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def s2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """More and more messages a second, to 10 subscribers."""
+    """Measure more and more messages a second, to 10 subscribers."""
     series = Series()
     turns = replace(options, repeat=max(1, options.repeat // 2))
     rates = RATES[:2] if options.quick else RATES

@@ -20,7 +20,7 @@ from insforge_realtime.pg.embedded.processes import death_watch
 
 
 async def p12(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """The data folder is one that has been used before; only the first start of all makes a cluster."""
+    """Start again and again on the same data folder; only the first start of all makes a cluster."""
     series = Series()
     await start(folder)
     async for result in alternate("P12", options, {OURS: partial(start, folder)}, series):
@@ -55,7 +55,11 @@ async def start(folder: Path) -> Result:
 
 
 async def first_served(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
-    """Until a client that tries every 10 ms has got the first packet of a session."""
+    """Wait until a client that tries every 10 ms has got the first packet of a session.
+
+    Raises:
+        RuntimeError: the command has ended.
+    """
     async with asyncio.timeout(120):
         while process.returncode is None:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):

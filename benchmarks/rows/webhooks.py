@@ -1,4 +1,4 @@
-"""The measurements of webhooks: W1, how fast and at what cost they are sent; W2, what they cost those who have none."""
+"""The measurements of webhooks: W1, how fast and at what cost they are sent; W2, what they cost channels without any."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXT = "forty characters of what happened to it"
 
 
 async def w1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """Many webhooks at once, to one host and to eight."""
+    """Measure many webhooks at once, to one host and to eight."""
     number = 504 if options.quick else 10_000
     series = Series()
     async with database(folder, options.postgres) as there, webhook_receiver(folder) as receiving:
@@ -99,7 +99,7 @@ async def all_written(connection: Connection) -> None:
 
 
 async def w2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """8 writers to a channel without webhooks, with the queue's trigger and without it."""
+    """Measure 8 writers to a channel without webhooks, with the queue's trigger and without it."""
     series = Series()
     async with database(folder, options.postgres) as there:
         await there.pgbench(8, 1)  # warm

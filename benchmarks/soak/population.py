@@ -32,7 +32,7 @@ POLLING, SLOW, MOVING, RESTLESS = 0.04, 0.025, 0.05, 0.075
 """The parts of the clients that poll, that stop reading now and then, that change rooms, and that come and go."""
 PUBLISHES_PER_SECOND = 10
 MOVE_SECONDS, STAY_SECONDS, READ_SECONDS, PAUSE_SECONDS = 5, 15, 20, 8
-"""How long, about, somebody is in a room, is connected, reads, and reads nothing."""
+"""About how long a client is in a room, is connected, reads, and reads nothing."""
 
 
 class Member:
@@ -47,6 +47,7 @@ class Member:
         self.published = 0
 
     async def connect(self, port: int, token: str) -> None:
+        """Connect, or connect anew, and enter its rooms."""
         take = self.ledger.take
         if self.kind == "polling":
             self.client = await PollingClient.connect(port, token, take)
@@ -60,7 +61,7 @@ class Member:
         await self.client.subscribe(room)
 
     async def move(self, room: str) -> None:
-        """From one of its rooms into another."""
+        """Leave one of its rooms for another."""
         if room in self.rooms:
             return
         left = self.rooms.pop(0)
@@ -70,7 +71,7 @@ class Member:
         self.rooms.append(room)
 
     async def publish(self) -> float:
-        """Into its first room; milliseconds until the ack."""
+        """Publish to its first room, and return the milliseconds until the ack."""
         self.published += 1
         payload = {"w": FIRST_CLIENT + self.number, "n": self.published, "text": "x" * 60}
         begun = time.monotonic()
@@ -129,7 +130,7 @@ class Population:
         self._tasks.append(asyncio.create_task(self._publish()))
 
     async def _pause(self, seconds: float) -> bool:
-        """About so long, or until the end. Whether it goes on."""
+        """Wait about so long, or until the end, and return whether it goes on."""
         try:
             async with asyncio.timeout(self._chance.uniform(0.5, 1.5) * seconds):
                 await self._stopping.wait()
@@ -152,14 +153,14 @@ class Population:
         assert isinstance(member.client, WebSocketClient)
         while await self._pause(READ_SECONDS):
             if member.client.closed:
-                return  # too slow for the server's patience
+                return  # it read too slowly
             member.client.transport.pause_reading()
             await self._pause(PAUSE_SECONDS)
             member.client.transport.resume_reading()
             self._did["pauses"] += 1
 
     async def _publish(self) -> None:
-        """At a fixed rate, whether the acks are there or not."""
+        """Publish at a fixed rate, whether the acks are there or not."""
         writers = itertools.cycle([member for member in self.members if member.kind == "steady"][:100])
         under_way: set[asyncio.Task[None]] = set()
         async for _ in paced(1 / PUBLISHES_PER_SECOND):
@@ -191,7 +192,8 @@ class Population:
         await until(lambda: all(m.ledger.missing(totals) <= 0 for m in there), seconds, 0.2)
 
     def _verdict(self, totals: dict[str, int]) -> dict[str, Any]:
-        """Who was cut off for reading too slowly got a piece from the beginning; nobody else may have been."""
+        """Return what was lost, doubled or disordered. A client that was cut off for reading too slowly got a piece from the
+        beginning; no other may have been."""
         ledgers = [member.ledger for member in self.members]
         there = [m for m in self.members if m.ledger.all_along and not (m.kind == "slow" and m.client.closed)]
         return {

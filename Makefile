@@ -12,7 +12,7 @@ TARGET ?=
 WORKERS ?= 3
 # What the tests need of Node.
 JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist \
-	benchmarks/node/node_modules
+	benchmarks/peers/node/node_modules
 
 # What `make bench` measures: all rows, or ROW="P1 P3"; how often each.
 ROW ?= all
@@ -40,7 +40,7 @@ check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of im
 	@$(BIN)/lint-imports
 	@cd clients/js && npm run --silent check
 
-bench: $(VENV)/.bench benchmarks/node/node_modules ## Measure ours and the peers, three quarters of an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
+bench: $(VENV)/.bench benchmarks/peers/node/node_modules ## Measure ours and the peers, three quarters of an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
 	@mkdir -p $(RESULTS)
 	@$(BIN)/python -m benchmarks.run $(ROW) --repeat $(REPEAT) --output $(MEASURED) $(ARGS); status=$$?; \
 	$(BIN)/python -m benchmarks.report $(MEASURED) $(if $(filter all,$(ROW)),--folder $(RESULTS)) && exit $$status

@@ -1,7 +1,9 @@
-"""The cheapest receiver of webhooks there is: it finds the end of each request, keeps the message's id, and says 204.
+"""The cheapest receiver of webhooks there is: it finds the end of each request, keeps the message's id, and answers 204.
 
-Speaks lines of JSON: says `{"ports": […]}` first, then answers `{"do": "mark"}`, and with what has come since the mark
-`{"do": "wait", "requests": n, "seconds": s}`.
+`python -m benchmarks.load.webhook_receiver`; its first line is `{"ports": […]}`. Commands (control.py):
+
+    {"do": "mark"}                               forget what has come so far
+    {"do": "wait", "requests": n, "seconds": s}   until so many have come
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any, cast
+from typing import cast
 
 import uvloop
 
-from benchmarks.lines import say, told
+from benchmarks.control import Answer, Command, obey
+from benchmarks.timing import until
 
 PORTS = 8
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -21,7 +24,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ID = re.compile(rb"\r\nx-insforge-message-id: *([^\r]*)", re.IGNORECASE)
 
 ids: list[bytes] = []
+"""Of the messages, in the order of their arrival."""
 last = 0.0
+"""When the last one came."""
 
 
 class Receiver(asyncio.Protocol):
@@ -51,18 +56,14 @@ class Receiver(asyncio.Protocol):
 async def main() -> None:
     loop = asyncio.get_running_loop()
     servers = [await loop.create_server(Receiver, "127.0.0.1", 0, backlog=1024) for _ in range(PORTS)]
-    say({"ports": [server.sockets[0].getsockname()[1] for server in servers]})
-    async for command in told():
-        say(await obey(command))
+    await obey(do, {"ports": [server.sockets[0].getsockname()[1] for server in servers]})
 
 
-async def obey(command: dict[str, Any]) -> dict[str, float]:
+async def do(command: Command) -> Answer:
     if command["do"] == "mark":
         ids.clear()
         return {}
-    deadline = time.monotonic() + command["seconds"]
-    while len(ids) < command["requests"] and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(ids) >= command["requests"], command["seconds"], 0.01)
     return {"requests": len(ids), "distinct": len(set(ids)), "last": last}
 
 

@@ -1,7 +1,7 @@
--- The incumbent's side of the database, in our own words: its tables, its publish function, a NOTIFY for each row. In a
--- database of its own on the same PostgreSQL; the roles are there already. No index is here that its pipeline does not use.
+-- The incumbent's side of the database, in our own words: its tables, its publish function, a NOTIFY for each row. It is a
+-- database of its own on the same PostgreSQL; the roles are there already. There is no index that its pipeline does not use.
 
--- What policies ask.
+-- What policies call.
 CREATE SCHEMA auth;
 CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$
     SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid

@@ -1,16 +1,15 @@
-"""The other Python server: python-socketio on uvicorn, as its documentation puts them together. By peers.py only.
+"""The other Python server: python-socketio on uvicorn, as its documentation puts them together. Started by launch.py only.
 
-    JWT_SECRET=… python -m benchmarks.python_socketio ROOM
+    JWT_SECRET=… python -m benchmarks.peers.python_socketio ROOM
 
-Who connects brings a token, which is verified; who subscribes joins a room. Prints one line, {"port": n}, once it listens.
-Each line on stdin is a JSON array of payloads, emitted to ROOM one after the other. The end of stdin is its end.
+Clients bring a token, which is verified; a subscribe joins a room. Prints {"port": n} once it listens. Each line on stdin
+is a JSON array of payloads, emitted to ROOM one after the other. The end of stdin is its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -20,11 +19,12 @@ import jwt
 import socketio
 import uvicorn
 
-from benchmarks.lines import told
+from benchmarks.control import lines, write
 from benchmarks.machine import many_files
 
 
 def make_server(secret: str) -> Any:
+    """Return a Socket.IO server whose clients prove who they are, and may subscribe to anything."""
     server = socketio.AsyncServer(
         async_mode="asgi", transports=["websocket"], ping_interval=3600, cors_allowed_origins="*"
     )
@@ -46,13 +46,14 @@ def make_server(secret: str) -> Any:
 
 
 async def emit_lines(server: Any, room: str) -> None:
-    async for payloads in told():
+    """Emit what comes on stdin, until it ends."""
+    async for payloads in lines():
         for payload in payloads:
             await server.emit("tick", payload, room=room)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: SIGTERM ends a peer at once, whoever is still connected."""
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers: SIGTERM ends a peer at once, whoever is still connected."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -63,7 +64,7 @@ async def main(room: str, secret: str) -> None:
     many_files()
     server = make_server(secret)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    serving = _Server(
+    serving = _Uvicorn(
         uvicorn.Config(
             socketio.ASGIApp(server),
             http="httptools",
@@ -77,7 +78,7 @@ async def main(room: str, secret: str) -> None:
     running = asyncio.create_task(serving.serve(sockets=[listener]))
     while not serving.started:
         await asyncio.sleep(0.01)
-    print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+    write({"port": listener.getsockname()[1]})
     await emit_lines(server, room)
     serving.force_exit = serving.should_exit = True
     await running

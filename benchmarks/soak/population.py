@@ -1,13 +1,13 @@
-"""The clients of the soak, in a process of their own: `python -m benchmarks.soak.crowd`, by `benchmarks.soak` only.
+"""The clients of the soak, in a process of their own: `python -m benchmarks.soak.population`, by `benchmarks.soak` only.
 
 Most stay where they are; some poll, some read slowly at times, some publish and wait for the acks, some change rooms,
-some come and go. Commands are lines of JSON on stdin, each answered by one line on stdout:
+some come and go. Commands (control.py):
 
     {"do": "connect", "port": n, "clients": n, "rooms": [name, …]}
     {"do": "begin"}                                       publishes and changes begin
     {"do": "report"}                                      how it goes; each ack's time since the last report
     {"do": "stop"}                                        they end
-    {"do": "finish", "totals": {room: n}, "seconds": s}   everybody should have this; who has not?
+    {"do": "finish", "totals": {room: n}, "seconds": s}   each client should have this; which does not?
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.clients import Client, PollingClient, WebSocketClient
-from benchmarks.lines import say, told
-from benchmarks.processes import SECRET
+from benchmarks.control import Answer, Command, obey
+from benchmarks.load.clients import Client, PollingClient, WebSocketClient
+from benchmarks.load.identities import token_of, user
 from benchmarks.soak.ledger import FIRST_CLIENT, Ledger
-from insforge_realtime.auth import mint
+from benchmarks.timing import few_at_a_time, paced, until
 
-AT_ONCE = 50
 USERS = 200
 POLLING, SLOW, MOVING, RESTLESS = 0.04, 0.025, 0.05, 0.075
 """The parts of the clients that poll, that stop reading now and then, that change rooms, and that come and go."""
 PUBLISHES_PER_SECOND = 10
 MOVE_SECONDS, STAY_SECONDS, READ_SECONDS, PAUSE_SECONDS = 5, 15, 20, 8
-"""How long, about, somebody is in a room, is connected, reads, and reads nothing."""
+"""About how long a client is in a room, is connected, reads, and reads nothing."""
 
 
 class Member:
@@ -48,6 +47,7 @@ class Member:
         self.published = 0
 
     async def connect(self, port: int, token: str) -> None:
+        """Connect, or connect anew, and enter its rooms."""
         take = self.ledger.take
         if self.kind == "polling":
             self.client = await PollingClient.connect(port, token, take)
@@ -61,7 +61,7 @@ class Member:
         await self.client.subscribe(room)
 
     async def move(self, room: str) -> None:
-        """From one of its rooms into another."""
+        """Leave one of its rooms for another."""
         if room in self.rooms:
             return
         left = self.rooms.pop(0)
@@ -71,7 +71,7 @@ class Member:
         self.rooms.append(room)
 
     async def publish(self) -> float:
-        """Into its first room; milliseconds until the ack."""
+        """Publish to its first room, and return the milliseconds until the ack."""
         self.published += 1
         payload = {"w": FIRST_CLIENT + self.number, "n": self.published, "text": "x" * 60}
         begun = time.monotonic()
@@ -83,25 +83,19 @@ class Member:
         return (time.monotonic() - begun) * 1000
 
 
-class Crowd:
+class Population:
     """All of them."""
 
     def __init__(self) -> None:
         self.members: list[Member] = []
         self._chance = random.Random(5)
-        users = [f"5eed0000-0000-4000-8000-{number:012}" for number in range(USERS)]
-        self._tokens = [mint(SECRET, subject=user, role="authenticated", ttl=24 * 3600) for user in users]
+        self._tokens = [token_of(user(number)) for number in range(USERS)]
         self._acks: list[float] = []
         self._did: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
-    async def run(self) -> None:
-        say({})
-        async for command in told():
-            say(await self._do(command))
-
-    async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def do(self, command: Command) -> Answer:
         match command["do"]:
             case "connect":
                 await self._connect(command["port"], command["clients"], command["rooms"])
@@ -117,19 +111,13 @@ class Crowd:
 
     async def _connect(self, port: int, clients: int, rooms: list[str]) -> None:
         self._port, self._rooms = port, rooms
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def one(member: Member) -> None:
-            async with gate:
-                await member.connect(port, self._token(member))
-
         kinds = itertools.chain.from_iterable(
             itertools.repeat(kind, round(clients * part))
             for kind, part in (("polling", POLLING), ("slow", SLOW), ("moving", MOVING), ("restless", RESTLESS))
         )
         for number in range(clients):
             self.members.append(Member(next(kinds, "steady"), number, self._chance.sample(rooms, 2)))
-        await asyncio.gather(*map(one, self.members))
+        await few_at_a_time(member.connect(port, self._token(member)) for member in self.members)
 
     def _token(self, member: Member) -> str:
         return self._tokens[member.number % USERS]
@@ -142,7 +130,7 @@ class Crowd:
         self._tasks.append(asyncio.create_task(self._publish()))
 
     async def _pause(self, seconds: float) -> bool:
-        """About so long, or until the end. Whether it goes on."""
+        """Wait about so long, or until the end, and return whether it goes on."""
         try:
             async with asyncio.timeout(self._chance.uniform(0.5, 1.5) * seconds):
                 await self._stopping.wait()
@@ -165,23 +153,22 @@ class Crowd:
         assert isinstance(member.client, WebSocketClient)
         while await self._pause(READ_SECONDS):
             if member.client.closed:
-                return  # too slow for the server's patience
+                return  # it read too slowly
             member.client.transport.pause_reading()
             await self._pause(PAUSE_SECONDS)
             member.client.transport.resume_reading()
             self._did["pauses"] += 1
 
     async def _publish(self) -> None:
-        """At a fixed rate, whether the acks are there or not."""
+        """Publish at a fixed rate, whether the acks are there or not."""
         writers = itertools.cycle([member for member in self.members if member.kind == "steady"][:100])
         under_way: set[asyncio.Task[None]] = set()
-        due = time.monotonic()
-        while not self._stopping.is_set():
+        async for _ in paced(1 / PUBLISHES_PER_SECOND):
+            if self._stopping.is_set():
+                break
             task = asyncio.create_task(self._publish_one(next(writers)))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            due += 1 / PUBLISHES_PER_SECOND
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*under_way)
 
     async def _publish_one(self, member: Member) -> None:
@@ -201,13 +188,12 @@ class Crowd:
         }
 
     async def _wait_for(self, totals: dict[str, int], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
         there = [m for m in self.members if m.ledger.all_along and not m.client.closed]
-        while any(m.ledger.missing(totals) > 0 for m in there) and time.monotonic() < deadline:
-            await asyncio.sleep(0.2)
+        await until(lambda: all(m.ledger.missing(totals) <= 0 for m in there), seconds, 0.2)
 
     def _verdict(self, totals: dict[str, int]) -> dict[str, Any]:
-        """Who was cut off for reading too slowly got a piece from the beginning; nobody else may have been."""
+        """Return what was lost, doubled or disordered. A client that was cut off for reading too slowly got a piece from the
+        beginning; no other may have been."""
         ledgers = [member.ledger for member in self.members]
         there = [m for m in self.members if m.ledger.all_along and not (m.kind == "slow" and m.client.closed)]
         return {
@@ -219,4 +205,4 @@ class Crowd:
 
 
 if __name__ == "__main__":
-    uvloop.run(Crowd().run())
+    uvloop.run(obey(Population().do, {}))

@@ -12,13 +12,14 @@ import json
 from collections.abc import Callable
 from typing import Any, Self, cast
 
+from benchmarks.load.wire import GONE, HANDSHAKE, read_packets, text_frame
+
 Events = Callable[[bytes], object]
 """Called with each event as it came: `["name",{…}]`."""
-HEAD = (
-    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-GONE = (OSError, EOFError, asyncio.IncompleteReadError)
+
+
+def ignore(event: bytes) -> None:
+    """Do nothing with an event."""
 
 
 class Client:
@@ -30,14 +31,14 @@ class Client:
 
     def __init__(self, on_event: Events) -> None:
         self.closed = False
-        self._on_event = on_event
+        self.on_event = on_event
         self._acks: dict[int, asyncio.Future[Any]] = {}
         self._next = 0
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def call(self, name: str, data: object) -> dict[str, Any]:
-        """Emit, and return what the ack says.
+        """Emit an event, and return its ack.
 
         Raises:
             ConnectionError: the connection has ended before.
@@ -51,10 +52,14 @@ class Client:
         return cast(dict[str, Any], await answer)
 
     async def subscribe(self, channel: str) -> None:
-        """Raises RuntimeError where it is refused."""
+        """Subscribe to a channel.
+
+        Raises:
+            RuntimeError: it is refused.
+        """
         answer = await self.call("realtime:subscribe", {"channel": channel})
         if not answer["ok"]:
-            raise RuntimeError(answer)
+            raise RuntimeError(f"{channel}: {answer}")
 
     def send(self, packet: str) -> None:
         """Send one Engine.IO packet, now or soon."""
@@ -71,14 +76,11 @@ class Client:
 
     def _receive(self, packet: bytes) -> None:
         if packet.startswith(b"42"):
-            self._on_event(packet[2:])
+            self.on_event(packet[2:])
         elif packet == b"2":
             self.send("3")
         elif packet.startswith(b"43"):
-            number, bracket, rest = packet[2:].partition(b"[")
-            answered = self._acks.pop(int(number))
-            if not answered.done():
-                answered.set_result(json.loads(bracket + rest)[0])
+            self._acknowledge(packet[2:])
         elif packet.startswith(b"40") and not self._connected.done():
             self._connected.set_result(None)
         elif packet.startswith(b"0") and not self._opened.done():
@@ -86,8 +88,15 @@ class Client:
         elif packet.startswith((b"1", b"41", b"44")):
             self._end()
 
+    def _acknowledge(self, ack: bytes) -> None:
+        """Take an ack: the number of a call, and an array with the answer."""
+        number, bracket, rest = ack.partition(b"[")
+        answered = self._acks.pop(int(number))
+        if not answered.done():
+            answered.set_result(json.loads(bracket + rest)[0])
+
     def _end(self) -> None:
-        """Nothing more comes; whoever waits hears of it."""
+        """Tell all that wait that nothing more comes."""
         self.closed = True
         waiting = [self._opened, self._connected, *self._acks.values()]
         self._acks.clear()
@@ -106,19 +115,21 @@ class WebSocketClient(Client, asyncio.Protocol):
         self._open = False
 
     @classmethod
-    async def connect(cls, port: int, token: str, on_event: Events) -> Self:
-        """Raises ConnectionError where the server does not let it in."""
-        _, client = await asyncio.get_running_loop().create_connection(lambda: cls(on_event), "127.0.0.1", port)
-        client.transport.write(HEAD)
-        await client._enter(token)
+    async def connect(cls, port: int, token: str, on_event: Events = ignore) -> Self:
+        """Connect, and return the client once it is let in.
+
+        Raises:
+            ConnectionError: the server does not let it in.
+            TimeoutError: it has not in a minute.
+        """
+        async with asyncio.timeout(60):
+            _, client = await asyncio.get_running_loop().create_connection(lambda: cls(on_event), "127.0.0.1", port)
+            client.transport.write(HANDSHAKE)
+            await client._enter(token)
         return client
 
     def send(self, packet: str) -> None:
-        """Its mask is zero."""
-        payload = packet.encode()
-        size = len(payload)
-        head = b"\x81%c" % (0x80 | size) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
-        self.transport.write(head + b"\0\0\0\0" + payload)
+        self.transport.write(text_frame(packet.encode()))
 
     def abort(self) -> None:
         self.transport.abort()
@@ -141,18 +152,9 @@ class WebSocketClient(Client, asyncio.Protocol):
                 self._unread = data
                 return
             self._open = True
-        end = len(data)
-        while end - at >= 2:
-            size, head = data[at + 1], 2
-            if size > 125:
-                head = 4 if size == 126 else 10
-                size = int.from_bytes(data[at + 2 : at + head], "big")
-            if end - at < head + size:
-                break
-            if data[at] == 0x81:
-                self._receive(data[at + head : at + head + size])
-            at += head + size
-        self._unread = data[at:]
+        packets, self._unread = read_packets(data, at)
+        for packet in packets:
+            self._receive(packet)
 
 
 class PollingClient(Client):
@@ -162,17 +164,21 @@ class PollingClient(Client):
         super().__init__(on_event)
         self._port = port
         self._path = "/socket.io/?EIO=4&transport=polling"
-        self._lines: list[asyncio.StreamWriter] = []
+        self._writers: list[asyncio.StreamWriter] = []
         self._outbox: list[str] = []
         self._posts = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def connect(cls, port: int, token: str, on_event: Events) -> Self:
-        """Raises ConnectionError where the server does not let it in."""
+    async def connect(cls, port: int, token: str, on_event: Events = ignore) -> Self:
+        """Connect, and return the client once it is let in.
+
+        Raises:
+            ConnectionError: the server does not let it in.
+        """
         client = cls(on_event, port)
-        polls, posts = await client._line(), await client._line()
-        opened = await client._ask(*polls, "GET")
+        polls, posts = await client._open_stream(), await client._open_stream()
+        opened = await client._request(*polls, "GET")
         client._path += "&sid=" + json.loads(opened[1:])["sid"]
         client._receive(opened)
         client._tasks = [asyncio.create_task(client._poll(*polls)), asyncio.create_task(client._post(*posts))]
@@ -186,19 +192,19 @@ class PollingClient(Client):
     def abort(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for writer in self._lines:
+        for writer in self._writers:
             writer.transport.abort()
         self._end()
 
-    async def _line(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _open_stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._lines.append(writer)
+        self._writers.append(writer)
         return reader, writer
 
     async def _poll(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(*GONE):
             while not self.closed:
-                for packet in (await self._ask(reader, writer, "GET")).split(b"\x1e"):
+                for packet in (await self._request(reader, writer, "GET")).split(b"\x1e"):
                     self._receive(packet)
         self._end()
 
@@ -207,10 +213,10 @@ class PollingClient(Client):
             while await self._posts.wait():
                 self._posts.clear()
                 packets, self._outbox = self._outbox, []
-                await self._ask(reader, writer, "POST", "\x1e".join(packets).encode())
+                await self._request(reader, writer, "POST", "\x1e".join(packets).encode())
         self._end()
 
-    async def _ask(
+    async def _request(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, body: bytes = b""
     ) -> bytes:
         head = f"{method} {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-OURS = "insforge-realtime"
+from benchmarks.measuring import OURS
+from benchmarks.report.results import Row
+
+PLOTTED = {"S1": "fan-out", "S2": "latency", "P8": "memory"}
+"""The rows with curves, and their plots' names."""
 AXES = {
     "fan-out": ("subscribers", "server CPU per delivery, µs", "log", "log"),
     "latency": ("messages per second", "ms from when it was due to its receipt", "log", "log"),
@@ -17,8 +21,19 @@ TITLES = {
 }
 
 
+def curves(rows: dict[str, Row]) -> dict[str, dict[str, list[list[float]]]]:
+    """Return each target's points, by the plot's name."""
+    found = {}
+    for name, plot in PLOTTED.items():
+        row = rows.get(name)
+        if row and row.summary and row.summary.get("curves"):
+            found[plot] = row.summary["curves"]
+    return found
+
+
 def draw(plot: str, lines: dict[str, list[list[float]]], folder: Path) -> Path:
-    """One picture: all targets as curves. Text stays text, and no date goes in: the same points make the same file."""
+    """Draw one picture of all targets as curves, and return its file. Text stays text, and no date goes in: the same points
+    make the same file."""
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -1,5 +1,5 @@
 -- The application of the rows P5 and P6: chats with members. Only a chat's members may hear it or write to it. The same
--- table and the same policies for us and for the incumbent. Chat n is that of user n alone; see identities.py.
+-- table and the same policies for us and for the incumbent. Chat n is that of user n alone; see load/identities.py.
 
 -- chat_members: 10 000 chats of one member each.
 CREATE TABLE public.chat_members (

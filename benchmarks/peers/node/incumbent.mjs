@@ -1,4 +1,4 @@
-// The incumbent's pipeline, in our own words: what a server does that hears a NOTIFY for every row.
+// The incumbent's pipeline, in our own words: a server that gets a NOTIFY for every row.
 //
 // Each notification: SELECT the message, SELECT its channel, emit to the room, UPDATE the counters; all of them
 // concurrently, on a pool of 20, in no order. Each subscribe and each publish is a transaction in the client's role. No
@@ -7,19 +7,10 @@
 //     DATABASE_URL=… JWT_SECRET=… node incumbent.mjs
 //
 // Prints {"port": n} once it listens. The end of stdin is its end.
-import { createServer } from "node:http";
-import jwt from "jsonwebtoken";
 import pg from "pg";
-import { Server } from "socket.io";
+import { io, listen } from "./server.mjs";
 
-const { DATABASE_URL, JWT_SECRET } = process.env;
-const http = createServer();
-const io = new Server(http, {
-  transports: ["websocket"],
-  perMessageDeflate: false,
-  serveClient: false,
-  pingInterval: 3_600_000,
-});
+const { DATABASE_URL } = process.env;
 const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 20 });
 
 const MESSAGE = {
@@ -35,7 +26,7 @@ const INSERT = {
   text: "INSERT INTO realtime.messages (event_name, channel_id, channel_name, payload, sender_type, sender_id) VALUES ($1, $2, $3, $4, 'user', $5)",
 };
 
-/** A row has been committed. */
+/** Deliver a row that has been committed. */
 async function deliver(id) {
   const message = (await pool.query({ ...MESSAGE, values: [id] })).rows[0];
   if (!message) return;
@@ -55,7 +46,7 @@ async function deliver(id) {
   await pool.query({ ...COUNTERS, values: [id, audience, channel?.webhook_urls?.length ?? 0] });
 }
 
-/** Run statements in a transaction, as the client. */
+/** Run statements in a transaction in the client's role, and return what `work` returns. */
 async function asClient(claims, channel, work) {
   const client = await pool.connect();
   try {
@@ -79,7 +70,7 @@ const refused = (error) => ({ ok: false, error: { code: "UNAUTHORIZED", message:
 async function subscribe(socket, { channel }) {
   const found = await asClient(socket.data.claims, channel, (client) => client.query({ ...MATCH, values: [channel] }));
   if (!found.rows.length) return refused("no such channel");
-  // Kept for publishing, which thus needs no look of its own.
+  // Kept for publishing, which needs no look-up of its own then.
   socket.data.channels.set(channel, found.rows[0].id);
   socket.join(`realtime:${channel}`);
   return { ok: true, channel };
@@ -99,16 +90,8 @@ function unsubscribe(socket, { channel }) {
   return { ok: true, channel };
 }
 
-io.use((socket, next) => {
-  try {
-    socket.data.claims = jwt.verify(socket.handshake.auth.token, JWT_SECRET, { algorithms: ["HS256"] });
-    socket.data.channels = new Map();
-    next();
-  } catch (error) {
-    next(error);
-  }
-});
 io.on("connection", (socket) => {
+  socket.data.channels = new Map();
   const commands = { "realtime:subscribe": subscribe, "realtime:publish": publish, "realtime:unsubscribe": unsubscribe };
   for (const [name, command] of Object.entries(commands)) {
     socket.on(name, async (data, ack) => {
@@ -127,6 +110,4 @@ listener.on("notification", ({ payload }) => deliver(payload).catch((error) => c
 await listener.query("LISTEN incumbent");
 
 process.stdin.resume().on("end", () => process.exit(0));
-http.listen({ port: 0, host: "127.0.0.1", backlog: 4096 }, () => {
-  console.log(JSON.stringify({ port: http.address().port }));
-});
+listen();

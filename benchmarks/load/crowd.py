@@ -1,10 +1,8 @@
-"""The subscribers: a process of its own, with raw sockets that count frames. `python -m benchmarks.crowd`, by run.py only.
+"""The subscribers: a process of its own with raw sockets that count frames, `python -m benchmarks.load.crowd`, by rows only.
 
 Nothing here decodes what it gets while it measures: a client library would cost more than the server that is measured.
 A frame is counted by its header. The first `record` sockets of a group also keep their bytes, which are read afterwards:
-was anything lost, doubled, out of order?
-
-Commands are lines of JSON on stdin, each answered by one line on stdout:
+was anything lost, doubled, out of order? Commands (control.py):
 
     {"do": "connect", "group": g, "kind": "realtime" | "socketio" | "plain", "port": n, "count": n, "record": n,
      "token": t, "channel": c}                           "own": true: each socket is another user (identities.py)
@@ -18,22 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import uvloop
 
-from benchmarks.identities import as_user
-from benchmarks.lines import say, told
-
-AT_ONCE = 50
-"""How many connections are made at the same time."""
+from benchmarks.control import Answer, Command, obey
+from benchmarks.load.identities import as_user
+from benchmarks.load.tally import Tally
+from benchmarks.load.wire import HANDSHAKE, read_packets, text_frame
+from benchmarks.timing import few_at_a_time
 
 
 class Subscriber(asyncio.Protocol):
-    """One socket: first it waits for what it is told to, then it counts."""
+    """One socket: while it connects, it waits for what has to come; then it counts."""
 
     __slots__ = ("_carry", "_early", "_skip", "chunks", "closed", "frames", "group", "news", "transport")
 
@@ -62,7 +59,7 @@ class Subscriber(asyncio.Protocol):
             self.news.set()
 
     def _count(self, data: bytes) -> None:
-        """Count the frames that end in here."""
+        """Count the frames that end in this piece of the stream."""
         group = self.group
         group.bytes += len(data)
         group.last = time.monotonic()
@@ -101,7 +98,7 @@ class Subscriber(asyncio.Protocol):
             group.reached.set()
 
     async def until(self, text: bytes) -> None:
-        """While connecting: until this has come."""
+        """While connecting, wait until this has come; raises ConnectionError where it cannot any more."""
         while text not in (self._early or b""):
             if self.closed:
                 raise ConnectionError(f"closed while waiting for {text!r}, after {self._early!r}")
@@ -109,6 +106,7 @@ class Subscriber(asyncio.Protocol):
             await self.news.wait()
 
     def begin_to_count(self, after: bytes = b"") -> None:
+        """Count from here on, beginning with what has come already behind `after`."""
         early, self._early = self._early or b"", None
         if after:
             early = early[early.index(after) + len(after) :]
@@ -116,11 +114,7 @@ class Subscriber(asyncio.Protocol):
             self._count(early)
 
     def send(self, packet: str) -> None:
-        """Send a text frame; its mask is zero."""
-        payload = packet.encode()
-        size = len(payload)
-        head = b"\x81%c" % (0x80 | size) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
-        self.transport.write(head + b"\0\0\0\0" + payload)
+        self.transport.write(text_frame(packet.encode()))
 
 
 @dataclass
@@ -135,6 +129,7 @@ class Group:
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     def mark(self) -> None:
+        """Forget what was counted so far."""
         self.frames = self.bytes = 0
         self.last = 0.0
         self.target = float("inf")
@@ -145,7 +140,7 @@ class Group:
                 subscriber.chunks = []
 
     async def wait(self, frames: int, seconds: float, quiet: float | None = None) -> None:
-        """Until so many frames have come, at most so many seconds, or until nothing has come for `quiet` seconds."""
+        """Wait until so many frames have come, at most so many seconds, or until nothing has come for `quiet` seconds."""
         self.target = frames
         deadline = time.monotonic() + seconds
         while self.frames < frames and (left := deadline - time.monotonic()) > 0:
@@ -171,39 +166,13 @@ class Group:
         }
 
 
-def read_packets(stream: bytes) -> tuple[list[bytes], bytes]:
-    """The payloads of a server's frames, and what is left of a frame that has not come as a whole."""
-    packets = []
-    at, end = 0, len(stream)
-    while end - at >= 2:
-        size, head = stream[at + 1], 2
-        if size == 126:
-            size, head = int.from_bytes(stream[at + 2 : at + 4], "big"), 4
-        elif size == 127:
-            size, head = int.from_bytes(stream[at + 2 : at + 10], "big"), 10
-        if at + head + size > end:
-            break
-        packets.append(stream[at + head : at + head + size])
-        at += head + size
-    return packets, stream[at:]
-
-
 def read(stream: bytes) -> dict[str, int]:
-    """What a stream of frames says: each is an event `42["tick",{"w":writer,"n":number,…}]`."""
-    last: dict[int, int] = {}
-    seen: set[tuple[int, int]] = set()
-    events = disordered = doubled = 0
-    for text in read_packets(stream)[0]:
-        if not text.startswith(b'42["tick"'):
-            continue
-        data = json.loads(text[2:])[1]
-        writer, number = data["w"], data["n"]
-        events += 1
-        doubled += (writer, number) in seen
-        seen.add((writer, number))
-        disordered += number < last.get(writer, 0)
-        last[writer] = number
-    return {"events": events, "distinct": len(seen), "doubled": doubled, "disordered": disordered}
+    """Return the tally of a stream of frames."""
+    tally = Tally()
+    for packet in read_packets(stream)[0]:
+        if packet.startswith(b"42"):
+            tally.take(packet[2:])
+    return tally.report()
 
 
 class Crowd:
@@ -212,12 +181,7 @@ class Crowd:
     def __init__(self) -> None:
         self._groups: dict[str, Group] = {}
 
-    async def run(self) -> None:
-        say({"pid": os.getpid()})
-        async for command in told():
-            say(await self._do(command))
-
-    async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def do(self, command: Command) -> Answer:
         name = command["group"]
         match command["do"]:
             case "connect":
@@ -235,30 +199,26 @@ class Crowd:
                 return {}
         raise ValueError(command)
 
-    async def _connect(self, name: str, command: dict[str, Any]) -> dict[str, Any]:
+    async def _connect(self, name: str, command: Command) -> Answer:
         group = self._groups[name] = Group()
-        gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> Subscriber:
-            told = as_user(command, number) if command.get("own") else command
-            async with gate, asyncio.timeout(60):
-                return await connect(group, told, record=number < command["record"])
+            own = as_user(command, number) if command.get("own") else command
+            async with asyncio.timeout(60):
+                return await connect(group, own, record=number < command["record"])
 
-        group.sockets = list(await asyncio.gather(*(one(number) for number in range(command["count"]))))
+        group.sockets = await few_at_a_time(map(one, range(command["count"])))
         return {"connected": len(group.sockets)}
 
 
-async def connect(group: Group, command: dict[str, Any], *, record: bool) -> Subscriber:
-    """Connect one socket, say hello in the way of its server, and begin to count."""
+async def connect(group: Group, command: Command, *, record: bool) -> Subscriber:
+    """Connect one socket, get through the handshake of its kind of server, and begin to count."""
     loop = asyncio.get_running_loop()
     _, subscriber = await loop.create_connection(lambda: Subscriber(group, record=record), "127.0.0.1", command["port"])
     if command["kind"] == "plain":
         subscriber.begin_to_count()
         return subscriber
-    subscriber.transport.write(
-        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
+    subscriber.transport.write(HANDSHAKE)
     await subscriber.until(b"pingInterval")
     token = command.get("token")
     subscriber.send("40" + (json.dumps({"token": token}) if token else ""))
@@ -271,4 +231,4 @@ async def connect(group: Group, command: dict[str, Any], *, record: bool) -> Sub
 
 
 if __name__ == "__main__":
-    uvloop.run(Crowd().run())
+    uvloop.run(obey(Crowd().do, {}))

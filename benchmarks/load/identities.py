@@ -1,11 +1,11 @@
-"""Who the crowd are, where each of its sockets is somebody else.
+"""Who the clients are: users, their tokens, their chats.
 
-User n has a token of their own, and chat n is theirs; sql/chats.sql has the same ids.
+User n has a token of their own, and chat n is theirs; rows/chats.sql has the same ids.
 """
 
 from __future__ import annotations
 
-from benchmarks.processes import SECRET
+from benchmarks.server import SECRET
 from insforge_realtime.auth import mint
 
 WATCHER = "5eedffff-0000-4000-8000-000000000000"
@@ -21,11 +21,17 @@ def chat(number: int) -> str:
 
 
 def token_of(subject: str) -> str:
-    return mint(SECRET, subject=subject, role="authenticated", ttl=12 * 3600)
+    """Return a user's token, good for longer than any benchmark."""
+    return mint(SECRET, subject=subject, role="authenticated", ttl=24 * 3600)
+
+
+def common_token() -> str:
+    """Return what a whole crowd comes in with: one user, so that a thousand sockets are one entry of the presence."""
+    return token_of(user(1))
 
 
 def as_user(command: dict[str, object], number: int) -> dict[str, object]:
-    """The crowd's `connect` for its socket `number`, who is a user of their own, in a channel of `per_channel` users."""
+    """Return the crowd's `connect` for socket `number`: a user of its own, in a channel of `per_channel` users."""
     first, per_channel = command.get("first_user", 0), command.get("per_channel", 1)
     assert isinstance(first, int)
     assert isinstance(per_channel, int)

@@ -1,36 +1,23 @@
-"""From the commit to the receipt: messages that are due at fixed times, whatever became of those before.
+"""Messages at fixed times, and how long each takes to every listener. What commits and what hears is one process, with one
+clock.
 
-A message whose turn has come is committed even if the ones before it are still on their way, and its delay counts from when
-it was due, too: a server that stalls cannot hide what it kept waiting (coordinated omission).
+A message is committed when its time has come, whatever became of those before it, on whichever connection is idle. So a
+server that stalls cannot hide what it kept waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    import asyncpg
-
-    Connection = asyncpg.Connection[asyncpg.Record]
+from benchmarks.database import Connection
+from benchmarks.figures import distribution
+from benchmarks.timing import until_quiet
 
 PATIENCE = 3.0
 """Seconds without any receipt, after which the rest is lost."""
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile of sorted values: the least one that `share` of all do not exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-def distribution(seconds: list[float]) -> dict[str, float]:
-    """p50, p90, p99 and the greatest, in ms."""
-    ordered = sorted(seconds)
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {name: round(percentile(ordered, share) * 1e3, 3) for name, share in shares.items()} if ordered else {}
 
 
 class Ticks:
@@ -43,17 +30,18 @@ class Ticks:
         self._receipts = 0
 
     def listener(self, index: int) -> Callable[[bytes, float], None]:
-        """What a socket does with an event `42["tick",{"n": number,…}]`."""
+        """Return what a socket calls with an event `["tick",{"n": number,…}]` and the time."""
         heard = self._heard[index]
 
-        def hear(packet: bytes, at: float) -> None:
-            start = packet.find(b'"n":') + 4
-            heard.append((int(packet[start : packet.find(b",", start)]), at))
+        def hear(event: bytes, at: float) -> None:
+            start = event.find(b'"n":') + 4
+            heard.append((int(event[start : event.find(b",", start)]), at))
             self._receipts += 1
 
         return hear
 
     async def run(self, connections: list[Connection], channel: str) -> dict[str, Any]:
+        """Publish all of them, and return what became of them."""
         # Not asyncpg's pool: it resets a connection after each use, at the price of a second statement.
         idle: asyncio.Queue[Connection] = asyncio.Queue()
         for connection in connections:
@@ -68,7 +56,7 @@ class Ticks:
             late.append(time.monotonic() - at)
             commits.append(asyncio.create_task(self._commit(idle, channel, number)))
         await asyncio.gather(*commits)
-        await self._all_heard()
+        await until_quiet(lambda: self._receipts, self._number * len(self._heard), PATIENCE)
         return self._report(due, late)
 
     async def _commit(self, idle: asyncio.Queue[Connection], channel: str, number: int) -> None:
@@ -80,14 +68,6 @@ class Ticks:
         )
         self._committed[number] = time.monotonic()
         idle.put_nowait(connection)
-
-    async def _all_heard(self) -> None:
-        quiet_since, before = time.monotonic(), -1
-        while self._receipts < self._number * len(self._heard) and time.monotonic() < quiet_since + PATIENCE:
-            if self._receipts != before:
-                quiet_since, before = time.monotonic(), self._receipts
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.1)  # for what should not come
 
     def _report(self, due: list[float], late: list[float]) -> dict[str, Any]:
         receipts = [receipt for heard in self._heard for receipt in heard]

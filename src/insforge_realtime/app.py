@@ -3,8 +3,8 @@
 config → authenticator ─┐
          authorizer ────┤
          store ─────────┼→ commands → gateway → ASGI application, and a WebSocket class for uvicorn
-         hub, presence ─┘
-         feed → delivery → hub, counters
+         rooms ─────────┘
+         feed → delivery → rooms, counters
            └─ wakes → webhooks
 """
 
@@ -67,7 +67,7 @@ class Application:
         links, limit, most = config.db_connections, config.policy_timeout, config.max_pending_per_user
         self.config = config
         self.hub = Hub()
-        self.presence = Presence()
+        self.rooms = Rooms(self.hub, Presence())
         self.counters = Counters(dsn, pooled=pooled)
         self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled, most=most)
         self.store = ClientPublisher(dsn, links=links, limit=limit, pooled=pooled, most=most)
@@ -79,7 +79,7 @@ class Application:
         congestion = Congestion()
         self.feed = Feed(
             config.listen_url or dsn,
-            Delivery(self.hub, self.counters.add, congestion),
+            Delivery(self.rooms, self.counters.add, congestion),
             fallback=config.feed_fallback_seconds,
             webhooks=self.webhooks.wake,
             lost_track=lambda _: self.gateway.recall(),
@@ -91,7 +91,7 @@ class Application:
             Authenticator(config),
             self.authorizer,
             self.store,
-            Rooms(self.hub, self.presence),
+            self.rooms,
             self.feed.nudge,
         )
         self.wheel = TimerWheel(asyncio.get_running_loop())

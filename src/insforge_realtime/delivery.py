@@ -18,8 +18,8 @@ from operator import attrgetter
 
 import structlog
 
-from insforge_realtime.hub import SLICE, Hub
 from insforge_realtime.model import Message
+from insforge_realtime.rooms import Rooms
 
 BURST = 500
 """A page of so many messages is a burst, after which sockets are given a moment."""
@@ -65,13 +65,13 @@ class Delivery:
     """Writes messages to rooms.
 
     Args:
-        hub: who is in which room.
+        rooms: whom to write to.
         count: called with a message's seq and its audience.
         congestion: who needs a moment to drain.
     """
 
-    def __init__(self, hub: Hub, count: Callable[[int, int], None], congestion: Congestion) -> None:
-        self._hub = hub
+    def __init__(self, rooms: Rooms, count: Callable[[int, int], None], congestion: Congestion) -> None:
+        self._rooms = rooms
         self._count = count
         self._congestion = congestion
 
@@ -85,7 +85,7 @@ class Delivery:
                 unpaused = 0
             unpaused += size
             try:
-                audience = await self._fan_out(channel, [message.event for message in together])
+                audience = await self._rooms.broadcast(channel, [message.event for message in together])
             except Exception:
                 # One room's failure is not the others': the feed goes on.
                 log.exception("delivery failed", channel=channel)
@@ -94,14 +94,6 @@ class Delivery:
                 self._count(message.seq, audience)
         if len(messages) >= BURST or unpaused >= BURST_CHARS // 2:
             await self._congestion.ease(EASE_SECONDS)
-
-    async def _fan_out(self, channel: str, events: list[str]) -> int:
-        audience = 0
-        for written in self._hub.fan_out(channel, events):
-            audience += written
-            if written == SLICE:
-                await asyncio.sleep(0)
-        return audience
 
 
 def _runs(messages: list[Message]) -> Iterator[tuple[str, list[Message]]]:

@@ -14,6 +14,8 @@ from insforge_realtime import delivery as module
 from insforge_realtime.delivery import BURST, BURST_CHARS, Congestion, Delivery
 from insforge_realtime.hub import SLICE, Batch, Hub
 from insforge_realtime.model import Message
+from insforge_realtime.presence import Presence
+from insforge_realtime.rooms import Rooms
 
 
 class Recorder:
@@ -40,7 +42,7 @@ class Street:
         self.hub = Hub()
         self.counted: dict[int, int] = {}
         self.congestion = Congestion()
-        self.deliver = Delivery(self.hub, self._count, self.congestion)
+        self.deliver = Delivery(Rooms(self.hub, Presence()), self._count, self.congestion)
 
     def _count(self, seq: int, audience: int) -> None:
         assert seq not in self.counted

@@ -48,37 +48,37 @@ class Bucket:
         now: the time, in seconds from anywhere.
     """
 
-    __slots__ = ("_at", "_burst", "_messages", "_room", "_size", "_tokens", "users")
+    __slots__ = ("_at", "_burst", "_messages", "_room", "_tokens", "bytes_per_second", "users")
 
     def __init__(self, messages: float, size: float, now: float) -> None:
-        self._messages, self._size = messages, size
+        self._messages, self.bytes_per_second = messages, size
         self._tokens = self._burst = max(1.0, BURST_SECONDS * messages)
         self._room = BURST_SECONDS * size
         self._at = now
         self.users = 0
         """How many connections hold it."""
 
-    def take(self, size: int, now: float) -> Short | None:
+    def take(self, size: float, now: float) -> Short | None:
         """Take a message of so many bytes; or say what there is too little of, and take nothing."""
         self._fill(now)
         if self._messages and self._tokens < 1:
             return "messages"
         # What is larger than the bucket passes when that is full, and leaves it in debt: who is quiet can send anything.
-        if self._size and self._room < min(size, BURST_SECONDS * self._size):
+        if self.bytes_per_second and self._room < min(size, BURST_SECONDS * self.bytes_per_second):
             return "bytes"
         self._tokens -= bool(self._messages)
-        self._room -= size if self._size else 0
+        self._room -= size if self.bytes_per_second else 0
         return None
 
     def is_full(self, now: float) -> bool:
         """Whether a new one would be no different."""
         self._fill(now)
-        return self._tokens >= self._burst and self._room >= BURST_SECONDS * self._size
+        return self._tokens >= self._burst and self._room >= BURST_SECONDS * self.bytes_per_second
 
     def _fill(self, now: float) -> None:
         passed, self._at = now - self._at, now
         self._tokens = min(self._burst, self._tokens + passed * self._messages)
-        self._room = min(BURST_SECONDS * self._size, self._room + passed * self._size)
+        self._room = min(BURST_SECONDS * self.bytes_per_second, self._room + passed * self.bytes_per_second)
 
 
 class Buckets:

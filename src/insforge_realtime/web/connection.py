@@ -30,8 +30,8 @@ from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disco
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from insforge_realtime.commands import Peer
     from insforge_realtime.hub import Batch, Stream
+    from insforge_realtime.inbox import Peer
     from insforge_realtime.web.gateway import Gateway
 
 CLOSED_BY_CLIENT = 1000
@@ -95,7 +95,7 @@ class Receiver(Protocol):
 
 
 class Connection:
-    """One client; a `commands.Connection`, and the `Sink` that is in its rooms.
+    """One client; the `Outbound` of its peer, and the `Sink` in its rooms.
 
     Args:
         gateway: what all connections share.
@@ -300,7 +300,7 @@ class Connection:
             self._due = deadline
             self._gateway.wheel.schedule(self, deadline)
 
-    # commands.Connection
+    # Outbound
 
     def emit(self, name: str, data: object) -> None:
         self._transport.send(engineio.MESSAGE + socketio.event_packet(socketio.event(name, data)))

@@ -24,6 +24,7 @@ from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
 from insforge_realtime.hub import Hub
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.pg.authorizer import Authorizer
 from insforge_realtime.pg.coalescer import Coalescer
 from insforge_realtime.pg.counters import Counters
@@ -66,7 +67,8 @@ class Application:
         dsn, pooled = config.database_url, config.listen_url is not None
         links, limit, most = config.db_connections, config.policy_timeout, config.max_pending_per_user
         self.config = config
-        self.hub = Hub()
+        self.metrics = Metrics()
+        self.hub = Hub(self.metrics)
         self.rooms = Rooms(self.hub, Presence())
         self.counters = Counters(dsn, pooled=pooled)
         self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled, most=most)
@@ -79,7 +81,7 @@ class Application:
         congestion = Congestion()
         self.feed = Feed(
             config.listen_url or dsn,
-            Delivery(self.rooms, self.counters.add, congestion),
+            Delivery(self.rooms, self.counters.add, congestion, self.metrics),
             fallback=config.feed_fallback_seconds,
             webhooks=self.webhooks.wake,
             lost_track=lambda _: self.gateway.recall(),
@@ -93,6 +95,7 @@ class Application:
             self.store,
             self.rooms,
             self.feed.nudge,
+            self.metrics,
         )
         self.wheel = TimerWheel(asyncio.get_running_loop())
         self.gateway = Gateway(config, self.commands, self.hub, congestion, self.wheel)

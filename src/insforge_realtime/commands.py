@@ -16,6 +16,7 @@ What may not: PostgreSQL, tokens, WebSockets. What judges is a Protocol, below; 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from logging import DEBUG, INFO
 from typing import Protocol
@@ -34,12 +35,16 @@ from insforge_realtime.errors import (
 )
 from insforge_realtime.hub import Sink
 from insforge_realtime.inbox import Outbound, Peer, owner_of
+from insforge_realtime.metrics import OK, Metrics
 from insforge_realtime.model import Identity, Member, Owner, Publication
 from insforge_realtime.rates import Buckets
 from insforge_realtime.validation import Command, Validator, claimed_channel
 
 RATE_LINE_SECONDS = 1.0
 """How often the log tells, above level debug, of a client that sends too much."""
+
+Verb = tuple[Callable[[Peer, Command], Awaitable[None]], Counter[str]]
+"""What to do with a command, and where its result is counted."""
 
 log = structlog.get_logger("insforge_realtime.commands")
 
@@ -86,6 +91,7 @@ class Commands:
         authenticator, authorizer, publisher: who may come in, who may subscribe, who may publish.
         rooms: who is where.
         published: called after each committed publish, so that the feed looks at once.
+        metrics: where commands are counted.
         now: the clock of the rates, in seconds.
     """
 
@@ -97,6 +103,7 @@ class Commands:
         publisher: Publisher,
         rooms: Rooms,
         published: Callable[[], None],
+        metrics: Metrics,
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,10 +118,11 @@ class Commands:
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
         self._quiet_until = float("-inf")
         """Until then, another refusal because of the rate is no news."""
-        self._verbs: dict[str | float, Callable[[Peer, Command], Awaitable[None]]] = {
-            "realtime:subscribe": self._subscribe,
-            "realtime:unsubscribe": self._unsubscribe,
-            "realtime:publish": self._publish,
+        self._unknown: Verb = self._refuse_unknown, metrics.unknown_commands
+        self._verbs: dict[str | float, Verb] = {
+            "realtime:subscribe": (self._subscribe, metrics.subscribes),
+            "realtime:unsubscribe": (self._unsubscribe, metrics.unsubscribes),
+            "realtime:publish": (self._publish, metrics.publishes),
         }
 
     async def hello(self, outbound: Outbound, auth: object) -> Peer:
@@ -156,18 +164,18 @@ class Commands:
         self.goodbye(peer)
 
     async def _run(self, peer: Peer, command: Command) -> None:
+        verb, results = self._verbs.get(command.name, self._unknown)
         try:
             if command.flaw is not None:
                 raise InvalidRequest(command.flaw)
-            verb = self._verbs.get(command.name)
-            if verb is None:
-                raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
             await verb(peer, command)
         except RequestError as error:
             self._refuse(peer, command, error)
         except Exception:
             log.exception("command failed", command=command.name)
             self._refuse(peer, command, InternalError())
+        else:
+            results[OK] += 1
 
     # The verbs
 
@@ -213,10 +221,15 @@ class Commands:
         if command.ack_id is not None and not peer.gone:
             peer.outbound.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
 
+    async def _refuse_unknown(self, peer: Peer, command: Command) -> None:
+        raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
+
     # The refusals
 
     def _refuse(self, peer: Peer, command: Command, error: RequestError) -> None:
         """Answer with an error: in the ack if the client waits for one, else as `realtime:error`."""
+        _, results = self._verbs.get(command.name, self._unknown)
+        results[error.code] += 1
         if peer.gone:
             return
         channel = claimed_channel(command)

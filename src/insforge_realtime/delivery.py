@@ -18,6 +18,7 @@ from operator import attrgetter
 
 import structlog
 
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Message
 from insforge_realtime.rooms import Rooms
 
@@ -67,19 +68,22 @@ class Delivery:
     Args:
         rooms: whom to write to.
         count: called with a message's seq and its audience.
-        congestion: who needs a moment to drain.
+        congestion: which sinks need a moment to drain.
+        metrics: where deliveries are counted.
     """
 
-    def __init__(self, rooms: Rooms, count: Callable[[int, int], None], congestion: Congestion) -> None:
+    def __init__(
+        self, rooms: Rooms, count: Callable[[int, int], None], congestion: Congestion, metrics: Metrics
+    ) -> None:
         self._rooms = rooms
         self._count = count
         self._congestion = congestion
+        self._metrics = metrics
 
     async def __call__(self, messages: list[Message]) -> None:
         """Deliver one page, in order."""
         unpaused = 0
-        for channel, together in _runs(messages):
-            size = sum([len(message.event) for message in together])
+        for channel, together, size in _runs(messages):
             if unpaused and unpaused + size > BURST_CHARS:
                 await self._congestion.ease(EASE_SECONDS)
                 unpaused = 0
@@ -89,22 +93,24 @@ class Delivery:
             except Exception:
                 # One room's failure is not the others': the feed goes on.
                 log.exception("delivery failed", channel=channel)
+                self._metrics.delivery_failures += 1
                 continue
+            self._metrics.deliveries += audience * len(together)
             for message in together:
                 self._count(message.seq, audience)
         if len(messages) >= BURST or unpaused >= BURST_CHARS // 2:
             await self._congestion.ease(EASE_SECONDS)
 
 
-def _runs(messages: list[Message]) -> Iterator[tuple[str, list[Message]]]:
-    """What goes out in one write: consecutive messages of a channel, up to `BURST_CHARS`."""
+def _runs(messages: list[Message]) -> Iterator[tuple[str, list[Message], int]]:
+    """Yield what goes out in one write: consecutive messages of a channel, up to `BURST_CHARS`; and how much text it is."""
     for channel, group in groupby(messages, _channel):
         run: list[Message] = []
         size = 0
         for message in group:
             if run and size + len(message.event) > BURST_CHARS:
-                yield channel, run
+                yield channel, run, size
                 run, size = [], 0
             run.append(message)
             size += len(message.event)
-        yield channel, run
+        yield channel, run, size

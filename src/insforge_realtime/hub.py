@@ -23,6 +23,7 @@ from functools import cached_property
 from math import inf
 from typing import Protocol
 
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Member
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.frames import text_frame
@@ -118,9 +119,14 @@ class _Room:
 
 
 class Hub:
-    """All rooms of this node. A room exists while somebody is in it."""
+    """All rooms of this node. A room exists while somebody is in it.
 
-    def __init__(self) -> None:
+    Args:
+        metrics: where the bytes that are written are counted.
+    """
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._rooms: dict[str, _Room] = {}
         self._queued: set[str] = set()
         self._streams = 0
@@ -223,9 +229,35 @@ class Hub:
         later: dict[int, Batch] = {}
         for part in plan:
             if room.plan is plan and room.streams == self._streams and room.newest <= begun:
-                yield _write_at_once(part.streams, batch) + _write_one_by_one(room, part.others, batch, begun, later)
+                written = self._write_at_once(part.streams, batch) if part.streams else 0
+                others = part.others
             else:
-                yield _write_one_by_one(room, part.sinks, batch, begun, later)
+                written, others = 0, part.sinks
+            if others:
+                written += self._write_one_by_one(room, others, batch, begun, later)
+            yield written
+
+    def _write_at_once(self, streams: list[Stream], batch: Batch) -> int:
+        """Write a batch to streams, the hottest loop of the server, and return how many they were."""
+        frames = batch.websocket
+        for stream in streams:
+            stream.write(frames)
+        self._metrics.delivered_bytes += len(streams) * len(frames)
+        return len(streams)
+
+    def _write_one_by_one(
+        self, room: _Room, sinks: list[Sink], batch: Batch, begun: int, made: dict[int, Batch]
+    ) -> int:
+        """Deliver to each sink that is still there what came since it joined, and return how many they were."""
+        written = 0
+        for sink in sinks:
+            missed = room.sinks.get(sink, inf) - begun
+            if missed < max(len(batch.events), 1):  # else it has left, or come back meanwhile
+                sink.deliver(batch if missed <= 0 else _rest(batch, int(missed), made))
+                written += 1
+        if written:
+            self._metrics.delivered_bytes += written * batch.size
+        return written
 
     def _plan(self, room: _Room) -> list[_Slice]:
         if room.plan is None or room.streams != self._streams:
@@ -243,26 +275,6 @@ class Hub:
     def rooms(self) -> int:
         """How many rooms there are."""
         return len(self._rooms)
-
-
-def _write_at_once(streams: list[Stream], batch: Batch) -> int:
-    """The hottest loop of the server. How many they were."""
-    if streams:
-        frames = batch.websocket
-        for stream in streams:
-            stream.write(frames)
-    return len(streams)
-
-
-def _write_one_by_one(room: _Room, sinks: list[Sink], batch: Batch, begun: int, made: dict[int, Batch]) -> int:
-    """To those who are still there, and to each what came since it joined. How many they were."""
-    written = 0
-    for sink in sinks:
-        missed = room.sinks.get(sink, inf) - begun
-        if missed < max(len(batch.events), 1):  # else it has left, or come back meanwhile
-            sink.deliver(batch if missed <= 0 else _rest(batch, int(missed), made))
-            written += 1
-    return written
 
 
 def _rest(batch: Batch, start: int, made: dict[int, Batch]) -> Batch:

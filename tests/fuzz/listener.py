@@ -21,6 +21,7 @@ from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
 from insforge_realtime.hub import Hub
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.presence import Presence
 from insforge_realtime.rooms import Rooms
 from insforge_realtime.web.bounds import Bounds
@@ -118,7 +119,7 @@ async def _gateway(wheel: TimerWheel) -> Gateway:
     """As app.py makes it, without a database: nobody gets as far."""
     config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
     nobody: Any = None
-    commands = Commands(config, Authenticator(config), nobody, nobody, Rooms(hub, Presence()), lambda: None)
+    commands = Commands(config, Authenticator(config), nobody, nobody, Rooms(hub, Presence()), lambda: None, Metrics())
     return Gateway(config, commands, hub, Congestion(), wheel)
 
 

@@ -17,6 +17,7 @@ from insforge_realtime.config import Config
 from insforge_realtime.errors import InternalError, RequestError, Unauthorized, Unavailable
 from insforge_realtime.hub import Batch, Hub, Stream
 from insforge_realtime.inbox import ANONYMOUS_SHARE, INBOX_HIGH, INBOX_LOW, Peer
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Identity, Owner, Publication, Role
 from insforge_realtime.presence import Presence
 from insforge_realtime.protocol.session import Emit
@@ -114,9 +115,16 @@ class House:
         self.database, self.hub, self.presence = Database(), Hub(), Presence()
         self.rooms = Rooms(self.hub, self.presence)
         self.nudges = 0
-        config = Config(database_url="postgresql://x", _env_file=None, **limits)  # type: ignore[call-arg]
+        self.metrics = Metrics()
         self.commands = Commands(
-            config, Tokens(), self.database, self.database, self.rooms, self._nudge, now=lambda: self.now
+            Config(database_url="postgresql://x", _env_file=None, **limits),  # type: ignore[call-arg]
+            Tokens(),
+            self.database,
+            self.database,
+            self.rooms,
+            self._nudge,
+            self.metrics,
+            now=lambda: self.now,
         )
 
     def _nudge(self) -> None:
@@ -612,3 +620,30 @@ async def test_who_sends_too_much_does_not_fill_the_log_as_well() -> None:
             await settled()
         levels.append(" ".join(line["log_level"] for line in logs if line["event"] == "refused"))
     assert levels == ["info debug", "debug debug debug", "debug debug debug", "info debug debug"]
+
+
+async def test_every_command_is_counted_once_by_what_it_asks_for_and_what_came_of_it() -> None:
+    house = House(max_messages_per_second=5)
+    house.database.answers = {"secret": Unauthorized(), "broken": ZeroDivisionError()}
+    alice = await house.enter("alice", "chat")
+    gate = house.database.close("chat")
+    alice.subscribe("secret")
+    alice.subscribe("broken")
+    alice.unsubscribe(5)
+    alice.unsubscribe("secret")
+    alice.emit("realtime:history")
+    alice.emit("x" * 5000, flaw="A number is too large")
+    alice.emit(42)
+    alice.publish("secret", 1)
+    alice.publish("chat", 2)
+    for _ in range(2):
+        alice.publish("chat", 3)  # too many
+    await settled()
+    alice.leave()  # while its publish is judged
+    gate.set()
+    await settled()
+    metrics = house.metrics
+    assert metrics.subscribes == {"ok": 1, "UNAUTHORIZED": 1, "INTERNAL_ERROR": 1}
+    assert metrics.unsubscribes == {"ok": 1, "INVALID_REQUEST": 1}
+    assert metrics.publishes == {"ok": 1, "NOT_SUBSCRIBED": 1, "RATE_LIMITED": 2}
+    assert metrics.unknown_commands == {"INVALID_REQUEST": 3}

@@ -30,6 +30,8 @@ from insforge_realtime.auth import Authenticator
 from insforge_realtime.clock import iso_now
 from insforge_realtime.config import Config
 from insforge_realtime.errors import (
+    TOKEN_EXPIRED,
+    Close,
     InternalError,
     InvalidRequest,
     NotSubscribed,
@@ -69,7 +71,7 @@ class Connection(Sink, Protocol):
     def acknowledge(self, ack_id: int, data: object) -> None:
         """Send the answer that a client waits for."""
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """End the transport in a way that makes the client come back."""
 
     def pause_reading(self) -> None:
@@ -196,7 +198,7 @@ class Commands:
     def expire(self, peer: Peer) -> None:
         """End a client whose token has expired, so that it comes back with a fresh one."""
         peer.connection.emit("realtime:error", TokenExpired().as_dict())
-        peer.connection.close(1008, "token expired")
+        peer.connection.close(TOKEN_EXPIRED)
         self.goodbye(peer)
 
     async def _work(self, peer: Peer) -> None:

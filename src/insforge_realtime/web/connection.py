@@ -7,9 +7,7 @@ A *transport* brings packets to and fro: a WebSocket of our own, a WebSocket of 
 (transports/). What lives here is what they have in common: who the client is, the deadlines, the end. What does not: bytes,
 frames, HTTP.
 
-Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
-message was too big, 1002 or 1007 the client broke a protocol, 1008 also for too many refused CONNECTs, 1013 this server is
-full. (Long-polling has none: there the next poll is refused.)
+How it may end, and whether the client comes back, is a `Close` of errors.py.
 """
 
 from __future__ import annotations
@@ -23,7 +21,20 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from insforge_realtime import tasks
-from insforge_realtime.errors import InternalError, InvalidRequest, PayloadTooLarge, ProtocolError, RequestError
+from insforge_realtime.errors import (
+    CLOSED_BY_CLIENT,
+    DISCONNECTED,
+    MESSAGE_TOO_BIG,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_REFUSALS,
+    Close,
+    InternalError,
+    InvalidRequest,
+    PayloadTooLarge,
+    ProtocolError,
+    RequestError,
+    broken_protocol,
+)
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disconnect, Emit, Session
 
@@ -34,8 +45,6 @@ if TYPE_CHECKING:
     from insforge_realtime.hub import Batch, Stream
     from insforge_realtime.web.gateway import Gateway
 
-CLOSED_BY_CLIENT = 1000
-BROKEN_PROTOCOL = frozenset((1002, 1007))
 CLOSE_SECONDS = 5.0
 SHUTDOWN_SECONDS = 1.0
 """How long a client has to take our last words; less when this server shuts down."""
@@ -62,7 +71,7 @@ class Transport(Protocol):
     def resume_reading(self) -> None:
         """Go on reading."""
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """Say goodbye once everything that was sent is written, within a few seconds."""
 
     def cut(self) -> None:
@@ -78,7 +87,7 @@ class Receiver(Protocol):
     def receive(self, packet: engineio.Packet) -> None:
         """A packet came."""
 
-    def fail(self, code: int, reason: str) -> None:
+    def fail(self, end: Close) -> None:
         """The client broke a protocol: close."""
 
     def too_large(self) -> None:
@@ -170,18 +179,18 @@ class Connection:
         try:
             session.receive(packet, asyncio.get_running_loop().time())
         except ProtocolError as error:
-            self.fail(1002, str(error))
+            self.fail(broken_protocol(str(error)))
             return
         self._after(session)
         # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
         self._arm(session.deadline)
 
-    def fail(self, code: int, reason: str) -> None:
+    def fail(self, end: Close) -> None:
         """The client broke a protocol: say so in the log, and close."""
         if self._session is None:
             return
-        log.info("connection closed", sid=self._socket_id, code=code, reason=reason, address=self.address)
-        self.close(code, reason)
+        log.info("connection closed", sid=self._socket_id, code=end.code, reason=end.reason, address=self.address)
+        self.close(end)
 
     def lost(self) -> None:
         """The transport is gone, and so is the client."""
@@ -192,7 +201,7 @@ class Connection:
         """A message was so far over the limit that it was not even read."""
         if self._peer is not None:
             self.emit("realtime:error", PayloadTooLarge("The message is too large").as_dict())
-        self.fail(1009, "message too big")
+        self.fail(MESSAGE_TOO_BIG)
 
     def too_slow(self) -> None:
         """More is waiting for the client than it may leave unread."""
@@ -219,9 +228,9 @@ class Connection:
                 self._transport.admit(False)
                 self._arm(session.deadline)
         if session.state == CLOSED:
-            self.close(CLOSED_BY_CLIENT, "closed by the client")
+            self.close(CLOSED_BY_CLIENT)
         elif session.state != CONNECTED and session.exhausted:
-            self.fail(1008, "too many refused CONNECTs")
+            self.fail(TOO_MANY_REFUSALS)
 
     async def _hello(self, session: Session, event: Connect) -> None:
         """Answer a CONNECT, unless the session is over before this begins: what broke it can be in the same bytes."""
@@ -244,7 +253,7 @@ class Connection:
             return
         if self._gateway.is_full:
             self._gateway.commands.goodbye(peer)
-            self.fail(1013, "too many connections")
+            self.fail(TOO_MANY_CONNECTIONS)
             return
         self._peer = peer
         self._gateway.clients += 1
@@ -283,7 +292,7 @@ class Connection:
         try:
             session.tick(now)
         except ProtocolError as error:
-            self.fail(1002, str(error))
+            self.fail(broken_protocol(str(error)))
             return None
         self._after(session)
         return self._deadline(session)
@@ -314,10 +323,10 @@ class Connection:
     def resume_reading(self) -> None:
         self._transport.resume_reading()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """End in a way that makes the client come back."""
         if self._session is not None:
-            self._transport.close(code, reason)
+            self._transport.close(end)
             self.end()
 
     def disconnect(self) -> None:
@@ -326,7 +335,7 @@ class Connection:
             self._session.disconnect()
             for packet in self._session.data_to_send():
                 self._transport.send(packet)
-            self.close(CLOSED_BY_CLIENT, "disconnected")
+            self.close(DISCONNECTED)
 
     def carry_on(self, transport: Transport, unsent: Iterable[str]) -> None:
         """Change the transport.

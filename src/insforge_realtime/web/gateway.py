@@ -21,7 +21,7 @@ from starlette.responses import Response
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
-from insforge_realtime.errors import RateLimited
+from insforge_realtime.errors import MESSAGES_MISSED, RESTARTING, RateLimited
 from insforge_realtime.hub import Hub
 from insforge_realtime.protocol import engineio
 from insforge_realtime.protocol.session import Timing
@@ -190,12 +190,12 @@ class Gateway:
         """Let nobody in any more, and send home whoever is here: they will come back to another server, or to the next."""
         self.closing = True
         for connection in list(self.connections):
-            connection.close(1012, "server restarts")
+            connection.close(RESTARTING)
 
     def recall(self) -> None:
         """Have everybody connect anew: they may have missed messages, and on `connect` applications read what there is."""
         for connection in list(self.connections):
-            connection.close(1012, "messages may have been missed")
+            connection.close(MESSAGES_MISSED)
 
     def disconnect(self, user_id: str) -> int:
         """End all connections of a user, for good. How many they were."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from insforge_realtime import tasks
-from insforge_realtime.errors import ProtocolError
+from insforge_realtime.errors import Close, ProtocolError
 from insforge_realtime.protocol import handshake
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
@@ -87,7 +87,7 @@ class AsgiWebSocket:
         self._readable = asyncio.Event()
         self._readable.set()
         self._cut = asyncio.get_running_loop().create_future()
-        self._goodbye: tuple[int, str] | None = None
+        self._goodbye: Close | None = None
         self._cut_at: float | None = None
         self._receiver: Receiver
         self._limit = gateway.max_stranger_bytes
@@ -142,8 +142,8 @@ class AsgiWebSocket:
                 if not await self._sent({"type": "websocket.send", "text": packet}):
                     return
             if self._goodbye is not None:
-                code, reason = self._goodbye
-                await self._sent({"type": "websocket.close", "code": code, "reason": reason})
+                end = self._goodbye
+                await self._sent({"type": "websocket.close", "code": end.code, "reason": end.reason})
                 return
 
     async def _sent(self, message: Message) -> bool:
@@ -177,9 +177,9 @@ class AsgiWebSocket:
     def resume_reading(self) -> None:
         self._readable.set()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         if self._goodbye is None:
-            self._goodbye = code, reason
+            self._goodbye = end
             self._readable.set()
             self._more.set()
             self._cut_after(SHUTDOWN_SECONDS if self._gateway.closing else CLOSE_SECONDS)

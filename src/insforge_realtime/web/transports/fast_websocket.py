@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from insforge_realtime.errors import ProtocolError
+from insforge_realtime.errors import MESSAGE_TOO_BIG, Close, ProtocolError
 from insforge_realtime.hub import Batch
 from insforge_realtime.protocol import frames, handshake
 from insforge_realtime.protocol.frames import Broken, Goodbye, Ping, text_frame
@@ -216,10 +216,10 @@ class FastWebSocket(asyncio.Protocol):
         """The client broke RFC 6455, or our limit: say why before the end."""
         assert self._receiver is not None
         if not self._said_goodbye:
-            if broken.code == frames.TOO_BIG:
+            if broken.end == MESSAGE_TOO_BIG:
                 self._receiver.too_large()
             else:
-                self._receiver.fail(broken.code, broken.reason)
+                self._receiver.fail(broken.end)
         self._end_stream()
 
     # Transport
@@ -245,11 +245,11 @@ class FastWebSocket(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """Say goodbye with a close frame, and give the peer a moment to answer it."""
         if self._said_goodbye or self._transport.is_closing():
             return
-        self._write(frames.control_frame(frames.CLOSE, frames.goodbye_payload(code, reason)))
+        self._write(frames.control_frame(frames.CLOSE, frames.goodbye_payload(end)))
         self._said_goodbye = True
         self._cut_after(SHUTDOWN_SECONDS if self._gateway.closing else CLOSE_SECONDS)
 

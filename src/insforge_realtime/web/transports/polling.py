@@ -25,9 +25,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from insforge_realtime import tasks
-from insforge_realtime.errors import PayloadTooLarge, ProtocolError
+from insforge_realtime.errors import (
+    HALF_A_BODY,
+    INVALID_UTF8,
+    SESSION_ENDED,
+    TWO_POLLS,
+    TWO_POSTS,
+    Close,
+    PayloadTooLarge,
+    ProtocolError,
+    broken_protocol,
+)
 from insforge_realtime.protocol import engineio
-from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
+from insforge_realtime.web.connection import CLOSE_SECONDS, Connection
 from insforge_realtime.web.gateway import BAD_REQUEST, GUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
 from insforge_realtime.web.transports.send_queue import SendQueue
 
@@ -49,8 +59,6 @@ NOOP_SECONDS = 0.1
 PACKETS_AT_A_TIME = 100
 """After how many packets of one body others get a turn: half a million fit into a megabyte."""
 TEXT = "text/plain; charset=UTF-8"
-
-_LAST_WORDS = {CLOSED_BY_CLIENT: engineio.NOOP, **dict.fromkeys(BROKEN_PROTOCOL, engineio.CLOSE)}
 
 
 class SessionEnded(Exception):
@@ -115,13 +123,13 @@ class Polling:
     def resume_reading(self) -> None:
         self._readable.set()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """The poll that waits, or the next one, gets what is left, and the one after it a refusal.
 
         Who broke the protocol, and does not wait, is owed nothing: its next request finds no session any more.
         """
-        self._finish(_LAST_WORDS.get(code))
-        if code in BROKEN_PROTOCOL and self._poll is None:
+        self._finish(_last_word(end))
+        if end.is_protocol_error and self._poll is None:
             self.cut()
             return
         self._gateway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
@@ -177,8 +185,8 @@ class Polling:
             SessionEnded: when awaited: there is nothing left, and the client is to come back.
         """
         if self._poll is not None:
-            self.connection.fail(1002, "two polls at a time")
-            raise ProtocolError("two polls at a time")
+            self.connection.fail(TWO_POLLS)
+            raise ProtocolError(TWO_POLLS.reason)
         if not self._queue and not self._finished and not self.handed_over:
             self._poll = asyncio.get_running_loop().create_future()
         return self._answer(self._poll)
@@ -204,8 +212,8 @@ class Polling:
             PayloadTooLarge: it was not read to its end; the session is closed.
         """
         if self._posting:
-            self.connection.fail(1002, "two posts at a time")
-            raise ProtocolError("two posts at a time")
+            self.connection.fail(TWO_POSTS)
+            raise ProtocolError(TWO_POSTS.reason)
         self._posting = True
         try:
             await self._take_in(await self._body(request))
@@ -233,8 +241,8 @@ class Polling:
             self.connection.too_large()
             raise
         except (ValueError, TimeoutError, ClientDisconnect) as error:
-            self.connection.fail(1002, "half a body")
-            raise ProtocolError("half a body") from error
+            self.connection.fail(HALF_A_BODY)
+            raise ProtocolError(HALF_A_BODY.reason) from error
 
     async def _read(self, request: Request) -> bytes:
         limit, timing, body = self._limit, self._gateway.timing, bytearray()
@@ -260,13 +268,13 @@ class Polling:
                 if self.connection.ended:
                     break
         except UnicodeDecodeError as error:
-            self.connection.fail(1007, "invalid UTF-8")
-            raise ProtocolError("invalid UTF-8") from error
+            self.connection.fail(INVALID_UTF8)
+            raise ProtocolError(INVALID_UTF8.reason) from error
         except ProtocolError as error:
-            self.connection.fail(1002, str(error))
+            self.connection.fail(broken_protocol(str(error)))
             raise
         if self._last_word == engineio.CLOSE:
-            raise ProtocolError("the session has ended")
+            raise ProtocolError(SESSION_ENDED.reason)
         if self._finished and self._last_word is None:
             raise SessionEnded
 
@@ -283,7 +291,7 @@ class Polling:
             self._reading.reschedule(asyncio.get_running_loop().time())
         self._wake()
         if self.probe is not None:
-            self.probe.fail(1002, "the session has ended")
+            self.probe.fail(SESSION_ENDED)
 
     def _wake(self) -> None:
         if self._poll is not None and not self._poll.done():
@@ -372,6 +380,12 @@ async def _post(polling: Polling, request: Request) -> Response:
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _last_word(end: Close) -> str | None:
+    if end.is_protocol_error:
+        return engineio.CLOSE
+    return engineio.NOOP if end.is_normal else None
 
 
 def _text(body: str) -> Response:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from insforge_realtime.errors import ProtocolError
+from insforge_realtime.errors import MESSAGE_TOO_BIG, UPGRADE_REFUSED, Close, ProtocolError, broken_protocol
 from insforge_realtime.protocol.upgrade import DONE, PROBED, Upgrade
 from insforge_realtime.web.connection import Receiver, Transport
 
@@ -47,7 +47,7 @@ class UpgradeAttempt:
         if self._polling.may_upgrade:
             self._polling.probe = self
         else:
-            self.fail(1002, "the session cannot be upgraded")
+            self.fail(UPGRADE_REFUSED)
 
     @property
     def answered(self) -> bool:
@@ -59,7 +59,7 @@ class UpgradeAttempt:
         try:
             answer = self._upgrade.receive(packet)
         except ProtocolError as error:
-            self.fail(1002, str(error))
+            self.fail(broken_protocol(str(error)))
             return
         if answer is not None:
             self._websocket.send(answer)
@@ -69,15 +69,15 @@ class UpgradeAttempt:
             self._websocket.carry(connection)
             connection.carry_on(self._websocket, self._polling.hand_over())
 
-    def fail(self, code: int, reason: str) -> None:
+    def fail(self, end: Close) -> None:
         """It does not become one. The session goes on over polling."""
-        log.info("upgrade failed", code=code, reason=reason, address=self._polling.connection.address)
-        self._websocket.close(code, reason)
+        log.info("upgrade failed", code=end.code, reason=end.reason, address=self._polling.connection.address)
+        self._websocket.close(end)
         self.lost()
 
     def too_large(self) -> None:
         """No packet of an upgrade is large."""
-        self.fail(1009, "message too big")
+        self.fail(MESSAGE_TOO_BIG)
 
     def too_slow(self) -> None:
         """It does not even read pongs."""

@@ -61,7 +61,7 @@ class Realtime:
         self._reads_the_environment = config is None
         self._config = (config or configuration.load(**settings)).ready_to_serve()
         self._running: Application | None = None
-        self.websocket_class = websocket_class(lambda: self._running.gateway if self._running else None)
+        self.websocket_class = websocket_class(lambda: self._running.fast if self._running else None)
         """For uvicorn: `uvicorn.run(app, ws=realtime.websocket_class)`. Other WebSockets of the application still work."""
 
     @contextlib.asynccontextmanager

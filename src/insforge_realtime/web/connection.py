@@ -3,9 +3,8 @@
     a transport → receive → protocol/session.py → commands.py
     hub, acks, errors → the transport
 
-A *transport* brings packets to and fro: a WebSocket of our own, a WebSocket of any ASGI server, or HTTP long-polling
-(transports/). What lives here is what they have in common: who the client is, the deadlines, the end. What does not: bytes,
-frames, HTTP.
+What lives here is what all transports (transport.py) have in common: who the client is, the deadlines, the end. What does
+not: bytes, frames, HTTP.
 
 How it may end, and whether the client comes back, is a `Close` of errors.py.
 """
@@ -16,7 +15,7 @@ import asyncio
 import secrets
 import time
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -39,110 +38,84 @@ from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disconnect, Emit, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from insforge_realtime.commands import Peer
+    from insforge_realtime.commands import Commands, Peer
     from insforge_realtime.hub import Batch, Stream
+    from insforge_realtime.web.admission import Admission
     from insforge_realtime.web.gateway import Gateway
+    from insforge_realtime.web.limits import Limits
+    from insforge_realtime.web.timer_wheel import TimerWheel
+    from insforge_realtime.web.transport import Transport
 
-CLOSE_SECONDS = 5.0
-SHUTDOWN_SECONDS = 1.0
-"""How long a client has to take our last words; less when this server shuts down."""
+    MakeConnection: TypeAlias = Callable[[Transport, str], "Connection"]
+    """Makes one that a transport carries, for a client of this address."""
 
 log = structlog.get_logger("insforge_realtime.web")
-
-
-class Transport(Protocol):
-    """What a connection needs of the transport that carries it. No verb waits, and none raises."""
-
-    @property
-    def stream(self) -> Stream | None:
-        """Where WebSocket frames may be written to, as long as nothing stands in their way."""
-
-    def deliver(self, batch: Batch) -> None:
-        """Write events that many clients share, or call `too_slow`."""
-
-    def send(self, packet: str) -> None:
-        """Write one packet, likewise."""
-
-    def pause_reading(self) -> None:
-        """Stop reading."""
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
-
-    def close(self, end: Close) -> None:
-        """Say goodbye once everything that was sent is written, within a few seconds."""
-
-    def cut(self) -> None:
-        """End now, whatever is unsent."""
-
-    def admit(self, admitted: bool) -> None:
-        """The client was let in, and may send what clients may; or it is a stranger again, and may say CONNECT."""
-
-
-class Receiver(Protocol):
-    """Whom a WebSocket hands its packets to: a `Connection`, or an `UpgradeAttempt` (transports/upgrade.py)."""
-
-    def receive(self, packet: engineio.Packet) -> None:
-        """A packet came."""
-
-    def fail(self, end: Close) -> None:
-        """The client broke a protocol: close."""
-
-    def too_large(self) -> None:
-        """The client sent what is too large even to be read: close."""
-
-    def too_slow(self) -> None:
-        """The client leaves too much unread: cut."""
-
-    def end(self) -> None:
-        """Nothing more comes: the client said goodbye."""
-
-    def lost(self) -> None:
-        """The WebSocket is gone."""
 
 
 class Connection:
     """One client; a `commands.Connection`, and the `Sink` that is in its rooms.
 
     Args:
-        gateway: what all connections share.
-        transport: the transport.
-        address: the client's, for the log.
+        gateway: the registry, which has it until its transport is gone.
+        admission: counts its CONNECTs.
+        commands: what to do with what its client sends.
+        limits: its own.
+        wheel: the timer.
+        transport: what carries it.
+        address: the client's.
     """
 
     __slots__ = (
+        "_admission",
+        "_commands",
         "_due",
         "_gateway",
+        "_limits",
         "_peer",
         "_session",
         "_transport",
+        "_wheel",
         "address",
         "sid",
     )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, transport: Transport, address: str) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        admission: Admission,
+        commands: Commands,
+        limits: Limits,
+        wheel: TimerWheel,
+        transport: Transport,
+        address: str,
+    ) -> None:
         now = asyncio.get_running_loop().time()
         self.sid = secrets.token_urlsafe(15)
         self.address = address
-        self._gateway = gateway
-        self._session: Session | None = Session(gateway.timing, now, gateway.max_message_bytes or inf)
+        self._gateway, self._admission, self._commands = gateway, admission, commands
+        self._limits, self._wheel = limits, wheel
+        self._session: Session | None = Session(limits.timing, now, limits.message.admitted or inf)
         self._peer: Peer | None = None
         self._due = float("inf")
         self._transport = transport
         gateway.connections.add(self)
         self._arm(self._session.deadline)
 
-    def open_packet(self, upgrades: list[str]) -> str:
-        """What the server says first."""
-        config = self._gateway.config
+    def open_packet(self, upgrades: Sequence[str] = ()) -> str:
+        """Return the first packet that the server sends.
+
+        Args:
+            upgrades: the transports that the client may change to.
+        """
+        timing = self._limits.timing
         return engineio.open_packet(
             self.sid,
-            upgrades=upgrades,
-            ping_interval=config.ping_interval,
-            ping_timeout=config.ping_timeout,
-            max_payload=self._gateway.max_payload,
+            upgrades=list(upgrades),
+            ping_interval=timing.ping_interval,
+            ping_timeout=timing.ping_timeout,
+            max_payload=self._limits.max_payload,
         )
 
     @property
@@ -206,7 +179,7 @@ class Connection:
     def too_slow(self) -> None:
         """More is waiting for the client than it may leave unread."""
         self._gateway.slow_consumers += 1
-        limit = self._gateway.config.max_buffered_bytes
+        limit = self._limits.max_buffered_bytes
         log.warning("slow consumer closed", sid=self._socket_id, limit=limit, address=self.address)
         self._transport.cut()
 
@@ -220,7 +193,7 @@ class Connection:
             if self._session is not session:
                 return
             if isinstance(event, Emit) and self._peer is not None:
-                self._gateway.commands.handle(self._peer, event)
+                self._commands.handle(self._peer, event)
             elif isinstance(event, Connect):
                 tasks.start(self._hello(session, event), "CONNECT of a client")
             elif isinstance(event, Disconnect):
@@ -237,10 +210,10 @@ class Connection:
         if self._session is not session:
             return
         try:
-            self._gateway.check_connect(self.address)
+            self._admission.check_connect(self.address)
             if event.flaw is not None:
                 raise InvalidRequest(event.flaw)
-            peer = await self._gateway.commands.hello(self, event.auth)
+            peer = await self._commands.hello(self, event.auth)
         except RequestError as error:
             self._refuse(session, error)
             return
@@ -249,10 +222,10 @@ class Connection:
             self._refuse(session, InternalError())
             return
         if self._session is not session:
-            self._gateway.commands.goodbye(peer)
+            self._commands.goodbye(peer)
             return
         if self._gateway.is_full:
-            self._gateway.commands.goodbye(peer)
+            self._commands.goodbye(peer)
             self.fail(TOO_MANY_CONNECTIONS)
             return
         self._peer = peer
@@ -285,7 +258,7 @@ class Connection:
         if session is None:
             return None
         if peer is not None and _has_expired(peer):
-            self._gateway.commands.expire(peer)
+            self._commands.expire(peer)
             return None
         if peer is not None and peer.paused:
             return now + 1.0  # its pongs are behind the commands that we have stopped reading
@@ -307,7 +280,7 @@ class Connection:
     def _arm(self, deadline: float) -> None:
         if deadline < self._due and self._session is not None:
             self._due = deadline
-            self._gateway.wheel.schedule(self, deadline)
+            self._wheel.schedule(self, deadline)
 
     # commands.Connection
 
@@ -346,7 +319,6 @@ class Connection:
         """
         self._transport = transport
         transport.admit(self._peer is not None)
-        self._gateway.hub.streams_changed()
         for packet in unsent:
             transport.send(packet)
         if self._peer is not None and self._peer.paused:
@@ -363,7 +335,7 @@ class Connection:
         peer, self._peer = self._peer, None
         if peer is not None:
             self._gateway.clients -= 1
-            self._gateway.commands.goodbye(peer)
+            self._commands.goodbye(peer)
 
     @property
     def _socket_id(self) -> str | None:

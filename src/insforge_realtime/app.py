@@ -2,7 +2,7 @@
 
 config → authenticator ─┐
          authorizer ────┤
-         store ─────────┼→ commands → gateway → ASGI application, and a WebSocket class for uvicorn
+         store ─────────┼→ commands → connections → endpoints of the transports → ASGI application, and classes for uvicorn
          rooms ─────────┘
          feed → delivery → rooms, counters
            └─ wakes → webhooks
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -34,9 +35,15 @@ from insforge_realtime.pg.migrate import require_current
 from insforge_realtime.pg.publishers import ClientPublisher, SystemPublisher
 from insforge_realtime.presence import Presence
 from insforge_realtime.rooms import Rooms
+from insforge_realtime.web.admission import Admission
 from insforge_realtime.web.application import make_api
+from insforge_realtime.web.connection import Connection
 from insforge_realtime.web.gateway import Gateway
+from insforge_realtime.web.limits import Limits, max_sockets
 from insforge_realtime.web.timer_wheel import TimerWheel
+from insforge_realtime.web.transports.asgi_websocket import WebSocketEndpoint
+from insforge_realtime.web.transports.fast_websocket import FastEndpoint
+from insforge_realtime.web.transports.polling_endpoint import PollingEndpoint
 from insforge_realtime.webhooks.guard import Guard
 from insforge_realtime.webhooks.hosts import Hosts
 from insforge_realtime.webhooks.request import Signer
@@ -98,8 +105,15 @@ class Application:
             self.metrics,
         )
         self.wheel = TimerWheel(asyncio.get_running_loop())
-        self.gateway = Gateway(config, self.commands, self.hub, congestion, self.wheel)
-        self.asgi = make_api(__version__, self.health, self.gateway)
+        self.gateway = Gateway(config.max_connections)
+        clock = asyncio.get_running_loop().time
+        self.admission = Admission(config, self.gateway, max_sockets(config), clock)
+        limits = Limits.of(config)
+        connect = partial(Connection, self.gateway, self.admission, self.commands, limits, self.wheel)
+        shared = (self.gateway, self.admission, connect, limits, congestion, self.wheel)
+        self.fast = FastEndpoint(*shared, self.hub)
+        polling, websocket = PollingEndpoint(*shared), WebSocketEndpoint(*shared)
+        self.asgi = make_api(config, __version__, self.health, polling=polling, websocket=websocket)
         self.broken: str | None = None
         """The part that has ended although nobody told it to. Nobody is let in any more."""
         self._break_down = break_down
@@ -114,9 +128,9 @@ class Application:
             "lagMs": round(lag * 1000),
             "connections": len(self.gateway.connections),
             "channels": self.hub.rooms,
-            "sockets": len(self.gateway.sockets),
-            "unauthenticated": self.gateway.sockets.waiting + self.gateway.sessions.waiting,
-            "gaveWay": self.gateway.sockets.gave_way + self.gateway.sessions.gave_way,
+            "sockets": len(self.admission.sockets),
+            "unauthenticated": self.admission.sockets.waiting + self.admission.sessions.waiting,
+            "gaveWay": self.admission.sockets.evicted + self.admission.sessions.evicted,
             "slowConsumers": self.gateway.slow_consumers,
             "undeliverable": feed.undeliverable,
             "oversized": feed.oversized,

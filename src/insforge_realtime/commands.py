@@ -26,6 +26,7 @@ import structlog
 
 from insforge_realtime.config import Config
 from insforge_realtime.errors import (
+    TOKEN_EXPIRED,
     InternalError,
     InvalidRequest,
     NotSubscribed,
@@ -160,7 +161,7 @@ class Commands:
     def expire(self, peer: Peer) -> None:
         """Close the connection of a peer whose token has expired, so that it reconnects with a fresh one."""
         peer.outbound.emit("realtime:error", TokenExpired().as_dict())
-        peer.outbound.close(1008, "token expired")
+        peer.outbound.close(TOKEN_EXPIRED)
         self.goodbye(peer)
 
     async def _run(self, peer: Peer, command: Command) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from insforge_realtime import tasks
 from insforge_realtime.clock import iso_now
-from insforge_realtime.errors import RateLimited
+from insforge_realtime.errors import Close, RateLimited
 from insforge_realtime.hub import Sink
 from insforge_realtime.model import Identity, Member, Owner, Role
 from insforge_realtime.rates import Bucket, place_of
@@ -39,7 +39,7 @@ class Outbound(Sink, Protocol):
     def acknowledge(self, ack_id: int, data: object) -> None:
         """Send the answer that the peer waits for."""
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """Close the connection in a way that makes the client reconnect."""
 
     def pause_reading(self) -> None:

@@ -88,7 +88,8 @@ def _connections(realtime: Realtime) -> set[Any]:
 
 def _polling(realtime: Realtime) -> set[Any]:
     assert realtime._running is not None
-    return {polling.connection for polling in realtime._running.gateway.polls.values()}
+    gateway = realtime._running.gateway
+    return {connection for connection in gateway.connections if connection.sid in gateway.polling_sessions}
 
 
 async def test_two_lifespans_one_after_the_other_work_and_two_at_a_time_do_not(demo: str) -> None:

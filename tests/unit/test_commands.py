@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
-from insforge_realtime.errors import InternalError, RequestError, Unauthorized, Unavailable
+from insforge_realtime.errors import Close, InternalError, RequestError, Unauthorized, Unavailable
 from insforge_realtime.hub import Batch, Hub, Stream
 from insforge_realtime.inbox import ANONYMOUS_SHARE, INBOX_HIGH, INBOX_LOW, Peer
 from insforge_realtime.metrics import Metrics
@@ -44,8 +44,8 @@ class Screen:
     def acknowledge(self, ack_id: int, data: object) -> None:
         self.got.append((ack_id, orjson.loads(orjson.dumps(data))))
 
-    def close(self, code: int, reason: str) -> None:
-        self.got.append(("close", code, reason))
+    def close(self, end: Close) -> None:
+        self.got.append(("close", end.code, end.reason))
 
     def pause_reading(self) -> None:
         self.got.append(("pause",))

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
 from support.databases import Cluster, wait_until
@@ -56,7 +57,7 @@ async def feeding(url: str) -> AsyncIterator[list[int]]:
     async def deliver(messages: list[Message]) -> None:
         heard.extend(json.loads(message.event)[1].get("n") for message in messages)
 
-    feed = Feed(url, deliver)
+    feed = Feed(Database(url), deliver)
     task = asyncio.create_task(feed.run())
     try:
         async with asyncio.timeout(20):
@@ -189,7 +190,7 @@ async def owned(cluster: Cluster) -> AsyncIterator[str]:
         await cluster.execute(
             f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT {role} TO app"
         )
-    await migrate(f"postgresql://app:secret@{url.rsplit('@', 1)[1]}")
+    await migrate(Database(f"postgresql://app:secret@{url.rsplit('@', 1)[1]}"))
     async with connection_to(url) as connection:
         await connection.execute(
             "INSERT INTO realtime.channels (pattern, webhook_urls) VALUES ('room:%', '{http://127.0.0.1:1/}');"

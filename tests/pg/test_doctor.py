@@ -17,6 +17,7 @@ import pytest
 
 from insforge_realtime.config import Config
 from insforge_realtime.pg import doctor
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.doctor import Finding, examine
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
@@ -395,7 +396,7 @@ async def test_a_new_owner_of_the_table_has_to_get_the_functions_and_migrate(pla
         assert finding.advice is not None
         await connection.execute(finding.advice.split(", then")[0])
     await connection.close()
-    await migrate(plain.admin_url)
+    await migrate(Database(plain.admin_url))
     assert not [finding for finding in await troubles(plain.admin_url) if finding.verdict == "broken"]
 
 

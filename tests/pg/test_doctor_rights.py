@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import SERVER, Cluster
@@ -222,6 +223,6 @@ async def test_the_embedded_databases_superuser_is_the_one_thing_said_of_a_datab
 ) -> None:
     url = await cluster.database("demo")
     await cluster.execute(f"ALTER DATABASE {name_of(url)} SET synchronous_commit = on")
-    await migrate(url)
+    await migrate(Database(url))
     assert (await the_trouble(url)).what.startswith("the server's role postgres can do more than it needs")
     await cluster.drop(url)

@@ -13,7 +13,7 @@ import pytest
 from insforge_realtime.errors import RequestError
 from insforge_realtime.model import Identity, Publication, Role
 from insforge_realtime.pg.authorizer import Authorizer
-from insforge_realtime.pg.database import connected
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.doctor import examine
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
@@ -50,7 +50,7 @@ async def test_a_standby_is_named_and_nothing_else_is_said(major: int) -> None:
         pytest.skip(f"PostgreSQL {major} is not installed")
     with data_folder() as folder, EmbeddedPostgres(folder / "pg", binaries=binaries) as postgres:
         url = postgres.url("postgres")
-        await migrate(url)
+        await migrate(Database(url))
         postgres.stop()
         (postgres.data_dir / "cluster").resolve().joinpath("standby.signal").touch()
         postgres.start()
@@ -62,7 +62,7 @@ async def test_a_standby_is_named_and_nothing_else_is_said(major: int) -> None:
 @asynccontextmanager
 async def serving(url: str) -> AsyncIterator[tuple[Authorizer, ClientPublisher]]:
     """The server's own connections, by which clients are judged."""
-    authorizer, store = Authorizer(url, links=1), ClientPublisher(url, links=1)
+    authorizer, store = Authorizer(Database(url, connections=1)), ClientPublisher(Database(url, connections=1))
     tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
     try:
         await wait_until(lambda: authorizer.coalescer.live and store.coalescer.live)
@@ -128,7 +128,7 @@ async def test_a_database_that_forgets_what_it_has_acknowledged_is_open(healthy:
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
 async def test_a_stricter_isolation_is_open_where_it_holds_for_the_server(healthy: str, admin: str, level: str) -> None:
     await run(admin, f"ALTER DATABASE {name_of(healthy)} SET default_transaction_isolation = '{level}'")
-    async with connected(healthy, name="test") as connection:
+    async with Database(healthy).connected("test") as connection:
         holds = await connection.fetchval("SELECT current_setting('transaction_isolation')") == level
     found = await troubles(healthy)
     assert [finding.verdict for finding in found] == ["open"] * holds

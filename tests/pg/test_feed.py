@@ -18,7 +18,7 @@ import pytest
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
-from insforge_realtime.pg.database import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS, Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
@@ -35,7 +35,7 @@ class Listener:
     def __init__(self, dsn: str, fallback: float = 0.0) -> None:
         self.messages: list[Message] = []
         self.arrived: list[float] = []
-        self.feed = Feed(dsn, self._deliver, fallback=fallback)
+        self.feed = Feed(Database(dsn), self._deliver, fallback=fallback)
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.messages += messages
@@ -373,7 +373,7 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
 ) -> None:
     cluster, manner = restartable
     dsn = cluster.dsn
-    await migrate(dsn)
+    await migrate(Database(dsn))
     async with connection_to(dsn) as connection:
         await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%')")
     async with listening(dsn, 2) as listeners:
@@ -397,7 +397,7 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
 async def test_a_crash_that_gives_transaction_ids_out_again_hides_nothing() -> None:
     """Ids that were given out but whose WAL was not flushed are given out anew; the feed has called them old already."""
     with running_cluster(18, port=free_port(), synchronous_commit="on", wal_writer_delay="10s") as cluster:
-        await migrate(cluster.dsn)
+        await migrate(Database(cluster.dsn))
         async with connection_to(cluster.dsn) as connection:
             await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%')")
             async with listening(cluster.dsn, fallback=0.1) as [listener]:

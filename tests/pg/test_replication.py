@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
@@ -82,7 +83,7 @@ async def feeding(url: str) -> AsyncIterator[tuple[Feed, list[str]]]:
     async def deliver(messages: list[Message]) -> None:
         heard.extend(json.loads(message.event)[0] for message in messages)
 
-    feed = Feed(url, deliver, fallback=0)
+    feed = Feed(Database(url), deliver, fallback=0)
     task = asyncio.create_task(feed.run())
     try:
         async with asyncio.timeout(20):
@@ -98,7 +99,7 @@ async def test_a_subscribers_trigger_publishes_and_its_messages_are_rung_for_and
 ) -> None:
     async with two_databases(clusters, "app") as (there, here):
         await there.execute(f"{ORDERS}; CREATE PUBLICATION app FOR TABLE orders")
-        await migrate(clusters[1].url("app"))
+        await migrate(Database(clusters[1].url("app")))
         await here.execute(f"{CHANNEL}; {ORDERS}; {TELL}")
         await there.execute("INSERT INTO orders VALUES (0, 'early')")
         async with feeding(clusters[1].url("app")) as (feed, heard):
@@ -120,10 +121,10 @@ async def test_replicated_messages_are_kept_as_they_are_and_are_nobodys_new_mess
 ) -> None:
     """The schema belongs to a plain role here, so that the apply worker is not the owner; both sides publish."""
     async with two_databases(clusters, "history") as (there, here):
-        await migrate(clusters[0].url("history"))
+        await migrate(Database(clusters[0].url("history")))
         await there.execute(f"{CHANNEL}; CREATE PUBLICATION history FOR TABLE realtime.channels, realtime.messages")
         await prepare_plain_owner(here, "history")
-        await migrate(clusters[1].url("history", "plain", "secret"))
+        await migrate(Database(clusters[1].url("history", "plain", "secret")))
         await there.execute(PUBLISH, "theirs before")
         async with feeding(clusters[1].url("history")) as (_, heard):
             await subscribe(clusters, "history", here)

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime import pg
-from insforge_realtime.pg.database import connect
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, BOBS_ORDER, ROOM
 from insforge_realtime.pg.queries import queries, query, sql_file
 from support.databases import Cluster
@@ -359,7 +359,7 @@ async def test_every_statement_beside_others_code_runs_where_public_has_better_f
     owner = await asyncpg.connect(url)
     await owner.execute(SOW_BETTER_FITTING.replace("$types$", ",".join(TYPES.split())) + UID)
     await owner.close()
-    connection = await connect(url, name="test")
+    connection = await Database(url).connect("test")
     await connection.execute("UPDATE realtime.channels SET webhook_urls = '{http://127.0.0.1:1}'")
     with pytest.raises(asyncpg.FeatureNotSupportedError):
         await connection.fetchval("SELECT 1.5::float8 * 1000")

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
@@ -32,7 +33,7 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 async def url(postgres: EmbeddedPostgres) -> str:
     """The URL of a migrated database with one channel pattern, which has a webhook."""
-    await migrate(postgres.dsn)
+    await migrate(Database(postgres.dsn))
     async with connection_to(postgres.dsn) as db:
         await db.execute(
             "INSERT INTO realtime.channels (pattern, webhook_urls) VALUES ('room:%', '{http://127.0.0.1:1/}')"
@@ -55,7 +56,7 @@ class Ear:
     def __init__(self, url: str, fallback: float) -> None:
         self.heard: list[int] = []
         self.arrived: list[float] = []
-        self.feed = Feed(url, self._deliver, fallback=fallback)
+        self.feed = Feed(Database(url), self._deliver, fallback=fallback)
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.heard += [json.loads(message.event)[1]["n"] for message in messages]

@@ -14,6 +14,7 @@ import pytest
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import pages
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
 from support.databases import Cluster, wait_until
@@ -39,7 +40,7 @@ class Watch:
 
     def __init__(self, url: str, largest: int = 0) -> None:
         self.ids: list[str] = []
-        self.feed = Feed(url, self._deliver, fallback=0.2, largest=largest)
+        self.feed = Feed(Database(url), self._deliver, fallback=0.2, largest=largest)
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.ids += [json.loads(message.event)[1]["meta"]["messageId"] for message in messages]
@@ -176,7 +177,7 @@ async def test_webhooks_of_such_rows_fail_for_good_and_hold_up_no_other(database
     owner = await prepare(database)
     await owner.execute(DIGITS)
     await owner.fetchval(WITNESS)
-    queue = DeliveryQueue(database, lease=30)
+    queue = DeliveryQueue(Database(database), lease=30)
     async with queue.connection() as worker:
         claims, _ = await queue.claim(worker, 10, 10, {})
     assert sorted((claim.event, claim.payload) for claim in claims if claim.event == "witness") == [("witness", "{}")]

@@ -23,7 +23,7 @@ import asyncpg
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
-from insforge_realtime.pg.database import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS, Database
 from support.databases import wait_until
 from support.standby import Node, connection_to
 
@@ -45,7 +45,7 @@ class Follower:
         """Each delivered row's payload."""
         self.gaps: list[tuple[float, str]] = []
         options["lost_track"] = self._lost_track
-        self.feed = feed.Feed(dsn, self._deliver, **options)
+        self.feed = feed.Feed(Database(dsn), self._deliver, **options)
 
     async def _deliver(self, messages: list[Message]) -> None:
         self.messages += [json.loads(message.event)[1] for message in messages]

@@ -10,12 +10,15 @@ import json
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
 from insforge_realtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.database import Database
 
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
@@ -24,7 +27,7 @@ app = typer.Typer(
     help="Look at the webhooks that were sent and that wait, send again, or send no more.", no_args_is_help=True
 )
 
-Database = Annotated[
+DatabaseUrl = Annotated[
     str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
 ]
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
@@ -42,7 +45,7 @@ def show(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, with the answer and every attempt.")
     ] = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """List deliveries, the newest first."""
     from insforge_realtime.pg.deliveries import list_deliveries
@@ -65,7 +68,7 @@ def retry(
     url: Url = None,
     state: State = None,
     every: Every = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Begin again with deliveries that failed or were cancelled, and send those that wait at once."""
     from insforge_realtime.pg.deliveries import retry_deliveries
@@ -82,7 +85,7 @@ def cancel(
     message: Message = None,
     url: Url = None,
     every: Every = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Send pending deliveries no more. An attempt that is under way is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
@@ -92,13 +95,14 @@ def cancel(
     say(f"{number} cancelled")
 
 
-def _database(url: str | None) -> str:
+def _database(url: str | None) -> Database:
     from insforge_realtime import config, logs, typos
+    from insforge_realtime.pg.database import Database
 
     settings = config.load(database_url=url)
     logs.configure(settings)
     typos.warn()
-    return settings.database()
+    return Database(settings.database())
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:

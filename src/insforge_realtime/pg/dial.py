@@ -60,7 +60,7 @@ NEXT_HOST = (
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionSettings:
     """What holds on a connection, whatever the role's defaults are.
 
     Args:
@@ -126,12 +126,12 @@ class Pooled(Connection):
                 yield
 
 
-async def dial(dsn: Dsn, session: Session, *, seconds: float) -> Connection:
+async def dial(dsn: Dsn, settings: SessionSettings, *, seconds: float) -> Connection:
     """Open a connection to the first host that will do.
 
     Args:
         dsn: where to.
-        session: what holds on it.
+        settings: what holds on it.
         seconds: for all hosts together, shared alike, where the URL has no connect_timeout.
 
     Raises:
@@ -146,7 +146,7 @@ async def dial(dsn: Dsn, session: Session, *, seconds: float) -> Connection:
     for target in ("standby", "any") if dsn.target == "prefer-standby" else (dsn.target,):
         for host in hosts:
             try:
-                return await _open(dsn, host, target, session, limit)
+                return await _open(dsn, host, target, settings, limit)
             except NEXT_HOST as error:
                 failures.append(error)
     raise failures[0] if len(hosts) == 1 else _none_of(hosts, failures[-len(hosts) :])
@@ -157,16 +157,16 @@ def _none_of(hosts: Sequence[Host | None], failures: Sequence[BaseException]) ->
     return ConnectionError(f"none of the hosts will do: {each}")
 
 
-async def _open(dsn: Dsn, host: Host | None, target: str, session: Session, limit: float) -> Connection:
+async def _open(dsn: Dsn, host: Host | None, target: str, settings: SessionSettings, limit: float) -> Connection:
     opened: list[Connection] = []
     try:
         async with asyncio.timeout(limit):
-            connection: Connection = await asyncpg.connect(**_arguments(dsn, host, session), timeout=limit)
+            connection: Connection = await asyncpg.connect(**_arguments(dsn, host, settings), timeout=limit)
             opened.append(connection)
             standing = await _standing(connection)
             _require(target, standing)
             _keep_alive(connection, {**KEEPALIVE, **dsn.keepalive})
-            await _settle(connection, dsn, session, standing)
+            await _settle(connection, dsn, settings, standing)
             return connection
     except BaseException as error:
         for connection in opened:
@@ -176,15 +176,15 @@ async def _open(dsn: Dsn, host: Host | None, target: str, session: Session, limi
         raise
 
 
-def _arguments(dsn: Dsn, host: Host | None, session: Session) -> dict[str, Any]:
+def _arguments(dsn: Dsn, host: Host | None, settings: SessionSettings) -> dict[str, Any]:
     """For the driver, which gets one host. What it takes from a URL only, it gets in a URL."""
     context = _context(dsn)
     driver = dict(dsn.driver) if context is None else {}
     if dsn.sslmode is not None and context is None:
         driver["sslmode"] = dsn.sslmode
     startup = {} if dsn.startup is None else {"options": dsn.startup}
-    if not session.pooled:
-        startup["application_name"] = f"{dsn.application or 'insforge-realtime'} {session.name}"[:63]
+    if not settings.pooled:
+        startup["application_name"] = f"{dsn.application or 'insforge-realtime'} {settings.name}"[:63]
     return {
         "dsn": f"postgresql://?{urlencode(driver)}" if driver else None,
         "host": host and host.name,
@@ -196,8 +196,8 @@ def _arguments(dsn: Dsn, host: Host | None, session: Session) -> dict[str, Any]:
         "ssl": context,
         "server_settings": startup,
         "target_session_attrs": "any",
-        "statement_cache_size": 0 if session.pooled else 100,
-        "connection_class": Pooled if session.pooled else asyncpg.Connection,
+        "statement_cache_size": 0 if settings.pooled else 100,
+        "connection_class": Pooled if settings.pooled else asyncpg.Connection,
     }
 
 
@@ -265,15 +265,15 @@ def _require(target: str, standing: Standing) -> None:
 # ---- settings ----------------------------------------------------------------------------------------------
 
 
-async def _settle(connection: Connection, dsn: Dsn, session: Session, standing: Standing) -> None:
-    settings = dict(dsn.settings)
-    if session.search_path is not None:
-        settings["search_path"] = session.search_path
-    texts = [_set(name, value, local=session.pooled) for name, value in settings.items()]
-    names = ["settle_transaction"] if session.pooled else ["settle_session"]
+async def _settle(connection: Connection, dsn: Dsn, settings: SessionSettings, standing: Standing) -> None:
+    others = dict(dsn.settings)
+    if settings.search_path is not None:
+        others["search_path"] = settings.search_path
+    texts = [_set(name, value, local=settings.pooled) for name, value in others.items()]
+    names = ["settle_transaction"] if settings.pooled else ["settle_session"]
     if connection.get_server_version().major >= 17:
         names.append(f"{names[0]}_17")
-    limits = {"$1": session.statement_timeout, "$2": session.lock_timeout}
+    limits = {"$1": settings.statement_timeout, "$2": settings.lock_timeout}
     for name in names:
         text = query(name)
         for parameter, seconds in limits.items():
@@ -281,10 +281,10 @@ async def _settle(connection: Connection, dsn: Dsn, session: Session, standing: 
         texts.append(text)
     overrule = standing.read_only and standing.by_role and not standing.standby
     try:
-        if session.pooled:
+        if settings.pooled:
             assert type(connection) is Pooled  # isinstance is true of any connection: asyncpg overrides it
             connection.begin = "; ".join([query("begin") + (", READ WRITE" if overrule else ""), *texts])
-            if settings:
+            if others:
                 await connection.fetchval("SELECT 1")
         else:
             await connection.execute("; ".join([*texts, *([query("settle_writing")] if overrule else [])]))

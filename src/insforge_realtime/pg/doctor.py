@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from insforge_realtime.pg.database import LINK_ERRORS, connect, connected, describe
+from insforge_realtime.pg.database import LINK_ERRORS, Database, describe
 from insforge_realtime.pg.migrate import OLDEST_VERSION, is_current
 from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query
@@ -133,7 +133,7 @@ async def _reach(config: Config) -> Connection:
         raise _UnreachableError("no database is configured", advice)
     try:
         # As if pooled, always: a pooler in the way should be named by its finding, not by errors in all the others.
-        return await connect(config.database_url, name="check", pooled=True, search_path="pg_catalog, pg_temp")
+        return await Database(config.database_url).connect("check", pooled=True, search_path="pg_catalog, pg_temp")
     except Exception as error:
         raise _UnreachableError(
             f"the database {_place(config.database_url)} cannot be reached: {describe(error)}",
@@ -309,11 +309,10 @@ async def _skew(connection: Connection) -> tuple[float, float]:
 
 async def _listening(patient: Connection, config: Config) -> list[Finding]:
     """Listen just as the feed does; ring on the other connection, which shows too that both lead to the same database."""
-    url = config.listen_url or config.database_url
-    assert url is not None
+    way = Database(config.database(), config.listen_url).direct
     try:
-        async with connected(url, name="check", pooled=True) as listener:
-            if not (await _rings(patient, listener) and await _keeps_its_session(url, listener)):
+        async with way.connected("check", pooled=True) as listener:
+            if not (await _rings(patient, listener) and await _keeps_its_session(way, listener)):
                 return [_deaf(config, "notifications do not arrive, or sessions are shared")]
     except (*LINK_ERRORS, ValueError) as error:
         return [_deaf(config, _discreet(describe(error), config))]
@@ -343,12 +342,12 @@ async def _rings(ringer: Connection, listener: Connection) -> bool:
     return True
 
 
-async def _keeps_its_session(url: str, listener: Connection) -> bool:
+async def _keeps_its_session(way: Database, listener: Connection) -> bool:
     """Whether a second connection, busy in a transaction, neither is the first one nor takes its place."""
     token = secrets.token_hex(8)
     await listener.fetchval(query("doctor_remember"), token)
     backend = await listener.fetchval(query("doctor_backend"))
-    async with connected(url, name="check", pooled=True) as other:
+    async with way.connected("check", pooled=True) as other:
         await other.transaction().start()  # ends with the connection
         shared = await other.fetchval(query("doctor_backend")) == backend
         same = await listener.fetchval(query("doctor_backend")) == backend

@@ -54,13 +54,13 @@ import asyncpg
 import structlog
 
 from insforge_realtime.model import Message
-from insforge_realtime.pg.database import LINK_ERRORS, LOST, connected, keep
+from insforge_realtime.pg.database import LINK_ERRORS, LOST, keep
 from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Reason, Window
 from insforge_realtime.pg.queries import query
 from insforge_realtime.pg.trail import Lost, Trail, position
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 PAUSES = ((32, 0.01), (8, 0.005), (0, 0.002))
 """Rows that a look found, and the seconds until the next. A look costs more than a row: who finds many may wait for more."""
@@ -84,7 +84,7 @@ class Feed:
     """Delivers every row that is committed from its first connection on.
 
     Args:
-        dsn: a connection that keeps its session (LISTEN), so not through a transaction pooler.
+        database: whose messages. The connection goes around a pooler, since it must keep its session (LISTEN).
         deliver: called with each page of rows, in order; the next look waits for it. It must not raise.
         fallback: seconds between looks while asleep; 0 switches them off, for tests of the doorbell.
         webhooks: called when a page has messages with webhooks in it, which wait in their own queue.
@@ -95,7 +95,7 @@ class Feed:
 
     def __init__(
         self,
-        dsn: str,
+        database: Database,
         deliver: Callable[[list[Message]], Awaitable[None]],
         *,
         fallback: float = 2.0,
@@ -108,7 +108,7 @@ class Feed:
         self.health = FeedHealth(self._now())
         self.ready = asyncio.Event()
         self.asleep = False
-        self._dsn = dsn
+        self._database = database.direct
         self._deliver = deliver
         self._webhooks = webhooks
         self._lost_track = lost_track
@@ -139,7 +139,7 @@ class Feed:
     async def run(self) -> None:
         """Stay connected and deliver until cancelled; then see to it that nobody rings for us."""
         try:
-            await keep("feed", self._session)
+            await keep("feed", self._serve)
         finally:
             if self._ticket:
                 await self._last_call()
@@ -156,9 +156,9 @@ class Feed:
 
     def _connected(self) -> AbstractAsyncContextManager[Connection]:
         """A connection on which no name means what somebody else has made of it, and no lock is waited for long."""
-        return connected(self._dsn, name="feed", lock_timeout=LOCK_SECONDS, search_path="pg_catalog, pg_temp")
+        return self._database.connected("feed", lock_timeout=LOCK_SECONDS, search_path="pg_catalog, pg_temp")
 
-    async def _session(self) -> None:
+    async def _serve(self) -> None:
         try:
             async with self._connected() as connection:
                 await self._prepare(connection)

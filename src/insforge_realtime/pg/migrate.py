@@ -25,13 +25,13 @@ import asyncpg
 import structlog
 
 from insforge_realtime.errors import ConfigError, MigrationError, NotMigratedError
-from insforge_realtime.pg.database import LINK_ERRORS, connected, describe
+from insforge_realtime.pg.database import LINK_ERRORS, describe
 from insforge_realtime.pg.patience import Patience, set_limits
 from insforge_realtime.pg.probes import probe_auth_uid
 from insforge_realtime.pg.queries import query, sql_file
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 LOCK = 0x1F_0E_9E_A1
 """The advisory lock of our migrations: any number, the same on all nodes."""
@@ -121,13 +121,13 @@ class Work:
         return [*lines, FUNCTIONS.what, *(step.what for step in self.triggers), *self.remarks]
 
 
-async def plan(dsn: str) -> list[str]:
+async def plan(database: Database) -> list[str]:
     """What `migrate` would do, a line each. Changes nothing.
 
     Raises:
         MigrationError: the database cannot be reached, is too old, has another encoding than UTF8, or would refuse.
     """
-    async with _session(dsn) as connection, connection.transaction(readonly=True):
+    async with _connected(database) as connection, connection.transaction(readonly=True):
         await set_limits(connection)
         await _refuse_what_lacks_rights(connection)
         return (await _find_work(connection)).lines()
@@ -138,12 +138,12 @@ def _log_wait(line: str) -> None:
 
 
 async def migrate(
-    dsn: str, *, lock_wait: float = LOCK_WAIT_SECONDS, tell: Callable[[str], None] = _log_wait
+    database: Database, *, lock_wait: float = LOCK_WAIT_SECONDS, tell: Callable[[str], None] = _log_wait
 ) -> list[str]:
     """Bring the database up to date, and say what was done, a line each.
 
     Args:
-        dsn: where to.
+        database: which one.
         lock_wait: how long to go on trying for locks that other transactions hold, in seconds.
         tell: called with a line, again and again, while one is in the way.
 
@@ -151,8 +151,8 @@ async def migrate(
         MigrationError: it cannot be reached, is too old, has another encoding than UTF8, refused a step, or locks could not
             be had in time; nothing was changed.
     """
-    async with _session(dsn) as connection:
-        return await Patience(dsn, lock_wait, tell).run(connection, lambda: _do(connection))
+    async with _connected(database) as connection:
+        return await Patience(database, lock_wait, tell).run(connection, lambda: _do(connection))
 
 
 async def _do(connection: Connection) -> list[str]:
@@ -167,13 +167,13 @@ async def _do(connection: Connection) -> list[str]:
     return work.lines()
 
 
-async def is_adoption(dsn: str) -> bool:
+async def is_adoption(database: Database) -> bool:
     """Whether `migrate` would take over the tables of another realtime server.
 
     Raises:
         MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
     """
-    async with _session(dsn) as connection:
+    async with _connected(database) as connection:
         return bool(await connection.fetchval(query("is_adoption")))
 
 
@@ -189,14 +189,14 @@ async def is_current(connection: Connection) -> bool:
         raise asyncpg.InsufficientPrivilegeError(str(error.__cause__)) from error
 
 
-async def require_current(dsn: str) -> None:
+async def require_current(database: Database) -> None:
     """Return where a server can start on this database, and where that cannot be asked: it may be starting, too.
 
     Raises:
         NotMigratedError: it was never migrated, or is older than this version.
     """
     try:
-        async with connected(dsn, name="start", pooled=True, search_path="pg_catalog, pg_temp") as connection:
+        async with database.connected("start", pooled=True, search_path="pg_catalog, pg_temp") as connection:
             pending = await _pending(connection)
     except (*LINK_ERRORS, ConfigError, _NotAllowedError):
         return
@@ -208,10 +208,10 @@ async def require_current(dsn: str) -> None:
 
 
 @asynccontextmanager
-async def _session(dsn: str) -> AsyncIterator[Connection]:
+async def _connected(database: Database) -> AsyncIterator[Connection]:
     try:
         # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
-        async with connected(dsn, name="migrate", pooled=True, search_path="pg_catalog, pg_temp") as connection:
+        async with database.connected("migrate", pooled=True, search_path="pg_catalog, pg_temp") as connection:
             await _refuse_unfit(connection)
             try:
                 yield connection
@@ -226,11 +226,11 @@ async def _session(dsn: str) -> AsyncIterator[Connection]:
 async def _refuse_unfit(connection: Connection) -> None:
     if connection.get_server_version().major < OLDEST_VERSION:
         raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
-    database = await connection.fetchrow(query("database_encoding"))
-    assert database is not None
-    if database["encoding"] != "UTF8":
+    found = await connection.fetchrow(query("database_encoding"))
+    assert found is not None
+    if found["encoding"] != "UTF8":
         raise MigrationError(
-            f"the database {database['name']} is {database['encoding']}, so it cannot hold every message (JSON is Unicode): "
+            f"the database {found['name']} is {found['encoding']}, so it cannot hold every message (JSON is Unicode): "
             f"create it anew with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move its tables there (pg_dump)"
         )
 

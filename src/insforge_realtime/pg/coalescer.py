@@ -32,6 +32,7 @@ import structlog
 from insforge_realtime.errors import InternalError, RateLimited, RequestError, Unavailable
 from insforge_realtime.model import Owner
 from insforge_realtime.pg.database import LOST, describe, keep
+from insforge_realtime.pg.queries import written_out
 from insforge_realtime.pg.turns import Suspects, Turns
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Coalescer(Generic[Req, Res]):
             self._running[mode] += 1
             try:
                 if seconds != limit and not self._database.pooled:
-                    await _set_limit(connection, "SESSION", seconds)
+                    await _set_limit(connection, "limit_statements", seconds)
                     limit = seconds
                 await self._answer(connection, mode, batch, seconds)
             except BaseException:
@@ -231,7 +232,7 @@ class Coalescer(Generic[Req, Res]):
             return await self._send(connection, requests)
         # Behind a transaction pooler a session's settings would be somebody else's next.
         async with connection.transaction():
-            await _set_limit(connection, "LOCAL", seconds)
+            await _set_limit(connection, "limit_statements_here", seconds)
             return await self._send(connection, requests)
 
     # The order.
@@ -317,8 +318,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _set_limit(connection: Connection, scope: str, seconds: float) -> None:
-    await connection.execute(f"SET {scope} statement_timeout = {int(seconds * 1000)}", timeout=GRACE_SECONDS)
+async def _set_limit(connection: Connection, statement: str, seconds: float) -> None:
+    await connection.execute(written_out(statement, str(int(seconds * 1000))), timeout=GRACE_SECONDS)
 
 
 def _settle(pending: _Pending[Any, Any], answer: object) -> None:

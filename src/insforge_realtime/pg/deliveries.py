@@ -5,7 +5,7 @@ What lives here: the statements' arguments and what their answers mean. When to 
 
 A claim is a lease: a number that nobody else has, and a time. While it lasts no other server takes the row; when it ends,
 anybody may, and a result that comes with the old number is not written any more. The times are the database's, whose clock
-may be set at any moment: what holds then is said in sql/deliveries.sql, and pg/clock.py notices it.
+may be set at any moment: what holds then is told in sql/queries/webhooks.sql, and pg/clock.py notices it.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class Selection:
 
 
 async def list_deliveries(database: Database, which: Selection, limit: int) -> list[dict[str, Any]]:
-    """The newest deliveries, as the columns of `list_deliveries` in sql/deliveries.sql.
+    """The newest deliveries, as the columns of `list_deliveries` in sql/queries/webhooks.sql.
 
     Raises:
         DatabaseError: the database cannot be reached, or is not migrated.

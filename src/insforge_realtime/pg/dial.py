@@ -29,7 +29,7 @@ import asyncpg
 
 from insforge_realtime.dsn import Dsn, Host
 from insforge_realtime.errors import ConfigError
-from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.queries import query, written_out
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -84,7 +84,7 @@ class WrongHost(ConnectionError):
 class Pooled(Connection):
     """A connection through a transaction pooler: each statement stands in a transaction that begins with our settings."""
 
-    begin = "BEGIN"
+    begin = "BEGIN"  # the driver's own, until it is replaced
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if args and not self.is_in_transaction():
@@ -273,19 +273,15 @@ async def _settle(connection: Connection, dsn: Dsn, settings: SessionSettings, s
     names = ["settle_transaction"] if settings.pooled else ["settle_session"]
     if connection.get_server_version().major >= 17:
         names.append(f"{names[0]}_17")
-    limits = {"$1": settings.statement_timeout, "$2": settings.lock_timeout}
-    for name in names:
-        text = query(name)
-        for parameter, seconds in limits.items():
-            text = text.replace(parameter, str(int(seconds * 1000)))
-        texts.append(text)
+    limits = [str(int(seconds * 1000)) for seconds in (settings.statement_timeout, settings.lock_timeout)]
+    texts += [written_out(name, *limits) for name in names]
     overrule = standing.read_only and standing.by_role and not standing.standby
     try:
         if settings.pooled:
             assert type(connection) is Pooled  # isinstance is true of any connection: asyncpg overrides it
-            connection.begin = "; ".join([query("begin") + (", READ WRITE" if overrule else ""), *texts])
+            connection.begin = "; ".join([query("begin_writing" if overrule else "begin"), *texts])
             if others:
-                await connection.fetchval("SELECT 1")
+                await connection.fetchval(query("try_out"))
         else:
             await connection.execute("; ".join([*texts, *([query("settle_writing")] if overrule else [])]))
     except (
@@ -297,8 +293,7 @@ async def _settle(connection: Connection, dsn: Dsn, settings: SessionSettings, s
 
 
 def _set(name: str, value: str, *, local: bool) -> str:
-    text = query("set_one").replace("$1", _literal(name)).replace("$3", str(local).lower())
-    return text.replace("$2", _literal(value))
+    return written_out("set_one", _literal(name), _literal(value), str(local).lower())
 
 
 def _literal(text: str) -> str:

@@ -1,7 +1,7 @@
 """The doctor: what is wrong with a database and its configuration, or left open, and what to do about it. For `check`.
 
 What lives here: the order of the questions, and those that take more than one statement (who may be whom, LISTEN, clocks).
-The others are queries named `doctor_…` that return one row for each thing that is wrong.
+The others are queries named `examine_…` that return one row for each thing that is wrong.
 
 The doctor changes nothing. Each question has a transaction of its own, with a time limit, that is rolled back; a question
 that fails is a finding itself and stops no other. Passwords never get into a finding.
@@ -23,7 +23,7 @@ import asyncpg
 from insforge_realtime.pg.database import LINK_ERRORS, Database, describe
 from insforge_realtime.pg.migrate import OLDEST_VERSION, is_current
 from insforge_realtime.pg.probes import probe_auth_uid
-from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.queries import query, written_out
 from insforge_realtime.typos import unknown_variables
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Verdict = Literal["ok", "open", "broken"]
 
 ROLES = ("anon", "authenticated", "project_admin")
 QUESTION_SECONDS = 8.0
-"""A little more than PostgreSQL itself gives a statement (`doctor_limits`): this limit is for dead links."""
+"""A little more than PostgreSQL itself gives a statement (`examine_limits`): this limit is for dead links."""
 RING_SECONDS = 2.0
 SKEW_SECONDS = 5.0
 USE_LISTEN_URL = "set REALTIME_LISTEN_URL to a direct connection to the database, without a pooler that shares sessions"
@@ -145,7 +145,7 @@ async def _in_transaction(connection: Connection, question: Question, config: Co
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.execute(query("doctor_limits"))
+        await connection.execute(query("examine_limits"))
         return await question.ask(connection, config)
     finally:
         with suppress(*LINK_ERRORS):
@@ -153,7 +153,7 @@ async def _in_transaction(connection: Connection, question: Question, config: Co
                 await transaction.rollback()
 
 
-def _sql(name: str, fine: str, *, decisive: bool = False) -> Question:
+def by_query(name: str, fine: str, *, decisive: bool = False) -> Question:
     """A question that one query answers: with what is wrong, or with nothing, and then all is `fine`."""
 
     async def ask(connection: Connection, _: Config) -> list[Finding]:
@@ -224,7 +224,7 @@ def _typos() -> list[Finding]:
 
 
 async def _version(connection: Connection, _: Config) -> list[Finding]:
-    who = await connection.fetchrow(query("doctor_who"))
+    who = await connection.fetchrow(query("examine_who"))
     assert who is not None
     if who["number"] < OLDEST_VERSION * 10000:
         return [Finding("broken", f"PostgreSQL {who['version']} is too old", f"upgrade to {OLDEST_VERSION} or newer")]
@@ -232,7 +232,7 @@ async def _version(connection: Connection, _: Config) -> list[Finding]:
 
 
 async def _schema(connection: Connection, _: Config) -> list[Finding]:
-    who = await connection.fetchrow(query("doctor_who"))
+    who = await connection.fetchrow(query("examine_who"))
     assert who is not None
     try:
         if await is_current(connection):
@@ -262,13 +262,13 @@ async def _roles(connection: Connection, _: Config) -> list[Finding]:
 
 async def _become(connection: Connection, role: str) -> Finding | None:
     """What is in the way of SET ROLE. Tried for real: what counts as a membership differs between versions."""
-    who = await connection.fetchrow(query("doctor_who"))
+    who = await connection.fetchrow(query("examine_who"))
     assert who is not None
     attempt = connection.transaction()
     await attempt.start()
     found = None
     try:
-        await connection.execute(query("doctor_become").replace("$1", f"'{role}'"))
+        await connection.execute(written_out("examine_become", f"'{role}'"))
     except asyncpg.InsufficientPrivilegeError:
         option = " WITH SET TRUE" if who["number"] >= 160000 else ""
         found = Finding("broken", f"the server may not act as {role}", f"GRANT {role} TO {who['quoted']}{option}")
@@ -302,7 +302,7 @@ def _wall_clock() -> float:
 async def _skew(connection: Connection) -> tuple[float, float]:
     """The round trip's length, and how far the database's clock is ahead of ours."""
     before = _wall_clock()
-    theirs: float = await connection.fetchval(query("doctor_clock"))
+    theirs: float = await connection.fetchval(query("examine_clock"))
     after = _wall_clock()
     return after - before, theirs - (before + after) / 2
 
@@ -333,7 +333,7 @@ async def _rings(ringer: Connection, listener: Connection) -> bool:
     heard = asyncio.Event()
     channel = f"realtime_check_{secrets.token_hex(8)}"
     await listener.add_listener(channel, lambda *_: heard.set())
-    await ringer.execute(query("doctor_ring").replace("$1", f"'{channel}'"))
+    await ringer.execute(written_out("examine_ring", f"'{channel}'"))
     try:
         async with asyncio.timeout(RING_SECONDS):
             await heard.wait()
@@ -345,13 +345,13 @@ async def _rings(ringer: Connection, listener: Connection) -> bool:
 async def _keeps_its_session(way: Database, listener: Connection) -> bool:
     """Whether a second connection, busy in a transaction, neither is the first one nor takes its place."""
     token = secrets.token_hex(8)
-    await listener.fetchval(query("doctor_remember"), token)
-    backend = await listener.fetchval(query("doctor_backend"))
+    await listener.fetchval(query("examine_remember"), token)
+    backend = await listener.fetchval(query("examine_backend"))
     async with way.connected("check", pooled=True) as other:
         await other.transaction().start()  # ends with the connection
-        shared = await other.fetchval(query("doctor_backend")) == backend
-        same = await listener.fetchval(query("doctor_backend")) == backend
-        remembers = await listener.fetchval(query("doctor_recall"), token)
+        shared = await other.fetchval(query("examine_backend")) == backend
+        same = await listener.fetchval(query("examine_backend")) == backend
+        remembers = await listener.fetchval(query("examine_recall"), token)
     return same and bool(remembers) and not shared
 
 
@@ -366,38 +366,38 @@ async def _identity(connection: Connection, _: Config) -> list[Finding]:
 
 QUESTIONS = (
     Question("could not find out the server's version", _version),
-    _sql("doctor_encoding", "the database is encoded in UTF8", decisive=True),
-    _sql("doctor_standby", "the database is no standby", decisive=True),
-    _sql("doctor_settings", "no setting of the role or the database is in the way"),
+    by_query("examine_encoding", "the database is encoded in UTF8", decisive=True),
+    by_query("examine_standby", "the database is no standby", decisive=True),
+    by_query("examine_settings", "no setting of the role or the database is in the way"),
     Question("could not compare the clocks", _clocks),
     Question("could not find out whether LISTEN works", _listening, in_transaction=False),
     Question("could not find out whether the schema is current", _schema, decisive=True),
-    _sql("doctor_owner", "row-level security hides nothing from the server"),
-    _sql("doctor_forced", "row-level security is not forced upon the owner"),
-    _sql("doctor_triggers", "the triggers and functions belong to the owner of realtime.messages"),
+    by_query("examine_owner", "row-level security hides nothing from the server"),
+    by_query("examine_forced", "row-level security is not forced upon the owner"),
+    by_query("examine_triggers", "the triggers and functions belong to the owner of realtime.messages"),
     Question("could not find out whether the server may act as the clients' roles", _roles),
-    _sql("doctor_powers", "the server's role can do no more than it needs"),
-    _sql("doctor_creators", "nobody else may create what the server would take for something else"),
-    _sql("doctor_grants", "the clients' roles have the grants that they need"),
-    _sql(
-        "doctor_reads",
+    by_query("examine_powers", "the server's role can do no more than it needs"),
+    by_query("examine_creators", "nobody else may create what the server would take for something else"),
+    by_query("examine_grants", "the clients' roles have the grants that they need"),
+    by_query(
+        "examine_reads",
         "the clients' roles may read and call what the policies do (not looked into: functions' bodies)",
     ),
-    _sql("doctor_secrets", "the clients' roles may not read webhook URLs"),
-    _sql("doctor_excess", "the clients' roles have no grants that policies do not restrain"),
-    _sql("doctor_members", "the clients' roles are subject to policies"),
+    by_query("examine_secrets", "the clients' roles may not read webhook URLs"),
+    by_query("examine_excess", "the clients' roles have no grants that policies do not restrain"),
+    by_query("examine_members", "the clients' roles are subject to policies"),
     Question("could not find out whether auth.uid() knows every kind of token", _identity),
-    _sql("doctor_rls", "row-level security is on for both tables"),
-    _sql("doctor_policies", "there are policies by which clients may subscribe and publish"),
-    _sql("doctor_admin_policy", "the API key's role is let in by project_admin_policy"),
-    _sql("doctor_channels", "at least one channel is enabled"),
-    _sql("doctor_patterns", "all channel patterns can be read"),
-    _sql("doctor_webhooks", "webhooks can be queued, and their URLs can be read"),
-    _sql("doctor_immutable", "no function that policies call is wrongly IMMUTABLE"),
-    _sql("doctor_future", "no row comes from another cluster's future"),
-    _sql("doctor_undeliverable", "every message of the last day could be delivered"),
-    _sql("doctor_subscriptions", "no subscription writes to realtime.messages"),
-    _sql("doctor_two_phase", "the feed may be rung"),
-    _sql("doctor_notifiers", "no other server's trigger notifies for every row"),
+    by_query("examine_rls", "row-level security is on for both tables"),
+    by_query("examine_policies", "there are policies by which clients may subscribe and publish"),
+    by_query("examine_admin_policy", "the API key's role is let in by project_admin_policy"),
+    by_query("examine_channels", "at least one channel is enabled"),
+    by_query("examine_patterns", "all channel patterns can be read"),
+    by_query("examine_webhooks", "webhooks can be queued, and their URLs can be read"),
+    by_query("examine_immutable", "no function that policies call is wrongly IMMUTABLE"),
+    by_query("examine_future", "no row comes from another cluster's future"),
+    by_query("examine_undeliverable", "every message of the last day could be delivered"),
+    by_query("examine_subscriptions", "no subscription writes to realtime.messages"),
+    by_query("examine_two_phase", "the feed may be rung"),
+    by_query("examine_notifiers", "no other server's trigger notifies for every row"),
 )
 """In this order."""

@@ -28,7 +28,7 @@ from insforge_realtime.errors import ConfigError, MigrationError, NotMigratedErr
 from insforge_realtime.pg.database import LINK_ERRORS, describe
 from insforge_realtime.pg.patience import Patience, set_limits
 from insforge_realtime.pg.probes import probe_auth_uid
-from insforge_realtime.pg.queries import query, sql_file
+from insforge_realtime.pg.queries import query, sql_file, written_out
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.database import Connection, Database
@@ -156,7 +156,7 @@ async def migrate(
 
 
 async def _do(connection: Connection) -> list[str]:
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+    await connection.execute(query("lock_migrations"), LOCK)
     await _refuse_what_lacks_rights(connection)
     work = await _find_work(connection)
     await _lock(connection, {step.locks for _, steps in work.migrations for step in steps if step.locks})
@@ -250,7 +250,7 @@ async def _find_work(connection: Connection) -> Work:
 
 async def _pending(connection: Connection) -> list[Migration]:
     with _naming(LOOK):
-        exists = await connection.fetchval("SELECT to_regclass('realtime.schema_migrations') IS NOT NULL")
+        exists = await connection.fetchval(query("was_migrated"))
         applied = {row["version"] for row in await connection.fetch(LOOK.sql)} if exists else set()
     return [migration for migration in migrations() if migration.version not in applied]
 
@@ -259,7 +259,7 @@ async def _needed(connection: Connection, steps: tuple[Step, ...]) -> list[Step]
     needed = []
     for step in steps:
         with _naming(step):
-            if await connection.fetchval(f"SELECT {step.needed}"):
+            if await connection.fetchval(written_out("is_needed", step.needed)):
                 needed.append(step)
     return needed
 
@@ -293,7 +293,7 @@ async def _lock(connection: Connection, tables: set[str]) -> None:
     A table that is not there yet needs no lock; where we may not lock, the step itself says so better."""
     for table in sorted(tables):
         if await connection.fetchval(query("may_lock"), table):
-            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(written_out("lock_table", table))
 
 
 async def _apply(connection: Connection, migration: Migration, steps: list[Step]) -> None:

@@ -1,7 +1,7 @@
--- Questions of pg/doctor.py about what is in the schema realtime, by name, as in queries.sql. Most return what is wrong, a row
--- each: verdict, what, advice; or nothing. They change nothing.
+-- What `check` asks about what is in the schema realtime. Most statements return what is wrong, a row each: verdict, what,
+-- advice; or nothing. They change nothing. For pg/check/.
 
--- name: doctor_triggers
+-- name: examine_triggers
 -- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner. The others must fire in
 -- every session, also where only ALWAYS triggers do (the apply workers of logical replication, some restores); the stamp must not
 -- there, it would take copies for users' new messages.
@@ -49,7 +49,7 @@ WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.s
                 'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure,
                 'realtime.retire_copy()'::regprocedure) AND NOT p.prosecdef;
 
--- name: doctor_rls
+-- name: examine_rls
 -- An adopted database may have row-level security off: nobody's requests are judged then.
 SELECT 'open' AS verdict,
        format('row-level security is OFF on %s: everybody may %s', c.oid::regclass, t.may) AS what,
@@ -67,7 +67,7 @@ CROSS JOIN LATERAL (
 WHERE NOT c.relrowsecurity
 ORDER BY c.relname;
 
--- name: doctor_policies
+-- name: examine_policies
 -- With row-level security on, what no permissive policy allows is denied.
 SELECT 'open' AS verdict, format('no policy on %s lets anon or authenticated %s', c.oid::regclass, t.act) AS what,
        format('CREATE POLICY ... ON %s %s', c.oid::regclass, t.example) AS advice
@@ -83,7 +83,7 @@ WHERE c.relrowsecurity AND NOT EXISTS (
       AND (target = 0 OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated') AND pg_has_role(r.oid, target, 'USAGE'))))
 ORDER BY c.relname;
 
--- name: doctor_admin_policy
+-- name: examine_admin_policy
 -- The API key's role is judged too; this policy is what lets it in.
 SELECT 'open' AS verdict, format('no policy project_admin_policy on %s: clients with the API key are refused', c.oid::regclass) AS what,
        format('CREATE POLICY project_admin_policy ON %s TO project_admin USING (true) WITH CHECK (true)', c.oid::regclass) AS advice
@@ -93,13 +93,13 @@ WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AN
   AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'project_admin' AND r.rolbypassrls)
 ORDER BY c.relname;
 
--- name: doctor_channels
+-- name: examine_channels
 -- Without an enabled channel there is nothing to subscribe to.
 SELECT 'open' AS verdict, 'no channel is enabled: there is nothing to subscribe to' AS what,
        'INSERT INTO realtime.channels (pattern) VALUES (''order:%'')' AS advice
 WHERE NOT EXISTS (SELECT FROM realtime.channels WHERE enabled);
 
--- name: doctor_patterns
+-- name: examine_patterns
 -- LIKE raises for these, whatever name is looked up: rows from before our constraint.
 SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
        format('the channel pattern %L is no LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
@@ -107,7 +107,7 @@ SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
 FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
 ORDER BY pattern;
 
--- name: doctor_webhooks
+-- name: examine_webhooks
 -- Whether the trigger that queues webhooks may do so, and which URLs cannot be sent to.
 SELECT 'broken' AS verdict,
        format('realtime.webhook_deliveries belongs to %I, but realtime.messages to %I: publishing to channels with webhooks fails',
@@ -124,7 +124,7 @@ WHERE c.enabled AND EXISTS (
     WHERE btrim(u.url, E' \t\r\n') !~* '^https?://([^/?#\s]*@)?(\[[0-9a-f:.]+\]|[^/?#\s:@\\]+)(:\d{1,5})?([/?#]\S*)?$'
       AND btrim(u.url, E' \t\r\n') <> '');
 
--- name: doctor_immutable
+-- name: examine_immutable
 -- PostgreSQL may evaluate an IMMUTABLE function once, when it plans: the first caller's identity would answer for everyone.
 -- The functions that the policies call, those that these call (as far as the catalog or a qualified name tells), and auth.*.
 WITH RECURSIVE ours AS (
@@ -155,7 +155,7 @@ WHERE f.provolatile = 'i'
             JOIN pg_class c ON lower(c.relname) = lower(m[1]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))))
 ORDER BY what;
 
--- name: doctor_future
+-- name: examine_future
 -- Rows whose transaction is still to come here came past the triggers that take such ids away: those were disabled, or younger.
 SELECT 'open' AS verdict,
        format('%s rows of realtime.messages carry transaction ids of another cluster that are still to come here: they are '
@@ -165,7 +165,7 @@ SELECT 'open' AS verdict,
 FROM realtime.messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
 HAVING count(*) > 0;
 
--- name: doctor_undeliverable
+-- name: examine_undeliverable
 -- What the feed had to pass over, among the newest 100 000 messages (no index knows more).
 SELECT 'open' AS verdict,
        format('%s messages of the last day could not be delivered, the newest because: %s', count(*),
@@ -176,7 +176,7 @@ FROM (SELECT seq, undeliverable AS reason, created_at FROM realtime.messages ORD
 WHERE m.reason IS NOT NULL AND m.created_at > now() - interval '1 day'
 HAVING count(*) > 0;
 
--- name: doctor_subscriptions
+-- name: examine_subscriptions
 -- Logical replication brings copies of messages along, and a copy counts as delivered.
 SELECT 'open' AS verdict,
        format('the subscription %I copies another database''s messages into realtime.messages: nobody hears them here',
@@ -186,7 +186,7 @@ SELECT 'open' AS verdict,
 FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid AND r.srrelid = 'realtime.messages'::regclass
 ORDER BY s.subname;
 
--- name: doctor_two_phase
+-- name: examine_two_phase
 -- A transaction that has notified cannot be prepared, so where transactions may be, the feed looks instead of being rung.
 SELECT 'open' AS verdict,
        format('transactions may be prepared here (max_prepared_transactions is %s): the feed looks for messages all the time, '
@@ -196,7 +196,7 @@ SELECT 'open' AS verdict,
 WHERE current_setting('max_prepared_transactions')::int > 0
   AND current_setting('realtime.two_phase', true) IS DISTINCT FROM 'off';
 
--- name: doctor_notifiers
+-- name: examine_notifiers
 -- Another server's trigger that notifies for each row: slow, and a sign that two servers deliver.
 SELECT 'open' AS verdict,
        format('the trigger %I on realtime.messages notifies for every row: another realtime server''s?', t.tgname) AS what,

@@ -158,22 +158,23 @@ def token(
 
 @app.command()
 def check(database: DatabaseUrl = None) -> None:
-    """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
+    """Look for what is wrong or should be known, and print what to do about it. Exit status 1 when something is broken."""
     from insforge_realtime import config, logs
     from insforge_realtime.cli.serve import refusals
-    from insforge_realtime.pg.doctor import Finding, examine
+    from insforge_realtime.pg.check import examine
+    from insforge_realtime.pg.check.finding import Finding
 
     settings = config.load(database_url=database)
     logs.configure(settings)
     findings = [Finding("broken", f"{error}: `serve` refuses to start") for error in refusals(settings)]
     findings += asyncio.run(examine(settings))
     out = Console(highlight=False, soft_wrap=True)
-    colours = {"ok": "green", "open": "yellow", "broken": "red"}
+    colours = {"ok": "green", "warning": "yellow", "broken": "red"}
     for finding in findings:
-        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<6}[/]", end=" ")
+        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<7}[/]", end=" ")
         out.print(terminal.harmless(finding.what), markup=False)
         if finding.advice:
-            out.print(f"       → {terminal.harmless(finding.advice)}", markup=False)
+            out.print(f"        → {terminal.harmless(finding.advice)}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
 

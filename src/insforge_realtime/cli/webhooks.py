@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
+from insforge_realtime.dsn import without_login
 from insforge_realtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,13 +125,8 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
     return Selection(message, url, state)
 
 
-def _discreet(url: str) -> str:
-    """A URL without its user and password."""
-    return re.sub(r"//[^/?#]*@", "//…@", url)
-
-
 def _as_json(row: dict[str, Any]) -> str:
-    row = {**row, "url": _discreet(row["url"]), "history": json.loads(row["history"])}
+    row = {**row, "url": without_login(row["url"]), "history": json.loads(row["history"])}
     return json.dumps(row, ensure_ascii=False, default=_iso)
 
 
@@ -145,7 +140,7 @@ def _as_table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         error = (row["last_error"] or "")[:SHOWN_ERROR]
         status = row["last_status_code"] or ""
-        cells = (row["state"], row["attempts"], status, row["message"], _discreet(row["url"]), error)
+        cells = (row["state"], row["attempts"], status, row["message"], without_login(row["url"]), error)
         lines.append((_iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

@@ -27,7 +27,7 @@ ORDER BY c.relname;
 
 -- name: examine_powers
 -- Whoever acts as a client can go back to being the server: functions that policies call run in the server's session.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('the server''s role %I can do more than it needs (%s), and a function that a policy calls can become it (RESET ROLE)',
               me.rolname, p.powers) AS what,
        'let the schema realtime belong to a role that has nothing else, and connect as that (docs/database.md, "The server''s role")'
@@ -48,7 +48,7 @@ WHERE me.rolname = session_user AND p.powers IS NOT NULL;
 -- name: examine_creators
 -- Names without a schema in users' functions are looked up along the role's search_path, also under SECURITY DEFINER: whoever may
 -- create there can put something of his own in the place of what is meant.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('%s may create objects in the schema %I, where the server and what policies call look up functions and operators',
               g.names, n.nspname) AS what,
        format('REVOKE CREATE ON SCHEMA %I FROM %s', n.nspname, g.names) AS advice
@@ -79,7 +79,7 @@ FROM pg_roles r, LATERAL (VALUES
 ) n (missing, held)
 WHERE r.rolname IN ('anon', 'authenticated', 'project_admin') AND NOT n.held
 UNION ALL
-SELECT CASE WHEN r.oid = m.relowner THEN 'broken' ELSE 'open' END,
+SELECT CASE WHEN r.oid = m.relowner THEN 'broken' ELSE 'warning' END,
        format('the role %I lacks %s, which %s', r.rolname, n.missing,
               CASE WHEN r.oid = m.relowner THEN 'every client''s publish needs' ELSE 'policies with auth.uid() need' END),
        format('GRANT %s TO %I', n.missing, r.rolname)
@@ -167,7 +167,7 @@ ORDER BY what;
 
 -- name: examine_secrets
 -- Webhook URLs hold secrets: a grant on all of realtime.channels shows them to whoever may subscribe.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('the role %I may read the webhook_urls, which can hold secrets, of every channel that it may subscribe to%s', r.rolname,
               (SELECT format('; the policy %I on %s needs that', min(p.polname), min(p.polrelid::regclass::text))
                FROM pg_policy p JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
@@ -189,7 +189,7 @@ ORDER BY r.rolname;
 -- name: examine_excess
 -- What clients' roles should not have: policies restrain neither TRUNCATE nor sequences, and functions may speak as the system.
 -- Functions that policies call are theirs to call, and one that is no SECURITY DEFINER but a trigger can do nothing by itself.
-SELECT 'open' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
+SELECT 'warning' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
        format('REVOKE %s FROM PUBLIC, %s', n.excess, r.rolname) AS advice
 FROM pg_roles r, pg_class m, LATERAL (
     SELECT format('%s ON %s', p.privilege, c.oid::regclass), has_table_privilege(r.oid, c.oid, p.privilege)
@@ -218,7 +218,7 @@ ORDER BY r.rolname, n.excess;
 
 -- name: examine_members
 -- The owner's rights are not restrained by policies; nor are a superuser's, or those of whoever bypasses them.
-SELECT 'open' AS verdict, format('the role %I %s: no policy restrains it', r.rolname, h.what) AS what, h.advice
+SELECT 'warning' AS verdict, format('the role %I %s: no policy restrains it', r.rolname, h.what) AS what, h.advice
 FROM pg_class m, pg_roles r, LATERAL (VALUES
     (r.rolsuper, 'is a superuser', format('ALTER ROLE %I NOSUPERUSER', r.rolname)),
     (r.rolbypassrls, 'bypasses row-level security', format('ALTER ROLE %I NOBYPASSRLS', r.rolname)),

@@ -32,12 +32,12 @@ FROM (VALUES
     ('transaction_read_only', 'on', 'broken', 'nothing can be published', 'off'),
     ('session_replication_role', 'replica', 'broken', 'triggers do not fire, so no client can publish', 'origin'),
     ('standard_conforming_strings', 'off', 'broken', 'the functions of the schema realtime cannot be read', 'on'),
-    ('transaction_isolation', 'serializable', 'open', 'what meets other writers fails with serialization errors', 'read committed'),
-    ('transaction_isolation', 'repeatable read', 'open', 'what meets other writers fails with serialization errors', 'read committed'),
-    ('synchronous_commit', 'off', 'open',
+    ('transaction_isolation', 'serializable', 'warning', 'what meets other writers fails with serialization errors', 'read committed'),
+    ('transaction_isolation', 'repeatable read', 'warning', 'what meets other writers fails with serialization errors', 'read committed'),
+    ('synchronous_commit', 'off', 'warning',
      'a crash of PostgreSQL can lose the messages of its last moments, also those whose senders were told that they are published',
      'on'),
-    ('fsync', 'off', 'open', 'a crash of the machine can lose any message, and damage the database', 'on')
+    ('fsync', 'off', 'warning', 'a crash of the machine can lose any message, and damage the database', 'on')
 ) h (name, hurts, verdict, meaning, good)
 JOIN pg_settings s ON s.name = h.name AND s.setting = h.hurts;
 

@@ -268,12 +268,12 @@ AILMENTS = {
     "a backslash": (
         "ALTER TABLE realtime.channels DROP CONSTRAINT channels_pattern_check;"
         r"INSERT INTO realtime.channels (pattern) VALUES ('odd:\')",
-        "broken", r"the channel pattern E'odd:\\' is no LIKE pattern", "UPDATE realtime.channels SET pattern",
+        "broken", r"the channel pattern E'odd:\\' is not a LIKE pattern", "UPDATE realtime.channels SET pattern",
     ),
     "a backslash, disabled": (
         "ALTER TABLE realtime.channels DROP CONSTRAINT channels_pattern_check;"
         r"INSERT INTO realtime.channels (pattern, enabled) VALUES ('odd:\', false)",
-        "warning", "is no LIKE pattern", "UPDATE realtime.channels SET pattern",
+        "warning", "is not a LIKE pattern", "UPDATE realtime.channels SET pattern",
     ),
     "no queue": (
         "ALTER TABLE realtime.messages DISABLE TRIGGER queue_webhooks",
@@ -288,7 +288,7 @@ AILMENTS = {
     ),
     "a malformed webhook": (
         "UPDATE realtime.channels SET webhook_urls = '{https://a.example/x,b.example/x}' WHERE pattern = 'orders'",
-        "warning", "a webhook URL of the channel 'orders' is no http:// or https:// URL", "SET webhook_urls",
+        "warning", "a webhook URL of the channel 'orders' is not an http:// or https:// URL", "SET webhook_urls",
     ),
     "may truncate the queue": (
         "GRANT TRUNCATE ON realtime.webhook_deliveries TO anon",

@@ -15,14 +15,14 @@ import asyncpg
 import pytest
 
 from insforge_realtime.errors import MigrationError, Unauthorized
-from insforge_realtime.model import Identity, Message, Publication, Role
+from insforge_realtime.model import Identity, Publication, Role
 from insforge_realtime.pg import migrate as migration
 from insforge_realtime.pg.authorizer import Authorizer
 from insforge_realtime.pg.database import Database
-from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import FUNCTIONS, migrate, plan
 from insforge_realtime.pg.publishers import ClientPublisher
 from support.databases import Cluster, running_cluster, wait_until
+from support.feeds import listening
 from support.incumbent import INCUMBENT
 
 if TYPE_CHECKING:
@@ -213,11 +213,11 @@ async def test_an_incumbents_grant_to_publish_as_the_system_is_taken_back(incumb
 async def test_after_the_adoption_only_new_messages_are_delivered(incumbent: str) -> None:
     await migrate(Database(incumbent))
     await run(incumbent, "UPDATE realtime.channels SET enabled = false, pattern = 'fine' WHERE pattern LIKE 'odd%'")
-    async with feeding(incumbent) as heard:
+    async with listening(incumbent, fallback=2.0) as [ear]:
         await run(incumbent, "SELECT realtime.publish('room:1', 'new', '{\"n\": 1}')")
-        await wait_until(lambda: heard)
-    assert [json.loads(message.event)[0] for message in heard] == ["new"]
-    assert heard[0].seq == 5001
+        await wait_until(lambda: ear.messages)
+    assert ear.names == ["new"]
+    assert ear.messages[0].seq == 5001
 
 
 LATER = [
@@ -343,7 +343,7 @@ CREATE SCHEMA IF NOT EXISTS auth; CREATE OR REPLACE FUNCTION auth.uid() RETURNS 
     [
         (WORKS, "leave auth.uid() as it is: it works"),
         (SEARCHES, "leave auth.uid() as it is: it works"),
-        (RAISES, "raises for a token whose sub is no uuid"),
+        (RAISES, "raises for a token whose sub is not a uuid"),
     ],
     ids=["works", "works by its search_path", "raises"],
 )
@@ -361,7 +361,7 @@ async def test_an_auth_uid_that_was_spoilt_later_is_told_of_by_every_migrate(emp
     await run(empty, RAISES)
     for line in (await plan(Database(empty)), await migrate(Database(empty)), await migrate(Database(empty))):
         assert line[0] == FUNCTIONS.what
-        assert "raises for a token whose sub is no uuid" in line[1]
+        assert "raises for a token whose sub is not a uuid" in line[1]
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------
@@ -414,24 +414,6 @@ async def test_a_postgresql_that_is_too_old_is_refused(empty: str, monkeypatch: 
 # ---- a plain role ------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def feeding(url: str) -> AsyncIterator[list[Message]]:
-    """What a feed delivers."""
-    heard: list[Message] = []
-
-    async def deliver(messages: list[Message]) -> None:
-        heard.extend(messages)
-
-    feed = Feed(Database(url), deliver)
-    task = asyncio.create_task(feed.run())
-    try:
-        async with asyncio.timeout(20):
-            await feed.ready.wait()
-        yield heard
-    finally:
-        await _end(task)
-
-
 async def _end(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
@@ -451,7 +433,7 @@ async def serve_something(url: str) -> None:
     authorizer, store = Authorizer(Database(url, connections=1)), ClientPublisher(Database(url, connections=1))
     tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
     try:
-        async with feeding(url) as heard:
+        async with listening(url, fallback=2.0) as [ear]:
             await wait_until(lambda: authorizer.coalescer.live and store.coalescer.live)
             await authorizer.check_subscribe(alice, "chat:1")
             await authorizer.check_subscribe(Identity(Role.PROJECT_ADMIN, "{}"), "private")
@@ -460,10 +442,10 @@ async def serve_something(url: str) -> None:
                     await authorizer.check_subscribe(identity, channel)
             message_id = await store.publish(Publication(alice, "chat:1", "hi", '{"a":1}'))
             await run(url, "SELECT realtime.publish('private', 'system_says', '{}')")
-            await wait_until(lambda: len(heard) == 2)
+            await wait_until(lambda: len(ear.messages) == 2)
     finally:
         await _end(*tasks)
-    first, second = (json.loads(message.event) for message in heard)
+    first, second = (json.loads(message.event) for message in ear.messages)
     assert (first[0], first[1]["meta"]["messageId"], first[1]["meta"]["senderId"]) == ("hi", message_id, ALICE)
     assert (second[0], second[1]["meta"]["senderType"]) == ("system_says", "system")
 

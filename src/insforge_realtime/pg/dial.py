@@ -1,7 +1,7 @@
 """How one connection is opened: which host, for how long each is tried, and the settings that hold on it.
 
-What lives here: the hosts of a URL (../dsn.py) in turn, TLS, keepalives, the session's settings, and which failures are no
-weather. What does not: opening again (database.py), and any statement of the application.
+What lives here: the hosts of a URL (../dsn.py) in turn, TLS, keepalives, the session's settings, and which failures do not
+pass by themselves. What does not: opening again (database.py), and any statement of the application.
 
 **Hosts.** Each has a limit of its own, so that one which is silent does not keep us from the next. The next is tried after
 whatever may be the fault of one host: it is away, silent, starting up, or of the wrong kind. A wrong password is nobody's.
@@ -135,7 +135,7 @@ async def dial(dsn: Dsn, settings: SessionSettings, *, seconds: float) -> Connec
         seconds: for all hosts together, shared alike, where the URL has no connect_timeout.
 
     Raises:
-        OSError, asyncpg.PostgresError, TimeoutError: none can be reached, or one lets us not in.
+        OSError, asyncpg.PostgresError, TimeoutError: none can be reached, or one does not let us in.
         ConfigError: a file of the URL cannot be used.
     """
     hosts: list[Host | None] = list(dsn.hosts) or [None]
@@ -177,7 +177,7 @@ async def _open(dsn: Dsn, host: Host | None, target: str, settings: SessionSetti
 
 
 def _arguments(dsn: Dsn, host: Host | None, settings: SessionSettings) -> dict[str, Any]:
-    """For the driver, which gets one host. What it takes from a URL only, it gets in a URL."""
+    """Return the driver's arguments: it gets one host. What it takes from a URL only, it gets in a URL."""
     context = _context(dsn)
     driver = dict(dsn.driver) if context is None else {}
     if dsn.sslmode is not None and context is None:
@@ -202,7 +202,7 @@ def _arguments(dsn: Dsn, host: Host | None, settings: SessionSettings) -> dict[s
 
 
 def _context(dsn: Dsn) -> ssl.SSLContext | None:
-    """TLS that the driver has no word for: verified by what this machine trusts, or by nothing at all.
+    """Return the TLS that the driver has no word for: verified by what this machine trusts, or by nothing at all.
 
     Raises:
         ConfigError: the client's certificate or key cannot be used.
@@ -238,7 +238,7 @@ class Standing:
 
 
 async def _standing(connection: Connection) -> Standing:
-    """PostgreSQL says at the start what is nearly always so; behind a pooler it has to be asked."""
+    """Return what kind of server this is. PostgreSQL reports at the start what is nearly always so, a pooler does not."""
     reported = connection.get_settings()
     standby, read_only = (getattr(reported, name, None) for name in ("in_hot_standby", "default_transaction_read_only"))
     if (standby, read_only) == ("off", "off"):
@@ -297,7 +297,7 @@ def _set(name: str, value: str, *, local: bool) -> str:
 
 
 def _literal(text: str) -> str:
-    """A literal that means the same whatever standard_conforming_strings is."""
+    """Return a literal that means the same whatever standard_conforming_strings is."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
@@ -314,7 +314,7 @@ def _keep_alive(connection: Connection, wanted: dict[str, int]) -> None:
                 found.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), wanted[name])
 
 
-# ---- what is no weather ------------------------------------------------------------------------------------
+# ---- what does not pass by itself --------------------------------------------------------------------------
 
 MISTAKES: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.InvalidPasswordError, "correct the user or the password in the database's URL"),
@@ -334,7 +334,7 @@ MISTAKES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def remedy(error: BaseException) -> str | None:
-    """What to do about an error; None where there is nothing to do but try again."""
+    """Return what to do about an error; None where there is nothing to do but try again."""
     if isinstance(error, socket.gaierror):
         return "correct the host in the database's URL" if error.errno == socket.EAI_NONAME else None
     return next((advice for kind, advice in MISTAKES if isinstance(error, kind)), None)

@@ -6,7 +6,7 @@ transaction under an advisory lock, so that servers which start together are har
 database as it was.
 
 Steps carry their own conditions, SQL expressions over the catalog. All of them are asked before the first step runs, so that
-`plan`, which asks them and changes nothing, cannot say anything else than what `migrate` does.
+`plan`, which asks them and changes nothing, cannot tell of anything but what `migrate` does.
 
 Nothing stops for a `migrate` with nothing to do: migrations are applied once, triggers replaced only where they differ, and
 the functions, which are always re-applied, lock no table. How the locks that are needed are taken: pg/patience.py.
@@ -90,7 +90,7 @@ class Migration:
 
 
 def migrations() -> list[Migration]:
-    """Every migration, in order."""
+    """Return every migration, in order."""
     folder = files(__package__).joinpath("sql", "migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return [Migration(int(name[:4]), name.removesuffix(".sql"), _steps(f"migrations/{name}")) for name in names]
@@ -101,7 +101,7 @@ def _steps(file: str) -> tuple[Step, ...]:
 
 
 def triggers() -> tuple[Step, ...]:
-    """Every trigger, as a step that puts it in place."""
+    """Return every trigger, as a step that puts it in place."""
     return _steps("triggers.sql")
 
 
@@ -114,7 +114,7 @@ class Work:
     remarks: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For people, in the order in which it is done."""
+        """Return what is done, a line each, for people and in order."""
         lines = []
         for migration, steps in self.migrations:
             lines += [*(step.what for step in steps), f"record migration {migration.name}"]
@@ -122,7 +122,7 @@ class Work:
 
 
 async def plan(database: Database) -> list[str]:
-    """What `migrate` would do, a line each. Changes nothing.
+    """Return what `migrate` would do, a line each. Change nothing.
 
     Raises:
         MigrationError: the database cannot be reached, is too old, has another encoding than UTF8, or would refuse.
@@ -140,7 +140,7 @@ def _log_wait(line: str) -> None:
 async def migrate(
     database: Database, *, lock_wait: float = LOCK_WAIT_SECONDS, tell: Callable[[str], None] = _log_wait
 ) -> list[str]:
-    """Bring the database up to date, and say what was done, a line each.
+    """Bring the database up to date, and return what was done, a line each.
 
     Args:
         database: which one.
@@ -168,7 +168,7 @@ async def _do(connection: Connection) -> list[str]:
 
 
 async def is_adoption(database: Database) -> bool:
-    """Whether `migrate` would take over the tables of another realtime server.
+    """Return whether `migrate` would take over the tables of another realtime server.
 
     Raises:
         MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
@@ -178,7 +178,7 @@ async def is_adoption(database: Database) -> bool:
 
 
 async def is_current(connection: Connection) -> bool:
-    """Whether every migration that this version knows has been applied.
+    """Return whether every migration that this version knows has been applied.
 
     Raises:
         InsufficientPrivilegeError: this role may not look.
@@ -239,7 +239,7 @@ async def _refuse_unfit(connection: Connection) -> None:
 
 
 async def _find_work(connection: Connection) -> Work:
-    """Everything is asked before anything is done."""
+    """Ask for everything before anything is done."""
     pending = await _pending(connection)
     work = Work([(migration, await _needed(connection, migration.steps)) for migration in pending])
     work.triggers = await _needed(connection, triggers())
@@ -265,7 +265,7 @@ async def _needed(connection: Connection, steps: tuple[Step, ...]) -> list[Step]
 
 
 async def _about_auth_uid(connection: Connection, adopts: bool) -> list[str]:
-    """An auth.uid() that was there before us may be of any kind."""
+    """Tell of an auth.uid() that was there before us: it may be of any kind."""
     if not await connection.fetchval(query("auth_uid_exists")):
         return []
     wrong = await probe_auth_uid(connection)
@@ -274,7 +274,7 @@ async def _about_auth_uid(connection: Connection, adopts: bool) -> list[str]:
 
 
 async def _left_alone(connection: Connection) -> list[str]:
-    """What an adopted database keeps as it was, where that may surprise."""
+    """Tell what an adopted database keeps as it was, where that may surprise."""
     rows = await connection.fetch(query("tables_without_rls"))
     return [
         f"leave row-level security OFF on {row['name']}: everybody may "
@@ -288,9 +288,9 @@ async def _left_alone(connection: Connection) -> list[str]:
 
 
 async def _lock(connection: Connection, tables: set[str]) -> None:
-    """All tables that steps need for themselves, before anything that takes long: no step is undone because a later one's
-    lock could not be had. In the order of their names, which is the order in which publishing uses them.
-    A table that is not there yet needs no lock; where we may not lock, the step itself says so better."""
+    """Lock all tables that steps need for themselves, before anything that takes long: no step is undone because the lock of
+    a later one could not be had. In the order of their names, which is the order in which publishing uses them.
+    A table that is not there yet needs no lock; where we may not lock, the step itself fails with a better message."""
     for table in sorted(tables):
         if await connection.fetchval(query("may_lock"), table):
             await connection.execute(written_out("lock_table", table))
@@ -314,8 +314,8 @@ _REPLACED = re.compile(r"CREATE OR REPLACE FUNCTION realtime\.(\w+)\(([^)]*)\)")
 
 
 async def _refuse_what_lacks_rights(connection: Connection) -> None:
-    """Everything that this role lacks, at once: otherwise each grant leads to the next refusal. What is not foreseen here is
-    refused by the step that needs it.
+    """Refuse for everything that this role lacks at once: otherwise each grant leads to the next refusal. What is not
+    foreseen here is refused by the step that needs it.
 
     Raises:
         MigrationError: with the statements that give it.
@@ -339,7 +339,7 @@ def _inputs(arguments: str) -> int:
 
 
 async def _pending_as_far_as_known(connection: Connection) -> list[Migration]:
-    """Where we may not even look, all of them."""
+    """Return those that are pending; where we may not even look, all of them."""
     try:
         async with connection.transaction():
             return await _pending(connection)

@@ -55,7 +55,7 @@ async def _skew(connection: Connection) -> tuple[float, float]:
 QUESTIONS = (
     Question("could not find out the server's version", _version),
     by_query("examine_encoding", "the database is encoded in UTF8", decisive=True),
-    by_query("examine_standby", "the database is no standby", decisive=True),
+    by_query("examine_standby", "the database is not a standby", decisive=True),
     by_query("examine_settings", "no setting of the role or the database is in the way"),
     Question("could not compare the clocks", _clocks),
 )

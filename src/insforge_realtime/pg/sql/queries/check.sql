@@ -102,7 +102,7 @@ WHERE NOT EXISTS (SELECT FROM realtime.channels WHERE enabled);
 -- name: examine_patterns
 -- LIKE raises for these, whatever name is looked up: rows from before our constraint.
 SELECT CASE WHEN enabled THEN 'broken' ELSE 'warning' END AS verdict,
-       format('the channel pattern %L is no LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
+       format('the channel pattern %L is not a LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
        format('UPDATE realtime.channels SET pattern = ... WHERE id = %L', id) AS advice
 FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
 ORDER BY pattern;
@@ -116,7 +116,7 @@ SELECT 'broken' AS verdict,
 FROM pg_class d, pg_class m
 WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
 UNION ALL
-SELECT 'warning', format('a webhook URL of the channel %L is no http:// or https:// URL: its deliveries fail', c.pattern),
+SELECT 'warning', format('a webhook URL of the channel %L is not an http:// or https:// URL: its deliveries fail', c.pattern),
        format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = ... WHERE id = %L', c.id)
 FROM realtime.channels c
 WHERE c.enabled AND EXISTS (

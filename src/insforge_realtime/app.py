@@ -29,6 +29,7 @@ from insforge_realtime.metrics import Metrics
 from insforge_realtime.pg.authorizer import Authorizer
 from insforge_realtime.pg.coalescer import Coalescer
 from insforge_realtime.pg.counters import Counters
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import require_current
@@ -71,23 +72,28 @@ class Application:
         self, config: Config, *, publishes: bool = False, break_down: Callable[[], None] = lambda: None
     ) -> None:
         assert config.database_url is not None
-        dsn, pooled = config.database_url, config.listen_url is not None
-        links, limit, most = config.db_connections, config.policy_timeout, config.max_pending_per_user
+        self._database = Database(
+            config.database_url,
+            listen_url=config.listen_url,
+            connections=config.db_connections,
+            policy_timeout=config.policy_timeout,
+            max_pending_per_user=config.max_pending_per_user,
+        )
         self.config = config
         self.metrics = Metrics()
         self.hub = Hub(self.metrics)
         self.rooms = Rooms(self.hub, Presence())
-        self.counters = Counters(dsn, pooled=pooled)
-        self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled, most=most)
-        self.store = ClientPublisher(dsn, links=links, limit=limit, pooled=pooled, most=most)
-        self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
-        self.publisher = SystemPublisher(dsn, pooled=pooled, largest=config.max_buffered_bytes)
+        self.counters = Counters(self._database)
+        self.authorizer = Authorizer(self._database)
+        self.store = ClientPublisher(self._database)
+        self.webhooks = _make_webhooks(config, self._database)
+        self.publisher = SystemPublisher(self._database, largest=config.max_buffered_bytes)
         self._links: list[Coalescer[Any, Any]] = [self.authorizer.coalescer, self.store.coalescer]
         if publishes:
             self._links.append(self.publisher.coalescer)
         congestion = Congestion()
         self.feed = Feed(
-            config.listen_url or dsn,
+            self._database,
             Delivery(self.rooms, self.counters.add, congestion, self.metrics),
             fallback=config.feed_fallback_seconds,
             webhooks=self.webhooks.wake,
@@ -146,10 +152,9 @@ class Application:
             NotMigratedError: the database is there, and `migrate` must run first. (Losing the schema later ends nothing.)
         """
         patience = asyncio.get_running_loop().time() + FIRST_CONTACT_SECONDS
-        assert self.config.database_url is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(patience):
-                await require_current(self.config.database_url)
+                await require_current(self._database)
         parts = [
             self._part(name, work)
             for name, work in (
@@ -201,11 +206,11 @@ class Application:
             log.warning("serving without the database; it is being tried again", reason=self.feed.health.reason)
 
 
-def _make_webhooks(config: Config, dsn: str, *, pooled: bool) -> Webhooks:
+def _make_webhooks(config: Config, database: Database) -> Webhooks:
     guard = Guard(config.webhook_allow_networks)
     lease = config.webhook_timeout + config.webhook_lease_margin
     return Webhooks(
-        DeliveryQueue(dsn, lease=lease, pooled=pooled, networks=guard.fingerprint, direct=config.listen_url),
+        DeliveryQueue(database, lease=lease, networks=guard.fingerprint),
         Sender(guard, Signer(config.webhook_keys), timeout=config.webhook_timeout),
         Hosts(
             per_host=config.webhook_concurrency_per_host,

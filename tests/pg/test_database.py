@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from insforge_realtime.errors import InternalError, InvalidRequest, RequestError, Unavailable
+from insforge_realtime.pg import publishers
 from insforge_realtime.pg.coalescer import Coalescer
-from insforge_realtime.pg.database import connected
+from insforge_realtime.pg.database import Database
+from insforge_realtime.pg.publishers import SystemPublisher
 from support.databases import running_cluster, wait_until
 
 CUT = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -28,9 +30,10 @@ Sleepy = Coalescer[float, str]
 class Bench:
     """A coalescer whose requests are seconds for PostgreSQL to sleep, and the batches it was asked for."""
 
-    def __init__(self, dsn: str, **options: Any) -> None:
+    def __init__(self, dsn: str, *, pooled: bool = False, **options: Any) -> None:
         self.batches: list[list[float]] = []
-        self.coalescer: Sleepy = Coalescer("test", dsn, self._ask, **options)
+        database = Database(dsn, listen_url=dsn if pooled else None)
+        self.coalescer: Sleepy = Coalescer("test", database, self._ask, **options)
 
     async def _ask(self, connection: Any, requests: Sequence[float]) -> list[str | RequestError]:
         self.batches.append(list(requests))
@@ -177,7 +180,7 @@ async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_tha
     with running_cluster() as cluster:
         async with (
             running(Bench(cluster.dsn, links=1, limit=0.3, pooled=pooled)) as bench,
-            connected(cluster.dsn, name="test", pooled=pooled) as other,
+            Database(cluster.dsn).connected("test", pooled=pooled) as other,
         ):
             assert cluster.pid is not None
             processes = [cluster.pid, *(child.pid for child in psutil.Process(cluster.pid).children(recursive=True))]
@@ -194,3 +197,19 @@ async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_tha
                 os.kill(pid, signal.SIGCONT)
             await wait_until(lambda: bench.coalescer.live == 1)
             assert await bench.coalescer.submit(0) == "slept 0"
+
+
+async def test_a_publish_of_the_system_that_takes_too_long_is_not_blamed_on_a_policy(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishers, "SYSTEM_LIMIT_SECONDS", 0.2)
+    publisher = SystemPublisher(Database(database))
+    task = asyncio.create_task(publisher.coalescer.run())
+    async with Database(database).connected("test") as connection:
+        await wait_until(lambda: publisher.coalescer.live)
+        await connection.execute("BEGIN; LOCK TABLE realtime.channels")
+        with pytest.raises(InternalError) as raised:
+            await publisher.publish([("orders", "e", {})])
+    assert raised.value.message == "Publishing took too long, and none of the messages was published"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -4,66 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
-from insforge_realtime.pg.database import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS, Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
-from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import free_port, running_cluster, wait_until
+from support.feeds import Listener, listening
 
 PUBLISH = "SELECT realtime.publish($1, 'e', jsonb_build_object('writer', $2::int, 'n', $3::int, 'at', $4::float8))"
 CHANNELS = [f"room:{number}" for number in range(5)]
-
-
-class Listener:
-    """A feed and all that it delivered."""
-
-    def __init__(self, dsn: str, fallback: float = 0.0) -> None:
-        self.messages: list[Message] = []
-        self.arrived: list[float] = []
-        self.feed = Feed(dsn, self._deliver, fallback=fallback)
-
-    async def _deliver(self, messages: list[Message]) -> None:
-        self.messages += messages
-        self.arrived += [time.time()] * len(messages)
-
-    @property
-    def payloads(self) -> list[dict[str, Any]]:
-        return [json.loads(message.event)[1] for message in self.messages]
-
-    @property
-    def ids(self) -> list[str]:
-        return [payload["meta"]["messageId"] for payload in self.payloads]
-
-
-@contextlib.asynccontextmanager
-async def listening(dsn: str, number: int = 1, fallback: float = 0.0) -> AsyncIterator[list[Listener]]:
-    """Feeds that run for the length of a block."""
-    listeners = [Listener(dsn, fallback) for _ in range(number)]
-    tasks = [asyncio.create_task(listener.feed.run()) for listener in listeners]
-    try:
-        async with asyncio.timeout(20):
-            for listener in listeners:
-                await listener.feed.ready.wait()
-        yield listeners
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +111,7 @@ async def test_sixty_thousand_rows_of_one_statement_arrive_once_and_in_order(cha
 
 
 async def test_eight_writers_of_single_transactions_lose_nothing(channels: str) -> None:
-    async with listening(channels, 2) as listeners:
+    async with listening(channels, channels) as listeners:
         await asyncio.gather(*(writer(channels, number, 2000) for number in range(8)))
         await assert_exactly_once(channels, listeners)
         assert len(listeners[0].messages) == 16000
@@ -159,14 +120,14 @@ async def test_eight_writers_of_single_transactions_lose_nothing(channels: str) 
 
 async def test_two_feeds_survive_unruly_writers_without_a_fallback_look(channels: str) -> None:
     """With the fallback switched off, a missed ring shows: the row is late by as long as nobody else rings."""
-    async with listening(channels, 2) as listeners:
+    async with listening(channels, channels) as listeners:
         await asyncio.gather(*(unruly_writer(channels, number, 60, seed=number) for number in range(8)))
         await assert_exactly_once(channels, listeners)
         assert max(listener.feed.health.naps for listener in listeners) > 0, "they never slept: nothing was tested"
 
 
 async def test_a_row_that_comes_while_all_sleep_wakes_them(channels: str) -> None:
-    async with listening(channels, 3) as listeners, connection_to(channels) as connection:
+    async with listening(*[channels] * 3) as listeners, connection_to(channels) as connection:
         for n in range(20):
             naps = [listener.feed.health.naps for listener in listeners]
             assert naps
@@ -178,7 +139,7 @@ async def test_a_row_that_comes_while_all_sleep_wakes_them(channels: str) -> Non
 
 
 async def test_what_comes_now_and_then_is_rung_for_and_costs_a_look_each(channels: str) -> None:
-    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+    async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         await wait_until(lambda: all(asleep(listener) for listener in listeners))
         before = [(listener.feed.health.looks, listener.feed.health.naps) for listener in listeners]
         for n in range(30):
@@ -232,7 +193,7 @@ async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_r
     monkeypatch.setattr(feed, "RINGS_ASLEEP", 1)
     monkeypatch.setattr(feed, "MOST_RINGS_ASLEEP", 1)
     dice = random.Random(2)
-    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+    async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         for n in range(150):
             async with connection.transaction():
                 await connection.execute(PUBLISH, "room:1", 0, n, time.time())
@@ -278,7 +239,7 @@ async def test_a_feed_does_not_sleep_behind_a_transaction_that_passed_the_trigge
 
 
 async def test_a_terminated_listen_session_loses_nothing(channels: str) -> None:
-    async with listening(channels, 2) as listeners, connection_to(channels) as admin:
+    async with listening(channels, channels) as listeners, connection_to(channels) as admin:
         writing = asyncio.gather(*(writer(channels, number, 400) for number in range(4)))
         while not writing.done():
             await admin.execute(
@@ -291,7 +252,7 @@ async def test_a_terminated_listen_session_loses_nothing(channels: str) -> None:
 
 
 async def test_a_forged_ring_wakes_feeds_and_does_no_harm(channels: str) -> None:
-    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+    async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         for forged in ("", "x", "-1", "99999999999999999999", str(2**62), "5", "{}", "٣"):
             await connection.execute("SELECT pg_notify('realtime', $1)", forged)
         await wait_until(lambda: all(listener.feed.health.rings >= 8 for listener in listeners))
@@ -373,10 +334,10 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
 ) -> None:
     cluster, manner = restartable
     dsn = cluster.dsn
-    await migrate(dsn)
+    await migrate(Database(dsn))
     async with connection_to(dsn) as connection:
         await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%')")
-    async with listening(dsn, 2) as listeners:
+    async with listening(dsn, dsn) as listeners:
         stop = asyncio.Event()
         writers = [asyncio.create_task(stubborn_writer(dsn, number, stop)) for number in range(4)]
         for _ in range(3):
@@ -397,7 +358,7 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
 async def test_a_crash_that_gives_transaction_ids_out_again_hides_nothing() -> None:
     """Ids that were given out but whose WAL was not flushed are given out anew; the feed has called them old already."""
     with running_cluster(18, port=free_port(), synchronous_commit="on", wal_writer_delay="10s") as cluster:
-        await migrate(cluster.dsn)
+        await migrate(Database(cluster.dsn))
         async with connection_to(cluster.dsn) as connection:
             await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%')")
             async with listening(cluster.dsn, fallback=0.1) as [listener]:

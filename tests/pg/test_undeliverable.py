@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
-from insforge_realtime.model import Message
 from insforge_realtime.pg import pages
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.deliveries import DeliveryQueue
-from insforge_realtime.pg.feed import Feed
 from support.databases import Cluster, wait_until
+from support.feeds import Listener, listening
 
 LARGEST = 4 * 1024 * 1024
 
@@ -34,28 +33,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 
-class Watch:
-    """A feed, and the ids of what it delivered."""
-
-    def __init__(self, url: str, largest: int = 0) -> None:
-        self.ids: list[str] = []
-        self.feed = Feed(url, self._deliver, fallback=0.2, largest=largest)
-
-    async def _deliver(self, messages: list[Message]) -> None:
-        self.ids += [json.loads(message.event)[1]["meta"]["messageId"] for message in messages]
-
-
 @contextlib.asynccontextmanager
-async def watching(url: str, largest: int = 0) -> AsyncIterator[Watch]:
-    watch = Watch(url, largest)
-    task = asyncio.create_task(watch.feed.run())
-    try:
-        async with asyncio.timeout(20):
-            await watch.feed.ready.wait()
+async def watching(url: str, **options: Any) -> AsyncIterator[Listener]:
+    async with listening(url, fallback=0.2, **options) as [watch]:
         yield watch
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def prepare(url: str, pattern: str = "news") -> Connection:
@@ -66,7 +47,7 @@ async def prepare(url: str, pattern: str = "news") -> Connection:
     return connection
 
 
-async def assert_the_witness_arrives(owner: Connection, watch: Watch) -> None:
+async def assert_the_witness_arrives(owner: Connection, watch: Listener) -> None:
     message = await owner.fetchval(WITNESS)
     await wait_until(lambda: message in watch.ids, 60)
 
@@ -176,7 +157,7 @@ async def test_webhooks_of_such_rows_fail_for_good_and_hold_up_no_other(database
     owner = await prepare(database)
     await owner.execute(DIGITS)
     await owner.fetchval(WITNESS)
-    queue = DeliveryQueue(database, lease=30)
+    queue = DeliveryQueue(Database(database), lease=30)
     async with queue.connection() as worker:
         claims, _ = await queue.claim(worker, 10, 10, {})
     assert sorted((claim.event, claim.payload) for claim in claims if claim.event == "witness") == [("witness", "{}")]
@@ -210,7 +191,7 @@ async def test_a_look_that_takes_too_long_is_given_more_time_and_meanwhile_it_is
     states = set()
     async with watching(database) as watch:
         await owner.execute("SELECT realtime.publish('news', 'e', '{}') FROM generate_series(1, 30000)")
-        while len(watch.ids) < 30000:
+        while len(watch.messages) < 30000:
             states.add((watch.feed.health.state, watch.feed.health.reason))
             await asyncio.sleep(0)
         await wait_until(lambda: watch.feed.health.state == "live")

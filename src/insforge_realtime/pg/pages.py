@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from insforge_realtime.pg.database import describe
-from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.queries import query, written_out
 
 if TYPE_CHECKING:
     from insforge_realtime.pg.database import Connection
@@ -140,7 +140,7 @@ class PageReader:
 
     async def _set_limit(self, connection: Connection, seconds: float) -> None:
         self._limit = seconds
-        statement = query("limit_statements").replace("$1", str(round(seconds * 1000)))
+        statement = written_out("limit_statements", str(round(seconds * 1000)))
         await connection.execute(statement, timeout=STATEMENT_SECONDS)
 
     async def _mark(self, connection: Connection, seq: int, message_id: str, reason: str) -> None:

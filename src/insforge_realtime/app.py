@@ -84,8 +84,8 @@ class Application:
         self.hub = Hub(self.metrics)
         self.rooms = Rooms(self.hub, Presence())
         self.counters = Counters(self._database)
-        self.authorizer = Authorizer(self._database)
-        self.store = ClientPublisher(self._database)
+        self.authorizer = Authorizer(self._database, self.metrics.subscribe_batches)
+        self.store = ClientPublisher(self._database, self.metrics.publish_batches)
         self.webhooks = _make_webhooks(config, self._database)
         self.publisher = SystemPublisher(self._database, largest=config.max_buffered_bytes)
         self._links: list[Coalescer[Any, Any]] = [self.authorizer.coalescer, self.store.coalescer]
@@ -100,6 +100,7 @@ class Application:
             lost_track=lambda _: self.gateway.recall(),
             trail=config.feed_trail_seconds,
             largest=config.max_buffered_bytes,
+            metrics=self.metrics,
         )
         self.commands = Commands(
             config,
@@ -113,9 +114,9 @@ class Application:
         self.wheel = TimerWheel(asyncio.get_running_loop())
         self.gateway = Gateway(config.max_connections)
         clock = asyncio.get_running_loop().time
-        self.admission = Admission(config, self.gateway, max_sockets(config), clock)
+        self.admission = Admission(config, self.gateway, max_sockets(config), clock, self.metrics)
         limits = Limits.of(config)
-        connect = partial(Connection, self.gateway, self.admission, self.commands, limits, self.wheel)
+        connect = partial(Connection, self.gateway, self.admission, self.commands, limits, self.wheel, self.metrics)
         shared = (self.gateway, self.admission, connect, limits, congestion, self.wheel)
         self.fast = FastEndpoint(*shared, self.hub)
         polling, websocket = PollingEndpoint(*shared), WebSocketEndpoint(*shared)
@@ -126,7 +127,8 @@ class Application:
 
     def health(self) -> dict[str, Any]:
         """How the feed does. It is live only as long as it does not lag behind by too much."""
-        feed, lag, limit = self.feed.health, self.feed.lag_seconds, self.config.max_lag_seconds
+        feed, metrics = self.feed.health, self.metrics
+        lag, limit = self.feed.lag_seconds, self.config.max_lag_seconds
         behind = feed.state == "live" and 0 < limit < lag
         return {
             "state": "down" if self.broken else "behind" if behind else feed.state,
@@ -136,11 +138,11 @@ class Application:
             "channels": self.hub.rooms,
             "sockets": len(self.admission.sockets),
             "unauthenticated": self.admission.sockets.waiting + self.admission.sessions.waiting,
-            "gaveWay": self.admission.sockets.evicted + self.admission.sessions.evicted,
-            "slowConsumers": self.gateway.slow_consumers,
-            "undeliverable": feed.undeliverable,
-            "oversized": feed.oversized,
-            "gaps": feed.gaps,
+            "gaveWay": metrics.connections_evicted,
+            "slowConsumers": metrics.slow_consumers,
+            "undeliverable": metrics.messages_undeliverable,
+            "oversized": metrics.messages_oversized,
+            "gaps": metrics.feed_gaps,
             "lastGap": feed.last_gap,
         }
 

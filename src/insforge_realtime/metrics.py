@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 OK = "ok"
 """The result of what was not refused, where the others are the codes of errors.py."""
+FULL = "full"
+"""That of a CONNECT with a good credential, where the server had no room for one more client."""
 
 MICROSECONDS = (
     *(250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000),
@@ -100,7 +102,7 @@ class Metrics:
 
     # The street up
     connects: Counter[str] = field(default_factory=Counter)
-    """CONNECTs by result; `full` where the server had no room for a client with a good credential."""
+    """CONNECTs by result."""
     subscribes: Counter[str] = field(default_factory=Counter)
     unsubscribes: Counter[str] = field(default_factory=Counter)
     publishes: Counter[str] = field(default_factory=Counter)
@@ -115,5 +117,5 @@ class Metrics:
     """TCP connections without a place, by the limit that left none: `all`, `address`."""
     handshakes_refused: Counter[str] = field(default_factory=Counter)
     """Requests to `/socket.io/` that were refused, by the words of the answer."""
-    gave_way: int = 0
-    """Connections without a client that gave their place to others."""
+    connections_evicted: int = 0
+    """Unauthenticated connections that had to give way to others."""

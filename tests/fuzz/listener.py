@@ -122,10 +122,11 @@ async def _endpoint(wheel: TimerWheel) -> FastEndpoint:
     """As app.py makes it, without a database: nobody gets as far."""
     config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
     nobody: Any = None
-    commands = Commands(config, Authenticator(config), nobody, nobody, Rooms(hub, Presence()), lambda: None, Metrics())
+    metrics, rooms = Metrics(), Rooms(hub, Presence())
+    commands = Commands(config, Authenticator(config), nobody, nobody, rooms, lambda: None, metrics)
     gateway, limits = Gateway(0), Limits.of(config)
-    admission = Admission(config, gateway, 0, asyncio.get_running_loop().time)
-    connect = functools.partial(Connection, gateway, admission, commands, limits, wheel)
+    admission = Admission(config, gateway, 0, asyncio.get_running_loop().time, metrics)
+    connect = functools.partial(Connection, gateway, admission, commands, limits, wheel, metrics)
     return FastEndpoint(gateway, admission, connect, limits, Congestion(), wheel, hub)
 
 

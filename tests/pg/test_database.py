@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from insforge_realtime.errors import InternalError, InvalidRequest, RequestError, Unavailable
+from insforge_realtime.metrics import RoundTrips
 from insforge_realtime.pg import publishers
 from insforge_realtime.pg.coalescer import Coalescer
 from insforge_realtime.pg.database import Database
@@ -56,12 +57,15 @@ async def running(bench: Bench) -> AsyncIterator[Bench]:
 
 @pytest.mark.parametrize("pooled", [False, True])
 async def test_callers_that_come_while_a_link_is_busy_share_the_next_round_trip(database: str, pooled: bool) -> None:
-    async with running(Bench(database, links=1, pooled=pooled)) as bench:
+    trips = RoundTrips()
+    async with running(Bench(database, links=1, pooled=pooled, round_trips=trips)) as bench:
         first = asyncio.create_task(bench.coalescer.submit(0.05))
         await wait_until(lambda: bench.batches)
         others = [asyncio.create_task(bench.coalescer.submit(0.001 * number)) for number in range(10)]
         answers = await asyncio.gather(first, *others, return_exceptions=True)
         assert len(bench.batches) == 2
+        assert (trips.sizes.count, trips.sizes.sum) == (2, 11)
+        assert trips.microseconds.sum > 50_000
         assert answers[0] == "slept 0.05"
         assert isinstance(answers[8], InvalidRequest)
         assert answers[9] == "slept 0.008"

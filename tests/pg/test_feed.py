@@ -115,7 +115,7 @@ async def test_eight_writers_of_single_transactions_lose_nothing(channels: str) 
         await asyncio.gather(*(writer(channels, number, 2000) for number in range(8)))
         await assert_exactly_once(channels, listeners)
         assert len(listeners[0].messages) == 16000
-        assert listeners[0].feed.health.rings < 4000, "writers in a hurry should not have to ring"
+        assert listeners[0].feed.metrics.feed_rings < 4000, "writers in a hurry should not have to ring"
 
 
 async def test_two_feeds_survive_unruly_writers_without_a_fallback_look(channels: str) -> None:
@@ -123,43 +123,45 @@ async def test_two_feeds_survive_unruly_writers_without_a_fallback_look(channels
     async with listening(channels, channels) as listeners:
         await asyncio.gather(*(unruly_writer(channels, number, 60, seed=number) for number in range(8)))
         await assert_exactly_once(channels, listeners)
-        assert max(listener.feed.health.naps for listener in listeners) > 0, "they never slept: nothing was tested"
+        assert max(listener.feed.metrics.feed_naps for listener in listeners) > 0, (
+            "they never slept: nothing was tested"
+        )
 
 
 async def test_a_row_that_comes_while_all_sleep_wakes_them(channels: str) -> None:
     async with listening(*[channels] * 3) as listeners, connection_to(channels) as connection:
         for n in range(20):
-            naps = [listener.feed.health.naps for listener in listeners]
+            naps = [listener.feed.metrics.feed_naps for listener in listeners]
             assert naps
             await wait_until(lambda: all(asleep(listener) for listener in listeners))
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
             await wait_until(lambda n=n: all(len(listener.messages) == n + 1 for listener in listeners))  # type: ignore[misc]
-        rings = listeners[0].feed.health.rings
+        rings = listeners[0].feed.metrics.feed_rings
         assert rings == 20, f"one ring a message when they come singly, not {rings}"
 
 
 async def test_what_comes_now_and_then_is_rung_for_and_costs_a_look_each(channels: str) -> None:
     async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         await wait_until(lambda: all(asleep(listener) for listener in listeners))
-        before = [(listener.feed.health.looks, listener.feed.health.naps) for listener in listeners]
+        before = [(listener.feed.metrics.feed_looks, listener.feed.metrics.feed_naps) for listener in listeners]
         for n in range(30):
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
             await wait_until(lambda n=n: all(len(each.messages) == n + 1 for each in listeners))  # type: ignore[misc]
             await asyncio.sleep(0.01)
         for listener, (looks, naps) in zip(listeners, before, strict=True):
-            assert listener.feed.health.naps == naps, "a ring now and then is no reason to get up"
-            assert listener.feed.health.looks - looks <= 31
-        assert listeners[0].feed.health.rings == 30
+            assert listener.feed.metrics.feed_naps == naps, "a ring now and then is no reason to get up"
+            assert listener.feed.metrics.feed_looks - looks <= 31
+        assert listeners[0].feed.metrics.feed_rings == 30
 
 
 async def test_after_many_rings_a_feed_sees_what_writers_do_when_they_need_not_ring(channels: str) -> None:
     async with listening(channels) as [listener], connection_to(channels) as connection:
         await wait_until(lambda: asleep(listener))
-        naps = listener.feed.health.naps
+        naps = listener.feed.metrics.feed_naps
         for n in range(feed.RINGS_ASLEEP * 2):  # the watch at the start was in vain
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
             await asyncio.sleep(0.005)
-        await wait_until(lambda: listener.feed.health.naps > naps)
+        await wait_until(lambda: listener.feed.metrics.feed_naps > naps)
         await assert_exactly_once(channels, [listener])
 
 
@@ -201,7 +203,7 @@ async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_r
             await wait_until(lambda n=n: all(len(each.messages) == n + 1 for each in listeners))  # type: ignore[misc]
             await asyncio.sleep(dice.random() * 0.06)
         await assert_exactly_once(channels, listeners)
-        assert min(listener.feed.health.naps for listener in listeners) > 10
+        assert min(listener.feed.metrics.feed_naps for listener in listeners) > 10
 
 
 async def test_a_transaction_open_longer_than_the_traffic_delays_nobody_and_arrives_when_it_commits(
@@ -230,10 +232,10 @@ async def test_a_feed_does_not_sleep_behind_a_transaction_that_passed_the_trigge
             # It may have slept already, and would be right to: that trigger rings. Its next ticket is the one in question.
             await call_all(channels)
             await wait_until(lambda: not listener.feed.asleep)
-            naps = listener.feed.health.naps
-            looks = listener.feed.health.looks
-            await wait_until(lambda looks=looks: listener.feed.health.looks > looks + 30)  # type: ignore[misc]
-            assert listener.feed.health.naps == naps, "asleep, with a writer that will not ring"
+            naps = listener.feed.metrics.feed_naps
+            looks = listener.feed.metrics.feed_looks
+            await wait_until(lambda looks=looks: listener.feed.metrics.feed_looks > looks + 30)  # type: ignore[misc]
+            assert listener.feed.metrics.feed_naps == naps, "asleep, with a writer that will not ring"
             await transaction.commit()
             await wait_until(lambda n=n: len(listener.messages) == n + 1)  # type: ignore[misc]
 
@@ -255,7 +257,7 @@ async def test_a_forged_ring_wakes_feeds_and_does_no_harm(channels: str) -> None
     async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         for forged in ("", "x", "-1", "99999999999999999999", str(2**62), "5", "{}", "٣"):
             await connection.execute("SELECT pg_notify('realtime', $1)", forged)
-        await wait_until(lambda: all(listener.feed.health.rings >= 8 for listener in listeners))
+        await wait_until(lambda: all(listener.feed.metrics.feed_rings >= 8 for listener in listeners))
         for n in range(5):
             await wait_until(lambda: all(asleep(listener) for listener in listeners))
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
@@ -316,10 +318,10 @@ async def call_all(dsn: str) -> None:
 
 def asleep(listener: Listener) -> bool:
     """Whether a feed waits for a ring: it has a ticket that nobody has called, and no look under way."""
-    health = listener.feed.health
+    naps = listener.feed.metrics.feed_naps
     before = getattr(listener, "seen_naps", -1)
-    listener.seen_naps = health.naps  # type: ignore[attr-defined]
-    return before == health.naps and listener.feed.asleep
+    listener.seen_naps = naps  # type: ignore[attr-defined]
+    return before == naps and listener.feed.asleep
 
 
 @pytest.fixture(params=["fast", "crash"])
@@ -369,8 +371,8 @@ async def test_a_crash_that_gives_transaction_ids_out_again_hides_nothing() -> N
                 await connection.execute("SET synchronous_commit = off")
                 for _ in range(500):
                     burnt = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
-                looks = listener.feed.health.looks
-                await wait_until(lambda: listener.feed.health.looks > looks + 3)
+                looks = listener.feed.metrics.feed_looks
+                await wait_until(lambda: listener.feed.metrics.feed_looks > looks + 3)
                 assert cluster.pid is not None
                 os.kill(cluster.pid, signal.SIGQUIT)
                 cluster.stop()

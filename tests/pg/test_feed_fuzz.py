@@ -272,7 +272,7 @@ async def test_rows_of_all_kinds_arrive_or_are_passed_over_and_a_witness_never_w
             f"seed {seed()}: {len(book.wanted)} rows, {len(book.unwanted)} odd ones, {feed.health}, witness {longest:.2f} s"
         )
         judge(book)
-        assert feed.health.gaps == 0
+        assert feed.metrics.feed_gaps == 0
         await owner.close()
 
 

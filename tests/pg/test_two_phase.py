@@ -64,10 +64,10 @@ async def test_a_transaction_that_has_published_can_be_prepared_whether_much_com
     async with listening(url) as [ear], connection_to(url) as db:
         delays = []
         for n in range(20):
-            looks = ear.feed.health.looks
+            looks = ear.feed.metrics.feed_looks
             # Every other time after a while in which nothing came: longer than any feed stays awake.
             least = looks + 40 * (n % 2)
-            await wait_until(lambda least=least: ear.feed.asleep or ear.feed.health.looks > least)  # type: ignore[misc]
+            await wait_until(lambda least=least: ear.feed.asleep or ear.feed.metrics.feed_looks > least)  # type: ignore[misc]
             await prepare(db, n)
             assert n not in ear.numbers
             committed = await commit(db, n)
@@ -76,7 +76,7 @@ async def test_a_transaction_that_has_published_can_be_prepared_whether_much_com
         assert ear.numbers == list(range(20))
         assert sorted(delays)[10] < 0.2
         assert ear.feed.health.paced
-        assert ear.feed.health.naps == 0
+        assert ear.feed.metrics.feed_naps == 0
         assert await db.fetchval("SELECT count(*) FROM realtime.webhook_deliveries") == 20
 
 
@@ -131,10 +131,10 @@ async def test_a_database_that_never_prepares_can_say_so_and_is_rung_for(url: st
         with pytest.raises(asyncpg.PostgresError, match=r"cannot PREPARE a transaction that has executed .*NOTIFY"):
             await prepare(db, 1)
         await wait_until(lambda: ear.feed.asleep)
-        rings = ear.feed.health.rings
+        rings = ear.feed.metrics.feed_rings
         await db.execute("SELECT realtime.publish('room:1', 'e', '{\"n\": 2}')")
         await wait_until(lambda: ear.numbers == [2])
-        assert ear.feed.health.rings > rings
+        assert ear.feed.metrics.feed_rings > rings
         # A session, or a role, may think otherwise: what it publishes is found without a ring.
         await db.execute("SET realtime.two_phase = 'on'")
         await wait_until(lambda: ear.feed.asleep)
@@ -149,5 +149,5 @@ async def test_where_nothing_can_be_prepared_feeds_sleep_and_are_rung_as_ever(cl
         await wait_until(lambda: ear.feed.asleep)
         await db.execute("SELECT realtime.publish('room:1', 'e', '{\"n\": 1}')")
         await wait_until(lambda: ear.numbers == [1])
-        assert ear.feed.health.rings
+        assert ear.feed.metrics.feed_rings
         assert not ear.feed.health.paced

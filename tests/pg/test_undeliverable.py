@@ -62,7 +62,7 @@ async def test_a_row_of_a_gigabyte_of_text_is_marked_and_passed_over(database: s
     async with watching(database) as watch:
         await owner.execute(DIGITS)
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
         assert watch.feed.health.state == "live"
     [mark] = await marks(owner)
     assert mark.startswith("54000 ")
@@ -79,7 +79,7 @@ async def test_several_of_them_among_others_cost_each_a_try_and_the_others_nothi
                 await owner.execute("SELECT realtime.publish('news', 'e', '{}') FROM generate_series(1, 50)")
         await wait_until(lambda: len(watch.ids) == 100, 60)
     assert len(set(watch.ids)) == 100
-    assert watch.feed.health.undeliverable == 2
+    assert watch.feed.metrics.messages_undeliverable == 2
     assert len(await marks(owner)) == 2
     await owner.close()
 
@@ -98,7 +98,7 @@ async def test_what_is_marked_is_not_tried_again(database: str) -> None:
         await wait_until(lambda: watch.feed.health.state == "down")
         await wait_until(lambda: watch.feed.health.state == "live")
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
     await owner.close()
 
 
@@ -111,7 +111,7 @@ async def test_where_the_row_cannot_be_marked_it_is_passed_over_all_the_same(dat
     async with watching(database) as watch:
         await owner.execute(DIGITS)
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
     assert await marks(owner) == []
     await owner.close()
 
@@ -133,7 +133,7 @@ async def test_a_byte_that_is_not_utf8_is_marked_and_passed_over(ascii_only: str
     async with watching(ascii_only) as watch:
         await owner.execute(BYTE)
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
     [mark] = await marks(owner)
     assert mark.startswith("22021 ")
     await owner.close()
@@ -147,7 +147,7 @@ async def test_an_event_larger_than_what_a_client_may_leave_unread_goes_to_nobod
         await wait_until(lambda: len(watch.ids) == 1)
         await owner.execute(large, 1_000_000)
         await assert_the_witness_arrives(owner, watch)
-        assert (watch.feed.health.oversized, watch.feed.health.undeliverable) == (1, 0)
+        assert (watch.feed.metrics.messages_oversized, watch.feed.metrics.messages_undeliverable) == (1, 0)
         assert len(watch.ids) == 2
     assert await marks(owner) == [], "another server may have another limit"
     await owner.close()

@@ -42,14 +42,14 @@ following = partial(listening, fallback=0.5)
 
 def counted_gaps(follower: Listener) -> tuple[int, str | None]:
     """What its health tells of them: how many, and why the last."""
-    return follower.feed.health.gaps, follower.feed.health.last_gap
+    return follower.feed.metrics.feed_gaps, follower.feed.health.last_gap
 
 
 async def outlast_the_trail(follower: Listener, seconds: float = 2.5) -> None:
     """Let the feed look for longer than its trail is. The time itself is the condition."""
-    looks = follower.feed.health.looks
+    looks = follower.feed.metrics.feed_looks
     await asyncio.sleep(seconds)
-    await wait_until(lambda: follower.feed.health.looks > looks + 3)
+    await wait_until(lambda: follower.feed.metrics.feed_looks > looks + 3)
 
 
 @dataclass

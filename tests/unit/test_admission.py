@@ -10,6 +10,7 @@ import pytest
 
 from insforge_realtime.config import Config
 from insforge_realtime.errors import RateLimited
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.web.admission import (
     BAD_METHOD,
     BAD_REQUEST,
@@ -37,8 +38,10 @@ class Counted:
         """Goes, and says nothing."""
 
 
-def admission(gateway: Gateway | None = None, max_sockets: int = 0, **settings: Any) -> Admission:
-    return Admission(Config(**settings), gateway or Gateway(0), max_sockets, lambda: 100.0)
+def admission(
+    gateway: Gateway | None = None, max_sockets: int = 0, metrics: Metrics | None = None, **settings: Any
+) -> Admission:
+    return Admission(Config(**settings), gateway or Gateway(0), max_sockets, lambda: 100.0, metrics or Metrics())
 
 
 def query(asked: Asked, **values: list[str]) -> Asked:
@@ -48,6 +51,25 @@ def query(asked: Asked, **values: list[str]) -> Asked:
 def socket_of(address: str) -> Any:
     """A transport whose other end has this address."""
     return SimpleNamespace(get_extra_info=lambda _: (address, 1))
+
+
+def test_refusals_are_counted_by_their_words_and_sockets_by_the_limit() -> None:
+    metrics = Metrics()
+    door = admission(max_sockets=1, metrics=metrics, max_sockets_per_address=1)
+    for asked in (WEBSOCKET, query(WEBSOCKET, EIO=["3"]), query(WEBSOCKET, EIO=["5"]), query(POLL, sid=["nobody"])):
+        door.refusal(asked)
+    first = Counted()
+    assert door.accept(first, socket_of("192.0.2.1"))
+    door.sockets.authenticated(first)
+    assert not door.accept(Counted(), socket_of("192.0.2.1"))
+    assert not door.accept(Counted(), socket_of("192.0.2.2"))
+    assert door.enter(Counted(), WEBSOCKET) == CROWDED
+    assert metrics.sockets_refused == {"address": 1, "all": 1}
+    assert metrics.handshakes_refused == {
+        WRONG_VERSION.message: 2,
+        UNKNOWN_SESSION.message: 1,
+        CROWDED.message: 1,
+    }
 
 
 def test_whoever_asks_in_order_is_let_in() -> None:

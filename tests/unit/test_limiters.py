@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.rates import place_of
 from insforge_realtime.web import limiters
 from insforge_realtime.web.limiters import BURST_SECONDS, ConnectionLimiter, RateLimiter
@@ -34,8 +35,9 @@ class Places(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.most, self.per_address, self.most_waiting = 6, 3, 4
+        self.metrics = Metrics()
         self.limiter = ConnectionLimiter(
-            most=self.most, per_address=self.per_address, unauthenticated=self.most_waiting
+            most=self.most, per_address=self.per_address, unauthenticated=self.most_waiting, metrics=self.metrics
         )
         self.counted: list[Counted] = [Counted()]
         self.held: dict[Counted, str | None] = {}
@@ -144,7 +146,7 @@ class Places(RuleBasedStateMachine):
     def what_was_evicted_is_out_and_counted(self) -> None:
         gone = [connection for connection in self.counted if connection.gone]
         assert not set(gone) & set(self.held)
-        assert self.limiter.evicted == len(gone)
+        assert self.metrics.connections_evicted == len(gone)
 
 
 TestPlaces = Places.TestCase
@@ -166,10 +168,11 @@ def test_a_flood_of_those_who_wait_does_not_keep_out_one_that_is_authenticated_i
 
 
 def test_without_limits_everybody_is_let_in() -> None:
-    books = ConnectionLimiter()
+    metrics = Metrics()
+    books = ConnectionLimiter(metrics=metrics)
     for number in range(1000):
         assert books.acquire(Counted(), "a" if number % 2 else None) is None
-    assert (len(books), books.waiting, books.addresses, books.evicted) == (1000, 1000, 1, 0)
+    assert (len(books), books.waiting, books.addresses, metrics.connections_evicted) == (1000, 1000, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from insforge_realtime.pg.coalescer import NOBODY, Ask, Coalescer, Req, Res
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
+    from insforge_realtime.metrics import RoundTrips
     from insforge_realtime.pg.database import Connection, Database
 
 log = structlog.get_logger("insforge_realtime.pg.authorizer")
@@ -38,10 +39,11 @@ class Authorizer:
 
     Args:
         database: whose policies judge.
+        round_trips: where batches are counted.
     """
 
-    def __init__(self, database: Database) -> None:
-        self.coalescer: Coalescer[Question, None] = for_clients("authorizer", database, _ask)
+    def __init__(self, database: Database, round_trips: RoundTrips | None = None) -> None:
+        self.coalescer: Coalescer[Question, None] = for_clients("authorizer", database, _ask, round_trips)
 
     async def check_subscribe(self, identity: Identity, channel: str, owner: Owner = NOBODY) -> None:
         """Return if the policies let this client subscribe.
@@ -58,7 +60,9 @@ class Authorizer:
         await self.coalescer.submit((identity, channel), owner, kind_of(channel))
 
 
-def for_clients(name: str, database: Database, ask: Ask[Req, Res]) -> Coalescer[Req, Res]:
+def for_clients(
+    name: str, database: Database, ask: Ask[Req, Res], round_trips: RoundTrips | None
+) -> Coalescer[Req, Res]:
     """Return a coalescer of clients' requests, which policies judge within the limits of `database`."""
     return Coalescer(
         name,
@@ -68,6 +72,7 @@ def for_clients(name: str, database: Database, ask: Ask[Req, Res]) -> Coalescer[
         limit=database.policy_timeout,
         most=database.max_pending_per_user,
         too_long=TOO_LONG,
+        round_trips=round_trips,
     )
 
 

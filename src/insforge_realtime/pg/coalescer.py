@@ -30,6 +30,7 @@ import asyncpg
 import structlog
 
 from insforge_realtime.errors import InternalError, RateLimited, RequestError, Unavailable
+from insforge_realtime.metrics import RoundTrips
 from insforge_realtime.model import Owner
 from insforge_realtime.pg.database import LOST, describe, keep
 from insforge_realtime.pg.queries import written_out
@@ -79,6 +80,7 @@ class Coalescer(Generic[Req, Res]):
         limit: the longest one request may take, in seconds.
         most: how many requests one owner may have waiting, times the owner's `share`; 0 for no limit.
         too_long: tells a caller what took longer than the limit.
+        round_trips: where batches are counted.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Coalescer(Generic[Req, Res]):
         limit: float = 5.0,
         most: int = 0,
         too_long: str = "It took too long",
+        round_trips: RoundTrips | None = None,
     ) -> None:
         self.name = name
         self.links = links
@@ -100,6 +103,7 @@ class Coalescer(Generic[Req, Res]):
         self._limit = limit
         self._most = most
         self._too_long = too_long
+        self._round_trips = round_trips or RoundTrips()
         self._waiting: Turns[_Pending[Req, Res]] = Turns()
         self._spoiled: Turns[_Pending[Req, Res]] = Turns()
         """What was in a batch that was cancelled."""
@@ -209,6 +213,7 @@ class Coalescer(Generic[Req, Res]):
         except asyncpg.QueryCanceledError:
             if mode == "batch":
                 self._size = max(1, len(batch) // 4)
+            self._round_trips.observe(len(batch), seconds)
             self._judge(batch, seconds)
             self._ask_again(mode, batch, InternalError(self._too_long))
         except LOST:
@@ -221,7 +226,9 @@ class Coalescer(Generic[Req, Res]):
         else:
             if mode == "batch":
                 self._size = min(BATCH, self._size * 2)
-            self._judge(batch, _now() - began)
+            took = _now() - began
+            self._round_trips.observe(len(batch), took)
+            self._judge(batch, took)
             for pending, answer in zip(batch, answers, strict=True):
                 _settle(pending, answer)
 

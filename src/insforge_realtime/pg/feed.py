@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Message
 from insforge_realtime.pg.database import LINK_ERRORS, LOST, keep
 from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Reason, Window
@@ -90,6 +91,7 @@ class Feed:
         lost_track: called when it cannot be told what was missed, with the reason, before delivery goes on from now.
         trail: seconds of the past that a failover may take back without anybody losing track.
         largest: the bytes of an event that no client gets if it is larger; 0 for no limit.
+        metrics: where looks, rings and messages are counted.
     """
 
     def __init__(
@@ -102,7 +104,9 @@ class Feed:
         lost_track: Callable[[str], None] = lambda _: None,
         trail: float = 60.0,
         largest: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self._now = asyncio.get_running_loop().time
         self.health = FeedHealth(self._now())
         self.ready = asyncio.Event()
@@ -111,7 +115,7 @@ class Feed:
         self._deliver = deliver
         self._webhooks = webhooks
         self._lost_track = lost_track
-        self._reader = PageReader(self.health, largest)
+        self._reader = PageReader(self.health, self.metrics, largest)
         self._fallback = fallback or None
         self._window: Window | None = None
         self._trail = Trail(trail)
@@ -119,7 +123,8 @@ class Feed:
         self._alarm = asyncio.Event()
         self._ring = 0
         self._rings: deque[float] = deque(maxlen=THICK_RINGS)
-        self._rings_before = 0
+        self._rings_asleep = 0
+        """How many there were since the ticket was taken."""
         self._patience = RINGS_ASLEEP
         self._called = 0
         self._ticket = 0
@@ -168,7 +173,7 @@ class Feed:
                     await self._take_ticket(connection)
                     if await self._drowse(connection):
                         self.asleep = True
-                        self.health.naps += 1
+                        self.metrics.feed_naps += 1
                         await self._sleep(connection)
                         self.asleep = False
         except BaseException as error:
@@ -212,7 +217,7 @@ class Feed:
             since, self._already = await self._trail.resume(connection, STATEMENT_SECONDS)
             self._window = Window(since)
         except Lost as error:
-            self.health.gaps += 1
+            self.metrics.feed_gaps += 1
             self.health.last_gap = str(error)
             log.error(
                 "cannot tell what was missed; going on from now, all clients are sent to reload", reason=str(error)
@@ -250,7 +255,7 @@ class Feed:
     async def _take_ticket(self, connection: Connection) -> None:
         self._called = 0  # whoever calls a ticket that is not taken yet has made it up
         self._rings.clear()
-        self._rings_before = self.health.rings
+        self._rings_asleep = 0
         while True:
             taken = await connection.fetchrow(query("take_ticket"), timeout=STATEMENT_SECONDS)
             assert taken is not None
@@ -289,7 +294,7 @@ class Feed:
             self._ring = 0  # all that heard that ring have been called
             return True
         thick = len(self._rings) == THICK_RINGS and self._now() - self._rings[0] < THICK_SECONDS
-        return thick or self.health.rings - self._rings_before >= self._patience
+        return thick or self._rings_asleep >= self._patience
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait for the alarm, or for this long."""
@@ -313,7 +318,8 @@ class Feed:
         else:
             self._ring = max(self._ring, int(number))
             self._rings.append(self._now())
-            self.health.rings += 1
+            self._rings_asleep += 1
+            self.metrics.feed_rings += 1
         self._alarm.set()
 
     async def _call(self, connection: Connection) -> None:
@@ -344,14 +350,16 @@ class Feed:
             assert self._window is not None
             self._trail.leave(now, self._window.since, await position(connection, STATEMENT_SECONDS))
         self.health.looked_at = self._now()
-        self.health.looks += 1
+        self.metrics.feed_looks += 1
         self._mark_live()
         return rows
 
     async def _page(self, connection: Connection) -> tuple[int, bool]:
         """Deliver one page. Return how many rows it had, and whether it was the window's last."""
         assert self._window is not None
+        began = self._now()
         page = await self._reader.read(connection, self._window)
+        self.metrics.pages.observe(len(page.seqs), self._now() - began)
         if page.webhooks:
             self._webhooks()
         if page.seqs:
@@ -371,6 +379,7 @@ class Feed:
             messages = list(compress(messages, fresh))
         else:
             self._trail.remember(page.seqs, page.keys)
+        self.metrics.messages_read += len(messages)
         await self._deliver(messages)
 
 

@@ -19,6 +19,7 @@ from insforge_realtime.pg.coalescer import NOBODY, Coalescer
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
+    from insforge_realtime.metrics import RoundTrips
     from insforge_realtime.pg.database import Connection, Database
 
 log = structlog.get_logger("insforge_realtime.pg")
@@ -29,10 +30,11 @@ class ClientPublisher:
 
     Args:
         database: where they become rows, and whose policies judge.
+        round_trips: where batches are counted.
     """
 
-    def __init__(self, database: Database) -> None:
-        self.coalescer: Coalescer[Publication, str] = for_clients("publisher", database, _ask)
+    def __init__(self, database: Database, round_trips: RoundTrips | None = None) -> None:
+        self.coalescer: Coalescer[Publication, str] = for_clients("publisher", database, _ask, round_trips)
 
     async def publish(self, publication: Publication, owner: Owner = NOBODY) -> str:
         """Insert a message as the client that sent it, and return its id once it is committed.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from insforge_realtime.config import Config
+    from insforge_realtime.metrics import Metrics
     from insforge_realtime.web.gateway import Gateway
     from insforge_realtime.web.limiters import Evictable, Full
 
@@ -130,18 +131,22 @@ class Admission:
         gateway: who is connected already.
         max_sockets: how many there may be, whatever they are for; 0 for no limit.
         now: a clock, in seconds from anywhere.
+        metrics: where refusals are counted.
     """
 
-    def __init__(self, config: Config, gateway: Gateway, max_sockets: int, now: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, gateway: Gateway, max_sockets: int, now: Callable[[], float], metrics: Metrics
+    ) -> None:
         self._gateway = gateway
         self._now = now
+        self._metrics = metrics
         self._transports = config.transports
         self._allows_origin = config.allows_origin
         self.trusted = TrustedProxies(config.trusted_proxies)
         self._trusts = bool(config.trusted_proxies)
         limits = {"per_address": config.max_sockets_per_address, "unauthenticated": config.max_unauthenticated}
-        self.sockets = ConnectionLimiter(most=max_sockets, **limits)
-        self.sessions = ConnectionLimiter(**limits)
+        self.sockets = ConnectionLimiter(most=max_sockets, metrics=metrics, **limits)
+        self.sessions = ConnectionLimiter(metrics=metrics, **limits)
         """Of long-polling, until they change to a WebSocket."""
         self._handshakes = RateLimiter(config.max_handshakes_per_second)
         self._connects = RateLimiter(config.max_connects_per_second)
@@ -155,6 +160,7 @@ class Admission:
         address = peer_of(transport)
         full = self.sockets.acquire(socket, self._place(address))
         if full is not None:
+            self._metrics.sockets_refused[full] += 1
             log.warning("socket refused", address=address, limit=SETTINGS[full])
         return full is None
 
@@ -167,7 +173,7 @@ class Admission:
         """
         limiter = self.sockets if asked.websocket else self.sessions
         full = limiter.acquire(connection, self._place(asked.address))
-        return None if full is None else _logged(FULL if full == "all" else CROWDED, asked)
+        return None if full is None else self._noted(FULL if full == "all" else CROWDED, asked)
 
     def is_trusted(self, transport: asyncio.BaseTransport) -> bool:
         """Return whether a proxy is at the other end."""
@@ -213,7 +219,7 @@ class Admission:
         )
         if refusal is None and self._trusts and socket is not None:
             refusal = None if self.sockets.move(socket, self._place(asked.address)) else CROWDED
-        return None if refusal is None else _logged(refusal, asked)
+        return None if refusal is None else self._noted(refusal, asked)
 
     def _too_often(self, asked: Asked) -> Refusal | None:
         if asked.sid is not None and not asked.websocket:
@@ -242,10 +248,11 @@ class Admission:
             return BAD_METHOD
         return FULL if self._gateway.closing or self._gateway.is_full else None
 
-
-def _logged(refusal: Refusal, asked: Asked) -> Refusal:
-    log.info("handshake refused", status=int(refusal.status), body=refusal.body, address=asked.address)
-    return refusal
+    def _noted(self, refusal: Refusal, asked: Asked) -> Refusal:
+        """Return the refusal, once it is counted and logged."""
+        self._metrics.handshakes_refused[refusal.message] += 1
+        log.info("handshake refused", status=int(refusal.status), body=refusal.body, address=asked.address)
+        return refusal
 
 
 def log_eviction(what: str, transport: asyncio.BaseTransport | None = None) -> None:

@@ -34,6 +34,7 @@ from insforge_realtime.errors import (
     RequestError,
     broken_protocol,
 )
+from insforge_realtime.metrics import FULL, OK
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disconnect, Emit, Session
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from insforge_realtime.commands import Commands
     from insforge_realtime.hub import Batch, Stream
     from insforge_realtime.inbox import Peer
+    from insforge_realtime.metrics import Metrics
     from insforge_realtime.web.admission import Admission
     from insforge_realtime.web.gateway import Gateway
     from insforge_realtime.web.limits import Limits
@@ -64,6 +66,7 @@ class Connection:
         commands: what to do with what its client sends.
         limits: its own.
         wheel: the timer.
+        metrics: where CONNECTs and their results are counted.
         transport: what carries it.
         address: the client's.
     """
@@ -74,6 +77,7 @@ class Connection:
         "_due",
         "_gateway",
         "_limits",
+        "_metrics",
         "_peer",
         "_session",
         "_transport",
@@ -89,6 +93,7 @@ class Connection:
         commands: Commands,
         limits: Limits,
         wheel: TimerWheel,
+        metrics: Metrics,
         transport: Transport,
         address: str,
     ) -> None:
@@ -96,7 +101,7 @@ class Connection:
         self.sid = secrets.token_urlsafe(15)
         self.address = address
         self._gateway, self._admission, self._commands = gateway, admission, commands
-        self._limits, self._wheel = limits, wheel
+        self._limits, self._wheel, self._metrics = limits, wheel, metrics
         self._session: Session | None = Session(limits.timing, now, limits.message.admitted or inf)
         self._peer: Peer | None = None
         self._due = float("inf")
@@ -179,7 +184,7 @@ class Connection:
 
     def too_slow(self) -> None:
         """More is waiting for the client than it may leave unread."""
-        self._gateway.slow_consumers += 1
+        self._metrics.slow_consumers += 1
         limit = self._limits.max_buffered_bytes
         log.warning("slow consumer closed", sid=self._socket_id, limit=limit, address=self.address)
         self._transport.cut()
@@ -227,16 +232,19 @@ class Connection:
             return
         if self._gateway.is_full:
             self._commands.goodbye(peer)
+            self._metrics.connects[FULL] += 1
             self.fail(TOO_MANY_CONNECTIONS)
             return
         self._peer = peer
         self._gateway.clients += 1
+        self._metrics.connects[OK] += 1
         self._transport.admit(True)
         session.accept(peer.sid)
         self._after(session)
         self._arm(self._deadline(session))
 
     def _refuse(self, session: Session, error: RequestError) -> None:
+        self._metrics.connects[error.code] += 1
         log.info("connect refused", **{"sub": "anonymous", **error.for_the_log()}, address=self.address)
         if self._session is session:
             session.refuse(error.message, error.code)

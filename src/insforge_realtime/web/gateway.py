@@ -67,8 +67,6 @@ class Gateway:
         self.polling_sessions: dict[str, PollingSession] = {}
         self.clients = 0
         """How many connections have a client that was let in."""
-        self.slow_consumers = 0
-        """How many connections were cut off because they read too slowly."""
         self.closing = False
 
     @property

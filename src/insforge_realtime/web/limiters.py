@@ -23,6 +23,8 @@ from __future__ import annotations
 from math import inf
 from typing import Literal, Protocol
 
+from insforge_realtime.metrics import Metrics
+
 REMEMBERED = 50_000
 """How many addresses a `RateLimiter` knows of. An attacker who has more is not stopped by counting them."""
 BURST_SECONDS = 20.0
@@ -58,9 +60,12 @@ class ConnectionLimiter:
         most: how many there may be in all; 0 for no limit.
         per_address: how many of them from one address; 0 for no limit.
         unauthenticated: how many of them may be unauthenticated; 0 for no limit.
+        metrics: where those that had to go are counted.
     """
 
-    def __init__(self, *, most: int = 0, per_address: int = 0, unauthenticated: int = 0) -> None:
+    def __init__(
+        self, *, most: int = 0, per_address: int = 0, unauthenticated: int = 0, metrics: Metrics | None = None
+    ) -> None:
         self._most, self._per_address = most or inf, per_address or inf
         self._most_waiting = unauthenticated or inf
         self._held: dict[Evictable, _Address] = {}
@@ -68,8 +73,7 @@ class ConnectionLimiter:
         """The unauthenticated ones, the oldest first."""
         self._nowhere = _Address(None)
         self._addresses: dict[str | None, _Address] = {}
-        self.evicted = 0
-        """How many had to go."""
+        self._metrics = metrics or Metrics()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -171,7 +175,7 @@ class ConnectionLimiter:
             return False
         oldest = next(iter(waiting))
         self.release(oldest)
-        self.evicted += 1
+        self._metrics.connections_evicted += 1
         oldest.evict()
         return True
 

@@ -126,7 +126,7 @@ class Application:
         self._break_down = break_down
 
     def health(self) -> dict[str, Any]:
-        """How the feed does. It is live only as long as it does not lag behind by too much."""
+        """Return how the feed does. It is live only as long as it does not lag behind by too much."""
         feed, metrics = self.feed.health, self.metrics
         lag, limit = self.feed.lag_seconds, self.config.max_lag_seconds
         behind = feed.state == "live" and 0 < limit < lag

@@ -1,12 +1,14 @@
-"""The street down: each page of the feed goes to the hub, and what was sent is counted.
+"""The street down: each page of the feed goes to the rooms, and what was sent is counted.
+
+What lives here: what goes out in one write, and how fast. What may not: who is in a room, and how bytes reach a socket.
 
 Consecutive messages of a channel go out in one write. Only consecutive ones: a client of two channels gets their
 messages in the order in which they were written. And not too many bytes at once: one write larger than what a socket may
 leave unsent would close everybody in the room.
 
 Within a burst and after it, sockets get a moment to drain. The rows wait in the database; a client that reads as fast as
-its network allows is not closed for a burst that we could have sent more slowly. It is a moment, not a guarantee: whoever
-does not drain in it is somebody to be closed, not to be waited for.
+its network allows is not cut off for a burst that we could have sent more slowly. It is a moment, not a guarantee: a socket
+that does not drain in it is to be closed, not to be waited for.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from insforge_realtime.model import Message
 from insforge_realtime.rooms import Rooms
 
 BURST = 500
-"""A page of so many messages is a burst, after which sockets are given a moment."""
+"""How many messages make a page a burst, after which sockets are given a moment."""
 BURST_CHARS = 256 * 1024
-"""So much text is a burst, too, and as much goes out in one write; a single larger message goes alone."""
+"""How much text makes a burst, too; no more goes out in one write, except that a larger message goes alone."""
 EASE_SECONDS = 0.05
 
 _channel = attrgetter("channel")
@@ -34,25 +36,25 @@ log = structlog.get_logger("insforge_realtime.delivery")
 
 
 class Congestion:
-    """Which sinks have lately been given more than their network took at once."""
+    """Knows which sinks have lately been given more than their network took at once."""
 
     def __init__(self) -> None:
         self._fresh: set[object] = set()
         self._eased = asyncio.Event()
 
     def filled(self, sink: object) -> None:
-        """A sink's buffer has grown past its high-water mark."""
+        """Note that a sink's buffer has grown past its high-water mark."""
         self._fresh.add(sink)
         self._eased.clear()
 
     def drained(self, sink: object) -> None:
-        """It has shrunk again, or the sink is gone."""
+        """Note that it has shrunk again, or that the sink is gone."""
         self._fresh.discard(sink)
         if not self._fresh:
             self._eased.set()
 
     async def ease(self, seconds: float) -> None:
-        """Give those that filled up since the last call a moment. Whoever does not use it gets no second one."""
+        """Give those that filled up since the last call a moment. A sink that does not use it gets no second one."""
         if not self._fresh:
             return
         try:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from insforge_realtime.pg import database as pg_database
 from insforge_realtime.pg.embedded import EmbeddedPostgres, find_binaries
 from insforge_realtime.pg.embedded.binaries import Binaries
 from insforge_realtime.pg.embedded.processes import death_watch
@@ -127,7 +128,7 @@ async def database(folder: Path, major: int) -> AsyncIterator[Database]:
     """
     found = find_binaries(major)
     with EmbeddedPostgres(folder / "pg", binaries=found, settings=PRODUCTION) as postgres:
-        await migrate(postgres.dsn)
+        await migrate(pg_database.Database(postgres.dsn))
         prepared = Database(postgres, found, folder)
         await prepared.open_to_the_crowd()
         yield prepared

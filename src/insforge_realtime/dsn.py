@@ -54,6 +54,7 @@ DRIVERS = (
 )
 """What goes to the driver as it is, beside sslmode."""
 OURS = ("host", "port", "dbname", "user", "password", "service", "options", "application_name", "search_path")
+PASSWORDS = ("password", "sslpassword")
 SILENT = ("fallback_application_name", "uselibpqcompat", "sslcompression")
 """What is so anyway: there is a name, sslmode means what it means to libpq, TLS is not compressed."""
 KNOWN = frozenset((*CHOICES, *NUMBERS, *FILES, *DRIVERS, *OURS, *SILENT, "client_encoding"))
@@ -194,11 +195,32 @@ def discreet(url: str) -> str:
     scheme, _, rest = url.strip().partition("://")
     login, rest = _login(rest)
     place, _, query = rest.partition("?")
-    kept = [
-        item for item in query.split("&") if item and _decode(item.partition("=")[0]) not in ("password", "sslpassword")
-    ]
+    kept = [item for item in query.split("&") if item and _decode(item.partition("=")[0]) not in PASSWORDS]
     user = "" if login is None else login.partition(":")[0] + "@"
     return f"{scheme}://{user}{place}{'?' if kept else ''}{'&'.join(kept)}"
+
+
+def without_passwords(text: str, *urls: str | None) -> str:
+    """Return a text, such as a driver's error, without the passwords of these URLs, which may be malformed."""
+    found = {password for url in urls for password in _passwords((url or "").partition("://")[2])}
+    for password in sorted(found, key=len, reverse=True):
+        text = text.replace(password, "…")
+    return text
+
+
+def _passwords(rest: str) -> Iterator[str]:
+    """As they are written, and decoded."""
+    logins = rest.rpartition("@")[0], _login(rest)[0] or ""
+    parameters = re.findall(r"[?&]([^=&]*)=([^&]*)", rest)
+    written = [login.partition(":")[2] for login in logins]
+    written += [value for name, value in parameters if unquote(name) in PASSWORDS]
+    for password in filter(None, written):
+        yield from (password, unquote(password))
+
+
+def without_login(url: str) -> str:
+    """Return a URL of any scheme without its user and password: to be shown."""
+    return re.sub(r"//[^/?#]*@", "//…@", url)
 
 
 # ---- taking it apart ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from aiohttp import web
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from support.databases import wait_until
 from support.faketime import LIBRARY, ClockedPostgres, clocked_cluster
@@ -35,7 +36,7 @@ def cluster() -> Iterator[ClockedPostgres]:
 
 @pytest.fixture
 async def db(cluster: ClockedPostgres) -> AsyncIterator[Hooked]:
-    await migrate(cluster.dsn)
+    await migrate(Database(cluster.dsn))
     async with hooked(cluster.dsn) as found:
         yield found
 

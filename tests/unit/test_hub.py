@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from insforge_realtime import hub as module
 from insforge_realtime.hub import SLICE, Batch, Hub, Stream
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Member
 from insforge_realtime.protocol.frames import text_frame
 
@@ -210,6 +211,17 @@ def test_a_room_of_exactly_one_slice_gets_everything_once() -> None:
     hub, sinks = crowded(SLICE)
     assert send(hub, "a", "1") == SLICE
     assert all(sink.got == ["1"] for sink in sinks)
+
+
+def test_what_is_written_is_counted_in_bytes_of_frames_and_where_there_are_none_in_characters() -> None:
+    metrics = Metrics()
+    hub = Hub(metrics)
+    for sink in (Streaming(hub), Streaming(hub), Recorder()):
+        hub.join("a", sink)
+    send(hub, "a", '["ä"]')
+    assert metrics.delivered_bytes == 2 * len(text_frame('42["ä"]'.encode())) + len('42["ä"]')
+    send(hub, "nobody's", '["x"]')
+    assert metrics.delivered_bytes == 2 * 10 + 7
 
 
 @pytest.fixture

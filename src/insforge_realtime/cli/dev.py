@@ -27,6 +27,7 @@ from insforge_realtime.cli.welcome import Scene, print_welcome
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, DatabaseError
 from insforge_realtime.pg import demo
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import is_adoption, migrate
 from insforge_realtime.webhooks.guard import LOOPBACK
@@ -164,13 +165,12 @@ def _run(main: object) -> None:
 
 
 async def _everything(config: Config, embedded: EmbeddedPostgres | None, wishes: Wishes, own_secret: bool) -> None:
-    assert config.database_url is not None
-    own = embedded is not None
-    schema = await _migrate(config, own)
-    in_the_way = await _load_demo(config.database_url, own, wishes) if _wants_demo(own, wishes) else None
+    own, database = embedded is not None, Database(config.database())
+    schema = await _migrate(database, config.migrate_lock_wait, own)
+    in_the_way = await _load_demo(database, own, wishes) if _wants_demo(own, wishes) else None
     psql = str(embedded.psql) if embedded is not None and embedded.psql else "psql"
     scene = Scene(config, psql, own, own_secret, schema, in_the_way, wishes.traffic)
-    busy = tasks.start(demo.traffic(config.database_url), "traffic of the demo") if wishes.traffic else None
+    busy = tasks.start(demo.traffic(database), "traffic of the demo") if wishes.traffic else None
     try:
         await serve(config, ready=lambda url: print_welcome(url, scene))
     finally:
@@ -179,30 +179,29 @@ async def _everything(config: Config, embedded: EmbeddedPostgres | None, wishes:
             await asyncio.gather(busy, return_exceptions=True)
 
 
-async def _migrate(config: Config, own: bool) -> list[str]:
+async def _migrate(database: Database, lock_wait: float, own: bool) -> list[str]:
     """What was done.
 
     Raises:
         DatabaseError: it would take over another server's tables, which then stops delivering.
         MigrationError: it cannot be done.
     """
-    assert config.database_url is not None
-    if not own and await is_adoption(config.database_url):
+    if not own and await is_adoption(database):
         raise DatabaseError(
             "the database of DATABASE_URL has the tables of another realtime server, which stops delivering once they are "
             "adopted: look at `insforge-realtime migrate --dry-run`, and run `insforge-realtime migrate` first; or unset "
             "DATABASE_URL for a database of dev's own"
         )
-    return await migrate(config.database_url, lock_wait=config.migrate_lock_wait)
+    return await migrate(database, lock_wait=lock_wait)
 
 
-async def _load_demo(url: str, own: bool, wishes: Wishes) -> list[str]:
+async def _load_demo(database: Database, own: bool, wishes: Wishes) -> list[str]:
     """What stands in the demo's way, so that it was not loaded.
 
     Raises:
         DatabaseError: something does, and somebody has asked for the demo.
     """
-    in_the_way = await demo.load_demo(url, unmarked=own)
+    in_the_way = await demo.load_demo(database, unmarked=own)
     if in_the_way and (wishes.demo or wishes.traffic):
         raise DatabaseError(
             "the demo is not loaded, and nothing of it: the database has, and the demo did not make, "

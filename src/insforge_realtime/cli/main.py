@@ -38,7 +38,7 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Port = Annotated[int | None, typer.Option(help="The port to listen on. [dim](REALTIME_PORT, default 7130)[/]")]
 Host = Annotated[str | None, typer.Option(help="The address to listen on. [dim](REALTIME_HOST, default 127.0.0.1)[/]")]
-Database = Annotated[
+DatabaseUrl = Annotated[
     str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
 ]
 
@@ -96,7 +96,7 @@ def serve(
 
 @app.command()
 def migrate(
-    database: Database = None,
+    database: DatabaseUrl = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     lock_wait: Annotated[
         float | None,
@@ -111,11 +111,12 @@ def migrate(
     What it waits for goes to standard error.
     """
     from insforge_realtime.pg import migrate as migration
+    from insforge_realtime.pg.database import Database
 
     settings = _settings(database_url=database, migrate_lock_wait=lock_wait)
-    url, seconds = settings.database(), settings.migrate_lock_wait
+    which, seconds = Database(settings.database()), settings.migrate_lock_wait
     lines = asyncio.run(
-        migration.plan(url) if dry_run else migration.migrate(url, lock_wait=seconds, tell=_say_that_it_waits)
+        migration.plan(which) if dry_run else migration.migrate(which, lock_wait=seconds, tell=_say_that_it_waits)
     )
     terminal.say("would:" if dry_run else "done:")
     for line in lines:
@@ -156,23 +157,24 @@ def token(
 
 
 @app.command()
-def check(database: Database = None) -> None:
-    """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
+def check(database: DatabaseUrl = None) -> None:
+    """Look for what is wrong or should be known, and print what to do about it. Exit status 1 when something is broken."""
     from insforge_realtime import config, logs
     from insforge_realtime.cli.serve import refusals
-    from insforge_realtime.pg.doctor import Finding, examine
+    from insforge_realtime.pg.check import examine
+    from insforge_realtime.pg.check.finding import Finding
 
     settings = config.load(database_url=database)
     logs.configure(settings)
     findings = [Finding("broken", f"{error}: `serve` refuses to start") for error in refusals(settings)]
     findings += asyncio.run(examine(settings))
     out = Console(highlight=False, soft_wrap=True)
-    colours = {"ok": "green", "open": "yellow", "broken": "red"}
+    colours = {"ok": "green", "warning": "yellow", "broken": "red"}
     for finding in findings:
-        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<6}[/]", end=" ")
+        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<7}[/]", end=" ")
         out.print(terminal.harmless(finding.what), markup=False)
         if finding.advice:
-            out.print(f"       → {terminal.harmless(finding.advice)}", markup=False)
+            out.print(f"        → {terminal.harmless(finding.advice)}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
 

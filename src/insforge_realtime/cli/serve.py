@@ -66,8 +66,8 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     server = _Server(
         uvicorn.Config(
             application.asgi,
-            http=http_class(application.wheel, Bounds.of(config), lambda: application.gateway),
-            ws=websocket_class(lambda: application.gateway),
+            http=http_class(application.wheel, Bounds.of(config), lambda: application.fast),
+            ws=websocket_class(lambda: application.fast),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
+from insforge_realtime.dsn import without_login
 from insforge_realtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.database import Database
 
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
@@ -24,7 +27,7 @@ app = typer.Typer(
     help="Look at the webhooks that were sent and that wait, send again, or send no more.", no_args_is_help=True
 )
 
-Database = Annotated[
+DatabaseUrl = Annotated[
     str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
 ]
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
@@ -42,7 +45,7 @@ def show(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, with the answer and every attempt.")
     ] = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """List deliveries, the newest first."""
     from insforge_realtime.pg.deliveries import list_deliveries
@@ -65,7 +68,7 @@ def retry(
     url: Url = None,
     state: State = None,
     every: Every = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Begin again with deliveries that failed or were cancelled, and send those that wait at once."""
     from insforge_realtime.pg.deliveries import retry_deliveries
@@ -82,7 +85,7 @@ def cancel(
     message: Message = None,
     url: Url = None,
     every: Every = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Send pending deliveries no more. An attempt that is under way is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
@@ -92,13 +95,14 @@ def cancel(
     say(f"{number} cancelled")
 
 
-def _database(url: str | None) -> str:
+def _database(url: str | None) -> Database:
     from insforge_realtime import config, logs, typos
+    from insforge_realtime.pg.database import Database
 
     settings = config.load(database_url=url)
     logs.configure(settings)
     typos.warn()
-    return settings.database()
+    return Database(settings.database())
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:
@@ -121,13 +125,8 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
     return Selection(message, url, state)
 
 
-def _discreet(url: str) -> str:
-    """A URL without its user and password."""
-    return re.sub(r"//[^/?#]*@", "//…@", url)
-
-
 def _as_json(row: dict[str, Any]) -> str:
-    row = {**row, "url": _discreet(row["url"]), "history": json.loads(row["history"])}
+    row = {**row, "url": without_login(row["url"]), "history": json.loads(row["history"])}
     return json.dumps(row, ensure_ascii=False, default=_iso)
 
 
@@ -141,7 +140,7 @@ def _as_table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         error = (row["last_error"] or "")[:SHOWN_ERROR]
         status = row["last_status_code"] or ""
-        cells = (row["state"], row["attempts"], status, row["message"], _discreet(row["url"]), error)
+        cells = (row["state"], row["attempts"], status, row["message"], without_login(row["url"]), error)
         lines.append((_iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

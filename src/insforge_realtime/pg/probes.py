@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUBJECT = "5ab1ec70-0000-4000-8000-000000000001"
 TRIES: tuple[tuple[str, str, str | None], ...] = (
     ("a token whose sub is a uuid", json.dumps({"sub": SUBJECT}), SUBJECT),
-    ("a token whose sub is no uuid (Clerk's, Auth0's)", json.dumps({"sub": "user_2abc"}), None),
+    ("a token whose sub is not a uuid (Clerk's, Auth0's)", json.dumps({"sub": "user_2abc"}), None),
     ("a token without sub", "{}", None),
     ("a session without a token", "", None),
 )

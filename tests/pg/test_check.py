@@ -1,4 +1,4 @@
-"""The doctor, question by question: a healthy database, and each way to make it ill."""
+"""`check`, question by question: a healthy database, and each way to make it ill."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import asyncpg
 import pytest
 
 from insforge_realtime.config import Config
-from insforge_realtime.pg import doctor
-from insforge_realtime.pg.doctor import Finding, examine
+from insforge_realtime.pg.check import asking, examine, listening, server
+from insforge_realtime.pg.check.configuration import credentials
+from insforge_realtime.pg.check.finding import Finding
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster, running_cluster
@@ -40,7 +42,7 @@ async def test_a_healthy_database_is_ok_in_every_respect(healthy: str) -> None:
     assert len({finding.what for finding in findings}) == 33
 
 
-async def test_the_doctor_changes_nothing(healthy: str) -> None:
+async def test_a_check_changes_nothing(healthy: str) -> None:
     counts = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
     connection = await asyncpg.connect(healthy)
     before = await connection.fetchval(counts)
@@ -52,7 +54,7 @@ async def test_the_doctor_changes_nothing(healthy: str) -> None:
 
 async def test_a_plain_owner_of_the_tables_is_fine(plain: Plain) -> None:
     found = await troubles(plain.url)
-    assert {finding.verdict for finding in found} == {"open"}  # there are no policies and no channels yet
+    assert {finding.verdict for finding in found} == {"warning"}  # there are no policies and no channels yet
     assert [finding.what.split(":")[0] for finding in found] == [
         "no policy on realtime.channels lets anon or authenticated subscribe",
         "no policy on realtime.messages lets anon or authenticated publish",
@@ -70,8 +72,8 @@ async def test_a_question_that_fails_is_a_finding_and_stops_no_other(healthy: st
     assert "no other server's trigger notifies for every row" in later
 
 
-async def test_the_doctor_does_not_wait_for_locks(healthy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "query", lambda name: query(name).replace("'5s'", "'50ms'"))
+async def test_a_check_does_not_wait_for_locks(healthy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "query", lambda name: query(name).replace("'5s'", "'50ms'"))
     connection = await asyncpg.connect(healthy)
     async with connection.transaction():
         await connection.execute("LOCK TABLE realtime.channels")
@@ -125,7 +127,7 @@ async def test_a_wrong_password_is_not_printed(plain: Plain) -> None:
 @pytest.mark.parametrize("name", ["jwt_secret", "jwks_url", "anon_key", "api_key", "allow_anonymous"])
 async def test_any_way_to_let_clients_in_is_ok(name: str) -> None:
     value = {"jwks_url": "https://example.com/jwks", "allow_anonymous": True}.get(name, "x" * 40)
-    finding = doctor._credentials(configuration(None, **{"jwt_secret": None, name: value}))
+    finding = credentials(configuration(None, **{"jwt_secret": None, name: value}))
     assert finding == Finding("ok", f"clients are let in by REALTIME_{name.upper()}")
 
 
@@ -135,26 +137,26 @@ async def test_no_way_to_verify_tokens_is_broken_since_serve_refuses_to_start(he
     assert "REALTIME_JWT_SECRET" in str(found.advice)
 
 
-async def test_a_typo_in_a_variables_name_is_open_and_the_nearest_name_is_advised(
+async def test_a_typo_in_a_variables_name_is_a_warning_and_the_nearest_name_is_advised(
     healthy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REALTIME_CORS_ORIGIN", "https://app.example.com")
     found = await the_trouble(healthy)
-    assert (found.verdict, found.advice) == ("open", "did you mean REALTIME_CORS_ORIGINS?")
+    assert (found.verdict, found.advice) == ("warning", "did you mean REALTIME_CORS_ORIGINS?")
     assert found.what.startswith("REALTIME_CORS_ORIGIN is set")
 
 
 async def test_an_old_postgresql_is_broken(healthy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "OLDEST_VERSION", 99)
+    monkeypatch.setattr(server, "OLDEST_VERSION", 99)
     found = await the_trouble(healthy)
     assert (found.verdict, found.advice) == ("broken", "upgrade to 99 or newer")
 
 
 @pytest.mark.parametrize("ahead", [60, -60])
-async def test_clocks_that_disagree_are_open(healthy: str, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_wall_clock", lambda: time.time() - ahead)
+async def test_clocks_that_disagree_are_a_warning(healthy: str, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_wall_clock", lambda: time.time() - ahead)
     found = await the_trouble(healthy)
-    assert found.verdict == "open"
+    assert found.verdict == "warning"
     assert f"60 s {'ahead of' if ahead > 0 else 'behind'}" in found.what
 
 
@@ -220,58 +222,58 @@ AILMENTS = {
     ),
     "no auth": (
         "REVOKE USAGE ON SCHEMA auth FROM anon",
-        "open", "anon lacks USAGE ON SCHEMA auth", "GRANT USAGE ON SCHEMA auth TO anon",
+        "warning", "anon lacks USAGE ON SCHEMA auth", "GRANT USAGE ON SCHEMA auth TO anon",
     ),
     "may truncate": (
         "GRANT TRUNCATE ON realtime.messages TO authenticated",
-        "open", "authenticated has TRUNCATE ON realtime.messages", "REVOKE TRUNCATE ON realtime.messages FROM",
+        "warning", "authenticated has TRUNCATE ON realtime.messages", "REVOKE TRUNCATE ON realtime.messages FROM",
     ),
     "may speak as the system": (
         "GRANT EXECUTE ON FUNCTION realtime.publish(text, text, jsonb) TO anon",
-        "open", "anon has EXECUTE ON FUNCTION realtime.publish(text,text,jsonb)", "REVOKE EXECUTE ON FUNCTION",
+        "warning", "anon has EXECUTE ON FUNCTION realtime.publish(text,text,jsonb)", "REVOKE EXECUTE ON FUNCTION",
     ),
     "subscribe open": (
         RLS_OFF.format("channels"),
-        "open", "OFF on realtime.channels: everybody may subscribe to every channel",
+        "warning", "OFF on realtime.channels: everybody may subscribe to every channel",
         "ALTER TABLE realtime.channels ENABLE ROW LEVEL SECURITY; then the 3 policies",
     ),
     "publish open": (
         RLS_OFF.format("messages"),
-        "open", "OFF on realtime.messages: everybody may publish to every channel",
+        "warning", "OFF on realtime.messages: everybody may publish to every channel",
         "ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY; then the 2 policies",
     ),
     "publish open without policies": (
         DROP_POLICIES + RLS_OFF.format("messages") + READ_ALL.format("true"),
-        "open", "OFF on realtime.messages", "then nobody may until policies allow it, e.g. CREATE POLICY",
+        "warning", "OFF on realtime.messages", "then nobody may until policies allow it, e.g. CREATE POLICY",
     ),
     "nobody may subscribe": (
         "DROP POLICY public_subscribe_orders ON realtime.channels; DROP POLICY users_subscribe_own_orders ON "
         "realtime.channels; DROP POLICY members_subscribe_chat ON realtime.channels;"
         "CREATE POLICY update_only ON realtime.channels FOR UPDATE USING (true);"
         "CREATE POLICY narrow ON realtime.channels AS RESTRICTIVE FOR SELECT USING (true)",
-        "open", "no policy on realtime.channels lets anon or authenticated subscribe", "CREATE POLICY",
+        "warning", "no policy on realtime.channels lets anon or authenticated subscribe", "CREATE POLICY",
     ),
     "nobody may publish": (
         "DROP POLICY admins_publish_orders ON realtime.messages; DROP POLICY members_publish_chat ON realtime.messages",
-        "open", "no policy on realtime.messages lets anon or authenticated publish", "CREATE POLICY",
+        "warning", "no policy on realtime.messages lets anon or authenticated publish", "CREATE POLICY",
     ),
     "no admin policy": (
         "DROP POLICY project_admin_policy ON realtime.messages",
-        "open", "no policy project_admin_policy on realtime.messages", "CREATE POLICY project_admin_policy ON",
+        "warning", "no policy project_admin_policy on realtime.messages", "CREATE POLICY project_admin_policy ON",
     ),
     "no channel": (
         "UPDATE realtime.channels SET enabled = false",
-        "open", "no channel is enabled", "INSERT INTO realtime.channels",
+        "warning", "no channel is enabled", "INSERT INTO realtime.channels",
     ),
     "a backslash": (
         "ALTER TABLE realtime.channels DROP CONSTRAINT channels_pattern_check;"
         r"INSERT INTO realtime.channels (pattern) VALUES ('odd:\')",
-        "broken", r"the channel pattern E'odd:\\' is no LIKE pattern", "UPDATE realtime.channels SET pattern",
+        "broken", r"the channel pattern E'odd:\\' is not a LIKE pattern", "UPDATE realtime.channels SET pattern",
     ),
     "a backslash, disabled": (
         "ALTER TABLE realtime.channels DROP CONSTRAINT channels_pattern_check;"
         r"INSERT INTO realtime.channels (pattern, enabled) VALUES ('odd:\', false)",
-        "open", "is no LIKE pattern", "UPDATE realtime.channels SET pattern",
+        "warning", "is not a LIKE pattern", "UPDATE realtime.channels SET pattern",
     ),
     "no queue": (
         "ALTER TABLE realtime.messages DISABLE TRIGGER queue_webhooks",
@@ -286,11 +288,11 @@ AILMENTS = {
     ),
     "a malformed webhook": (
         "UPDATE realtime.channels SET webhook_urls = '{https://a.example/x,b.example/x}' WHERE pattern = 'orders'",
-        "open", "a webhook URL of the channel 'orders' is no http:// or https:// URL", "SET webhook_urls",
+        "warning", "a webhook URL of the channel 'orders' is not an http:// or https:// URL", "SET webhook_urls",
     ),
     "may truncate the queue": (
         "GRANT TRUNCATE ON realtime.webhook_deliveries TO anon",
-        "open", "anon has TRUNCATE ON realtime.webhook_deliveries", "REVOKE TRUNCATE",
+        "warning", "anon has TRUNCATE ON realtime.webhook_deliveries", "REVOKE TRUNCATE",
     ),
     "immutable auth": (
         "ALTER FUNCTION auth.uid() IMMUTABLE",
@@ -315,13 +317,13 @@ AILMENTS = {
     ),
     "rows of the future": (
         PAST_THE_TRIGGERS.format("UPDATE realtime.messages SET xid = '999999999'"),
-        "open", "rows of realtime.messages carry transaction ids of another cluster", "restart the server",
+        "warning", "rows of realtime.messages carry transaction ids of another cluster", "restart the server",
     ),
     "another server's trigger": (
         "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN PERFORM pg_notify('realtime_message', NEW.id::text); RETURN NEW; END $$;"
         "CREATE TRIGGER trg_message_notify AFTER INSERT ON realtime.messages FOR EACH ROW EXECUTE FUNCTION tell()",
-        "open", "trg_message_notify on realtime.messages notifies for every row", "DROP TRIGGER trg_message_notify",
+        "warning", "trg_message_notify on realtime.messages notifies for every row", "DROP TRIGGER trg_message_notify",
     ),
 }  # fmt: skip
 
@@ -395,7 +397,7 @@ async def test_a_new_owner_of_the_table_has_to_get_the_functions_and_migrate(pla
         assert finding.advice is not None
         await connection.execute(finding.advice.split(", then")[0])
     await connection.close()
-    await migrate(plain.admin_url)
+    await migrate(Database(plain.admin_url))
     assert not [finding for finding in await troubles(plain.admin_url) if finding.verdict == "broken"]
 
 
@@ -558,7 +560,7 @@ async def test_a_link_that_passes_everything_on_is_fine(healthy: str) -> None:
 async def test_a_pooler_in_the_way_of_listen_is_broken_and_a_direct_address_heals_it(
     healthy: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "RING_SECONDS", 0.3)
+    monkeypatch.setattr(listening, "RING_SECONDS", 0.3)
     async with Middle(healthy, deaf=how == "deaf", shared=how == "shared").running() as url:
         found = await the_trouble(url)
         assert found.verdict == "broken"
@@ -576,7 +578,7 @@ async def test_sessions_that_are_shared_are_noticed_even_where_notifications_arr
     async def arrived(*_: object) -> bool:
         return True
 
-    monkeypatch.setattr(doctor, "_rings", arrived)
+    monkeypatch.setattr(listening, "_rings", arrived)
     async with Middle(healthy, shared=True).running() as url:
         assert (await the_trouble(url)).verdict == "broken"
 
@@ -584,7 +586,7 @@ async def test_sessions_that_are_shared_are_noticed_even_where_notifications_arr
 async def test_a_listen_url_of_another_database_is_broken(
     healthy: str, plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "RING_SECONDS", 0.3)
+    monkeypatch.setattr(listening, "RING_SECONDS", 0.3)
     found = await the_trouble(healthy, listen_url=plain.url)
     assert found.verdict == "broken"
     assert "the same database as DATABASE_URL" in str(found.advice)
@@ -597,11 +599,11 @@ async def test_a_listen_url_that_leads_nowhere_is_broken(healthy: str) -> None:
 
 
 @pytest.mark.parametrize("messages", [25, 45, 200])
-async def test_a_link_that_goes_silent_does_not_hang_the_doctor(
+async def test_a_link_that_goes_silent_does_not_hang_the_check(
     healthy: str, messages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "QUESTION_SECONDS", 0.3)
-    monkeypatch.setattr(doctor, "RING_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "QUESTION_SECONDS", 0.3)
+    monkeypatch.setattr(listening, "RING_SECONDS", 0.1)
     monkeypatch.setattr("insforge_realtime.pg.database.CONNECT_SECONDS", 0.3)
     async with Middle(healthy, frozen=messages).running() as url:
         found = await troubles(url, listen_url=healthy)
@@ -632,9 +634,9 @@ async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(
     loud = await asyncio.to_thread(check, healthy, REALTIME_JWT_SECRET=SECRET)
     assert loud.returncode == 0
     assert (
-        "open   row-level security is OFF on realtime.messages: everybody may publish to every channel" in loud.stdout
+        "warning row-level security is OFF on realtime.messages: everybody may publish to every channel" in loud.stdout
     )
-    assert "       → ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY" in loud.stdout
+    assert "        → ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY" in loud.stdout
     await run(admin, "REVOKE INSERT ON realtime.messages FROM anon")
     broken = await asyncio.to_thread(check, healthy)
     assert (broken.returncode, broken.stderr) == (1, "")

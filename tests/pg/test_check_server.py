@@ -1,4 +1,4 @@
-"""What the doctor says of the PostgreSQL server: its encoding, what it is, and the settings that hold for ours."""
+"""What `check` finds of the PostgreSQL server: its encoding, what it is, and the settings that hold for ours."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from insforge_realtime.errors import RequestError
 from insforge_realtime.model import Identity, Publication, Role
 from insforge_realtime.pg.authorizer import Authorizer
-from insforge_realtime.pg.database import connected
-from insforge_realtime.pg.doctor import examine
+from insforge_realtime.pg.check import examine
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.publishers import ClientPublisher
@@ -50,7 +50,7 @@ async def test_a_standby_is_named_and_nothing_else_is_said(major: int) -> None:
         pytest.skip(f"PostgreSQL {major} is not installed")
     with data_folder() as folder, EmbeddedPostgres(folder / "pg", binaries=binaries) as postgres:
         url = postgres.url("postgres")
-        await migrate(url)
+        await migrate(Database(url))
         postgres.stop()
         (postgres.data_dir / "cluster").resolve().joinpath("standby.signal").touch()
         postgres.start()
@@ -62,7 +62,7 @@ async def test_a_standby_is_named_and_nothing_else_is_said(major: int) -> None:
 @asynccontextmanager
 async def serving(url: str) -> AsyncIterator[tuple[Authorizer, ClientPublisher]]:
     """The server's own connections, by which clients are judged."""
-    authorizer, store = Authorizer(url, links=1), ClientPublisher(url, links=1)
+    authorizer, store = Authorizer(Database(url, connections=1)), ClientPublisher(Database(url, connections=1))
     tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
     try:
         await wait_until(lambda: authorizer.coalescer.live and store.coalescer.live)
@@ -113,10 +113,10 @@ async def test_a_setting_under_which_the_server_does_not_work_is_broken_until_cu
         await heed(admin, f"SET default_transaction_read_only = off; {reset}")
 
 
-async def test_a_database_that_forgets_what_it_has_acknowledged_is_open(healthy: str, admin: str) -> None:
+async def test_a_database_that_forgets_what_it_has_acknowledged_is_a_warning(healthy: str, admin: str) -> None:
     await run(admin, f"ALTER DATABASE {name_of(healthy)} SET synchronous_commit = off")
     found = await the_trouble(healthy)
-    assert found.verdict == "open"
+    assert found.verdict == "warning"
     assert "can lose the messages of its last moments" in found.what
     await run(admin, str(found.advice))
     try:
@@ -126,12 +126,14 @@ async def test_a_database_that_forgets_what_it_has_acknowledged_is_open(healthy:
 
 
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
-async def test_a_stricter_isolation_is_open_where_it_holds_for_the_server(healthy: str, admin: str, level: str) -> None:
+async def test_a_stricter_isolation_is_a_warning_where_it_holds_for_the_server(
+    healthy: str, admin: str, level: str
+) -> None:
     await run(admin, f"ALTER DATABASE {name_of(healthy)} SET default_transaction_isolation = '{level}'")
-    async with connected(healthy, name="test") as connection:
+    async with Database(healthy).connected("test") as connection:
         holds = await connection.fetchval("SELECT current_setting('transaction_isolation')") == level
     found = await troubles(healthy)
-    assert [finding.verdict for finding in found] == ["open"] * holds
+    assert [finding.verdict for finding in found] == ["warning"] * holds
     for finding in found:
         assert f"transaction_isolation is {level} for the server" in finding.what
         await run(admin, str(finding.advice))
@@ -161,18 +163,18 @@ async def risky(request: pytest.FixtureRequest) -> AsyncIterator[str]:
         yield as_user(await Cluster(postgres, request.param).database("served"), SERVER)
 
 
-async def test_a_server_that_does_not_flush_is_open_until_cured_as_advised(risky: str) -> None:
+async def test_a_server_that_does_not_flush_is_a_warning_until_cured_as_advised(risky: str) -> None:
     found = [finding for finding in await troubles(risky) if finding.what.startswith("fsync")]
-    assert [finding.verdict for finding in found] == ["open"]
+    assert [finding.verdict for finding in found] == ["warning"]
     assert "can lose any message" in found[0].what
     assert str(found[0].advice).startswith("ALTER SYSTEM SET fsync = 'on'")
 
 
-async def test_a_server_that_may_prepare_transactions_is_open_unless_the_database_says_that_it_does_not(
+async def test_a_server_that_may_prepare_transactions_is_a_warning_unless_the_database_says_that_it_does_not(
     risky: str,
 ) -> None:
     connection = await asyncpg.connect(risky)
     looks = await connection.fetchval("SELECT to_regprocedure('realtime.is_two_phase()') IS NOT NULL")
     await connection.close()
     said = [finding for finding in await examine(configuration(risky)) if "prepared" in finding.what]
-    assert [finding.verdict for finding in said] == ["open"] * looks
+    assert [finding.verdict for finding in said] == ["warning"] * looks

@@ -1,6 +1,6 @@
--- Questions of pg/doctor.py about rights: the owner's, the server's, the clients'. As in queries.sql, by name; see check.sql.
+-- What `check` asks about rights: the owner's, the server's, the clients'. For pg/check/; see check.sql.
 
--- name: doctor_owner
+-- name: examine_owner
 -- Row-level security does not filter for the owner (or whoever inherits from it); it would filter the feed of others.
 SELECT 'broken' AS verdict,
        format('%s belongs to %I, and the server connects as %I: row-level security would hide rows from it',
@@ -15,7 +15,7 @@ WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AN
            AND has_sequence_privilege(me.oid, 'realtime.rung', 'UPDATE'))
 ORDER BY c.relname;
 
--- name: doctor_forced
+-- name: examine_forced
 -- FORCE subjects even the owner to the policies: publish() and the feed would be judged like clients.
 SELECT 'broken' AS verdict,
        format('FORCE ROW LEVEL SECURITY is set on %s: its policies would filter the server itself', c.oid::regclass) AS what,
@@ -25,9 +25,9 @@ WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass)
   AND c.relforcerowsecurity AND NOT (owner.rolsuper OR owner.rolbypassrls)
 ORDER BY c.relname;
 
--- name: doctor_powers
+-- name: examine_powers
 -- Whoever acts as a client can go back to being the server: functions that policies call run in the server's session.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('the server''s role %I can do more than it needs (%s), and a function that a policy calls can become it (RESET ROLE)',
               me.rolname, p.powers) AS what,
        'let the schema realtime belong to a role that has nothing else, and connect as that (docs/database.md, "The server''s role")'
@@ -45,10 +45,10 @@ FROM pg_roles me, LATERAL (SELECT CASE WHEN me.rolsuper THEN 'it is a superuser'
        AND c.relnamespace::regnamespace::text NOT IN ('realtime', 'auth') HAVING count(*) > 0)), '') END AS powers) p
 WHERE me.rolname = session_user AND p.powers IS NOT NULL;
 
--- name: doctor_creators
+-- name: examine_creators
 -- Names without a schema in users' functions are looked up along the role's search_path, also under SECURITY DEFINER: whoever may
 -- create there can put something of his own in the place of what is meant.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('%s may create objects in the schema %I, where the server and what policies call look up functions and operators',
               g.names, n.nspname) AS what,
        format('REVOKE CREATE ON SCHEMA %I FROM %s', n.nspname, g.names) AS advice
@@ -64,7 +64,7 @@ WHERE d.datname = current_database() AND m.oid = 'realtime.messages'::regclass A
        OR n.nspname IN ('anon', 'authenticated', 'project_admin', session_user) AND '$user' = ANY (p.path))
 ORDER BY n.nspname;
 
--- name: doctor_grants
+-- name: examine_grants
 -- What the three roles need, beside policies, to be judged at all; without it every answer is INTERNAL_ERROR.
 SELECT 'broken' AS verdict, format('the role %s lacks %s', r.rolname, n.missing) AS what,
        format('GRANT %s TO %s', n.missing, r.rolname) AS advice
@@ -79,7 +79,7 @@ FROM pg_roles r, LATERAL (VALUES
 ) n (missing, held)
 WHERE r.rolname IN ('anon', 'authenticated', 'project_admin') AND NOT n.held
 UNION ALL
-SELECT CASE WHEN r.oid = m.relowner THEN 'broken' ELSE 'open' END,
+SELECT CASE WHEN r.oid = m.relowner THEN 'broken' ELSE 'warning' END,
        format('the role %I lacks %s, which %s', r.rolname, n.missing,
               CASE WHEN r.oid = m.relowner THEN 'every client''s publish needs' ELSE 'policies with auth.uid() need' END),
        format('GRANT %s TO %I', n.missing, r.rolname)
@@ -92,7 +92,7 @@ FROM pg_roles r, pg_class m, LATERAL (VALUES
 WHERE m.oid = 'realtime.messages'::regclass
   AND (r.rolname IN ('anon', 'authenticated', 'project_admin') OR r.oid = m.relowner) AND NOT n.held;
 
--- name: doctor_reads
+-- name: examine_reads
 -- A policy asks as the client: what it reads, and the functions that it calls, have to be granted to the client's role. What views
 -- read, it is asked of their owners (of the client, where they are security_invoker); what the policies of those tables read, and
 -- functions with a body in SQL's own syntax, is followed, too. The bodies of other functions are text. No USAGE of a schema is
@@ -165,9 +165,9 @@ SELECT 'broken',
 FROM closed c JOIN pg_policy p ON p.oid = c.policy
 ORDER BY what;
 
--- name: doctor_secrets
+-- name: examine_secrets
 -- Webhook URLs hold secrets: a grant on all of realtime.channels shows them to whoever may subscribe.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('the role %I may read the webhook_urls, which can hold secrets, of every channel that it may subscribe to%s', r.rolname,
               (SELECT format('; the policy %I on %s needs that', min(p.polname), min(p.polrelid::regclass::text))
                FROM pg_policy p JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
@@ -186,10 +186,10 @@ WHERE c.oid = 'realtime.channels'::regclass AND r.rolname IN ('anon', 'authentic
   AND has_column_privilege(r.oid, c.oid, u.attnum, 'SELECT')
 ORDER BY r.rolname;
 
--- name: doctor_excess
+-- name: examine_excess
 -- What clients' roles should not have: policies restrain neither TRUNCATE nor sequences, and functions may speak as the system.
 -- Functions that policies call are theirs to call, and one that is no SECURITY DEFINER but a trigger can do nothing by itself.
-SELECT 'open' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
+SELECT 'warning' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
        format('REVOKE %s FROM PUBLIC, %s', n.excess, r.rolname) AS advice
 FROM pg_roles r, pg_class m, LATERAL (
     SELECT format('%s ON %s', p.privilege, c.oid::regclass), has_table_privilege(r.oid, c.oid, p.privilege)
@@ -216,9 +216,9 @@ WHERE m.oid = 'realtime.messages'::regclass AND r.rolname IN ('anon', 'authentic
   AND n.held AND NOT pg_has_role(r.oid, m.relowner, 'USAGE')
 ORDER BY r.rolname, n.excess;
 
--- name: doctor_members
+-- name: examine_members
 -- The owner's rights are not restrained by policies; nor are a superuser's, or those of whoever bypasses them.
-SELECT 'open' AS verdict, format('the role %I %s: no policy restrains it', r.rolname, h.what) AS what, h.advice
+SELECT 'warning' AS verdict, format('the role %I %s: no policy restrains it', r.rolname, h.what) AS what, h.advice
 FROM pg_class m, pg_roles r, LATERAL (VALUES
     (r.rolsuper, 'is a superuser', format('ALTER ROLE %I NOSUPERUSER', r.rolname)),
     (r.rolbypassrls, 'bypasses row-level security', format('ALTER ROLE %I NOBYPASSRLS', r.rolname)),

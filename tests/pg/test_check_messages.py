@@ -1,4 +1,4 @@
-"""What the doctor says of messages: those that could not be delivered, copies of others', and who auth.uid() says asks."""
+"""What `check` finds of messages: those that could not be delivered, copies of others', and who auth.uid() says asks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_messages_of_the_last_day_that_could_not_be_delivered_are_counted(
     await run(admin, f"UPDATE realtime.messages SET undeliverable = 'too large:\n 2 MB' {newest}")
     found = await the_trouble(healthy)
     assert (found.verdict, found.what) == (
-        "open",
+        "warning",
         "2 messages of the last day could not be delivered, the newest because: too large: 2 MB",
     )
     connection = await asyncpg.connect(healthy)
@@ -74,7 +74,7 @@ async def test_a_trigger_that_does_not_fire_is_broken_until_cured_as_advised(
 
 
 @pytest.mark.parametrize("name", [*ALWAYS, "stamp_message"])
-async def test_a_trigger_that_fires_in_the_wrong_sessions_is_open_until_cured_as_advised(
+async def test_a_trigger_that_fires_in_the_wrong_sessions_is_a_warning_until_cured_as_advised(
     healthy: str, admin: str, name: str
 ) -> None:
     await run(admin, TRIGGERS)
@@ -83,7 +83,7 @@ async def test_a_trigger_that_fires_in_the_wrong_sessions_is_open_until_cured_as
     found = await the_trouble(healthy)
     not_so = "not " if name in ALWAYS else ""
     assert (found.verdict, found.what.split(",")[0]) == (
-        "open",
+        "warning",
         f"the trigger {name} on realtime.messages is {not_so}ENABLE ALWAYS",
     )
     await run(admin, str(found.advice))
@@ -97,12 +97,12 @@ async def test_a_row_from_another_clusters_future_is_named_until_cured_as_advise
     )
     await run(admin, "ALTER TABLE realtime.messages ENABLE TRIGGER USER")
     [found] = [finding for finding in await troubles(healthy) if "another cluster" in finding.what]
-    assert found.verdict == "open"
+    assert found.verdict == "warning"
     await run(admin, str(found.advice).split("; or ")[1])
     assert not [finding for finding in await troubles(healthy) if "another cluster" in finding.what]
 
 
-async def test_a_subscription_that_writes_messages_is_open_and_one_for_other_tables_is_not() -> None:
+async def test_a_subscription_that_writes_messages_is_a_warning_and_one_for_other_tables_is_not() -> None:
     with running_cluster(wal_level="logical", synchronous_commit="on") as postgres:
         cluster = Cluster(postgres, 18)
         there, here = await cluster.database("served"), await cluster.database("served")
@@ -117,7 +117,7 @@ async def test_a_subscription_that_writes_messages_is_open_and_one_for_other_tab
         assert await troubles(url) == []
         await run(here, f"CREATE SUBSCRIPTION copier CONNECTION '{there}' PUBLICATION theirs {options.format('t')}")
         found = await the_trouble(url)
-        assert (found.verdict, found.what.split(" copies")[0]) == ("open", "the subscription copier")
+        assert (found.verdict, found.what.split(" copies")[0]) == ("warning", "the subscription copier")
         for name in ("harmless", "copier"):
             await run(here, f"ALTER SUBSCRIPTION {name} DISABLE")
             await run(here, f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
@@ -130,11 +130,11 @@ async def test_a_subscription_that_writes_messages_is_open_and_one_for_other_tab
 UIDS = {
     "a plain cast": (
         "SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid",
-        "auth.uid() raises for a token whose sub is no uuid (Clerk's, Auth0's)",
+        "auth.uid() raises for a token whose sub is not a uuid (Clerk's, Auth0's)",
     ),
     "a cast of the setting": (
         "SELECT (current_setting('request.jwt.claims')::jsonb ->> 'sub')::uuid",
-        "auth.uid() raises for a token whose sub is no uuid (Clerk's, Auth0's)",
+        "auth.uid() raises for a token whose sub is not a uuid (Clerk's, Auth0's)",
     ),
     "nobody": ("SELECT NULL::uuid", "auth.uid() ignores"),
     "always the same": ("SELECT '5ab1ec70-0000-4000-8000-000000000001'::uuid", "where it must be NULL"),
@@ -142,12 +142,12 @@ UIDS = {
 
 
 @pytest.mark.parametrize("name", UIDS)
-async def test_an_auth_uid_that_does_not_know_every_token_is_open_with_what_to_do(
+async def test_an_auth_uid_that_does_not_know_every_token_is_a_warning_with_what_to_do(
     healthy: str, admin: str, name: str
 ) -> None:
     body, what = UIDS[name]
     await run(admin, f"CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$ {body} $$")
     found = await the_trouble(healthy)
-    assert found.verdict == "open"
+    assert found.verdict == "warning"
     assert what in found.what
     assert found.advice == "replace it by the auth.uid() of docs/database.md"

@@ -1,7 +1,7 @@
--- Questions of pg/doctor.py about what is in the schema realtime, by name, as in queries.sql. Most return what is wrong, a row
--- each: verdict, what, advice; or nothing. They change nothing.
+-- What `check` asks about what is in the schema realtime. Most statements return what is wrong, a row each: verdict, what,
+-- advice; or nothing. They change nothing. For pg/check/.
 
--- name: doctor_triggers
+-- name: examine_triggers
 -- The stamp tells the owner's rows from users' by the owner's name, and publish() must run as that owner. The others must fire in
 -- every session, also where only ALWAYS triggers do (the apply workers of logical replication, some restores); the stamp must not
 -- there, it would take copies for users' new messages.
@@ -22,7 +22,7 @@ SELECT 'broken' AS verdict, format('the trigger %s on realtime.messages is missi
               CASE WHEN w.name NOT LIKE 'stamp%' THEN 'ALWAYS ' ELSE '' END, w.name) AS advice
 FROM wanted w WHERE coalesce(w.state, 'D') NOT IN ('O', 'A')
 UNION ALL
-SELECT 'open', format('the trigger %s on realtime.messages is %sENABLE ALWAYS, for sessions with session_replication_role = replica: %s',
+SELECT 'warning', format('the trigger %s on realtime.messages is %sENABLE ALWAYS, for sessions with session_replication_role = replica: %s',
                       w.name, CASE w.state WHEN 'A' THEN '' ELSE 'not ' END, w.there),
        format('ALTER TABLE realtime.messages ENABLE %sTRIGGER %s', CASE w.state WHEN 'A' THEN '' ELSE 'ALWAYS ' END, w.name)
 FROM wanted w
@@ -49,9 +49,9 @@ WHERE p.oid IN ('realtime.publish(text, text, jsonb)'::regprocedure, 'realtime.s
                 'realtime.ring()'::regprocedure, 'realtime.queue_webhooks()'::regprocedure,
                 'realtime.retire_copy()'::regprocedure) AND NOT p.prosecdef;
 
--- name: doctor_rls
+-- name: examine_rls
 -- An adopted database may have row-level security off: nobody's requests are judged then.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('row-level security is OFF on %s: everybody may %s', c.oid::regclass, t.may) AS what,
        format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY; %s', c.oid::regclass, CASE WHEN p.written > 0
            THEN format('then the %s policies that it has decide', p.written)
@@ -67,9 +67,9 @@ CROSS JOIN LATERAL (
 WHERE NOT c.relrowsecurity
 ORDER BY c.relname;
 
--- name: doctor_policies
+-- name: examine_policies
 -- With row-level security on, what no permissive policy allows is denied.
-SELECT 'open' AS verdict, format('no policy on %s lets anon or authenticated %s', c.oid::regclass, t.act) AS what,
+SELECT 'warning' AS verdict, format('no policy on %s lets anon or authenticated %s', c.oid::regclass, t.act) AS what,
        format('CREATE POLICY ... ON %s %s', c.oid::regclass, t.example) AS advice
 FROM (VALUES
     ('realtime.channels'::regclass, 'r', 'subscribe: nobody can', 'FOR SELECT TO authenticated USING (pattern = ''orders'')'),
@@ -83,9 +83,9 @@ WHERE c.relrowsecurity AND NOT EXISTS (
       AND (target = 0 OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated') AND pg_has_role(r.oid, target, 'USAGE'))))
 ORDER BY c.relname;
 
--- name: doctor_admin_policy
+-- name: examine_admin_policy
 -- The API key's role is judged too; this policy is what lets it in.
-SELECT 'open' AS verdict, format('no policy project_admin_policy on %s: clients with the API key are refused', c.oid::regclass) AS what,
+SELECT 'warning' AS verdict, format('no policy project_admin_policy on %s: clients with the API key are refused', c.oid::regclass) AS what,
        format('CREATE POLICY project_admin_policy ON %s TO project_admin USING (true) WITH CHECK (true)', c.oid::regclass) AS advice
 FROM pg_class c
 WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AND c.relrowsecurity
@@ -93,21 +93,21 @@ WHERE c.oid IN ('realtime.channels'::regclass, 'realtime.messages'::regclass) AN
   AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'project_admin' AND r.rolbypassrls)
 ORDER BY c.relname;
 
--- name: doctor_channels
+-- name: examine_channels
 -- Without an enabled channel there is nothing to subscribe to.
-SELECT 'open' AS verdict, 'no channel is enabled: there is nothing to subscribe to' AS what,
+SELECT 'warning' AS verdict, 'no channel is enabled: there is nothing to subscribe to' AS what,
        'INSERT INTO realtime.channels (pattern) VALUES (''order:%'')' AS advice
 WHERE NOT EXISTS (SELECT FROM realtime.channels WHERE enabled);
 
--- name: doctor_patterns
+-- name: examine_patterns
 -- LIKE raises for these, whatever name is looked up: rows from before our constraint.
-SELECT CASE WHEN enabled THEN 'broken' ELSE 'open' END AS verdict,
-       format('the channel pattern %L is no LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
+SELECT CASE WHEN enabled THEN 'broken' ELSE 'warning' END AS verdict,
+       format('the channel pattern %L is not a LIKE pattern (empty, or a lone backslash at its end)', pattern) AS what,
        format('UPDATE realtime.channels SET pattern = ... WHERE id = %L', id) AS advice
 FROM realtime.channels WHERE pattern = '' OR pattern ~ '(^|[^\\])(\\\\)*\\$'
 ORDER BY pattern;
 
--- name: doctor_webhooks
+-- name: examine_webhooks
 -- Whether the trigger that queues webhooks may do so, and which URLs cannot be sent to.
 SELECT 'broken' AS verdict,
        format('realtime.webhook_deliveries belongs to %I, but realtime.messages to %I: publishing to channels with webhooks fails',
@@ -116,7 +116,7 @@ SELECT 'broken' AS verdict,
 FROM pg_class d, pg_class m
 WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
 UNION ALL
-SELECT 'open', format('a webhook URL of the channel %L is no http:// or https:// URL: its deliveries fail', c.pattern),
+SELECT 'warning', format('a webhook URL of the channel %L is not an http:// or https:// URL: its deliveries fail', c.pattern),
        format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = ... WHERE id = %L', c.id)
 FROM realtime.channels c
 WHERE c.enabled AND EXISTS (
@@ -124,7 +124,7 @@ WHERE c.enabled AND EXISTS (
     WHERE btrim(u.url, E' \t\r\n') !~* '^https?://([^/?#\s]*@)?(\[[0-9a-f:.]+\]|[^/?#\s:@\\]+)(:\d{1,5})?([/?#]\S*)?$'
       AND btrim(u.url, E' \t\r\n') <> '');
 
--- name: doctor_immutable
+-- name: examine_immutable
 -- PostgreSQL may evaluate an IMMUTABLE function once, when it plans: the first caller's identity would answer for everyone.
 -- The functions that the policies call, those that these call (as far as the catalog or a qualified name tells), and auth.*.
 WITH RECURSIVE ours AS (
@@ -155,9 +155,9 @@ WHERE f.provolatile = 'i'
             JOIN pg_class c ON lower(c.relname) = lower(m[1]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))))
 ORDER BY what;
 
--- name: doctor_future
+-- name: examine_future
 -- Rows whose transaction is still to come here came past the triggers that take such ids away: those were disabled, or younger.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('%s rows of realtime.messages carry transaction ids of another cluster that are still to come here: they are '
               'delivered when those have come', count(*)) AS what,
        'restart the server, which marks them as delivered; or UPDATE realtime.messages SET xid = ''0'' '
@@ -165,9 +165,9 @@ SELECT 'open' AS verdict,
 FROM realtime.messages WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
 HAVING count(*) > 0;
 
--- name: doctor_undeliverable
+-- name: examine_undeliverable
 -- What the feed had to pass over, among the newest 100 000 messages (no index knows more).
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('%s messages of the last day could not be delivered, the newest because: %s', count(*),
               regexp_replace((array_agg(m.reason ORDER BY m.seq DESC))[1], '\s+', ' ', 'g')) AS what,
        'SELECT id, created_at, channel_name, event_name, undeliverable FROM realtime.messages WHERE undeliverable IS NOT NULL '
@@ -176,9 +176,9 @@ FROM (SELECT seq, undeliverable AS reason, created_at FROM realtime.messages ORD
 WHERE m.reason IS NOT NULL AND m.created_at > now() - interval '1 day'
 HAVING count(*) > 0;
 
--- name: doctor_subscriptions
+-- name: examine_subscriptions
 -- Logical replication brings copies of messages along, and a copy counts as delivered.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('the subscription %I copies another database''s messages into realtime.messages: nobody hears them here',
               s.subname) AS what,
        format('take realtime.messages out of its publication there, then ALTER SUBSCRIPTION %I REFRESH PUBLICATION',
@@ -186,9 +186,9 @@ SELECT 'open' AS verdict,
 FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid AND r.srrelid = 'realtime.messages'::regclass
 ORDER BY s.subname;
 
--- name: doctor_two_phase
+-- name: examine_two_phase
 -- A transaction that has notified cannot be prepared, so where transactions may be, the feed looks instead of being rung.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('transactions may be prepared here (max_prepared_transactions is %s): the feed looks for messages all the time, '
               'instead of being rung', current_setting('max_prepared_transactions')) AS what,
        format('where none that publishes is ever prepared: ALTER DATABASE %I SET realtime.two_phase = ''off''',
@@ -196,9 +196,9 @@ SELECT 'open' AS verdict,
 WHERE current_setting('max_prepared_transactions')::int > 0
   AND current_setting('realtime.two_phase', true) IS DISTINCT FROM 'off';
 
--- name: doctor_notifiers
+-- name: examine_notifiers
 -- Another server's trigger that notifies for each row: slow, and a sign that two servers deliver.
-SELECT 'open' AS verdict,
+SELECT 'warning' AS verdict,
        format('the trigger %I on realtime.messages notifies for every row: another realtime server''s?', t.tgname) AS what,
        format('once that server is retired: DROP TRIGGER %I ON realtime.messages', t.tgname) AS advice
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid

@@ -1,10 +1,11 @@
-"""What the doctor says of rights: the server's, the clients', and those of strangers where names are looked up."""
+"""What `check` finds of rights: the server's, the clients', and those of strangers where names are looked up."""
 
 from __future__ import annotations
 
 import asyncpg
 import pytest
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import SERVER, Cluster
@@ -16,21 +17,21 @@ SAFE_COLUMNS = "(id, pattern, description, enabled, created_at, updated_at)"
 AILMENTS = {
     "all columns for a client": (
         "GRANT SELECT ON realtime.channels TO anon",
-        "open", "the role anon may read the webhook_urls",
+        "warning", "the role anon may read the webhook_urls",
         f"REVOKE SELECT ON realtime.channels FROM anon; GRANT SELECT {SAFE_COLUMNS} ON realtime.channels TO anon",
     ),
     "the column for a client": (
         "GRANT SELECT (webhook_urls) ON realtime.channels TO authenticated",
-        "open", "the role authenticated may read the webhook_urls",
+        "warning", "the role authenticated may read the webhook_urls",
         f"FROM authenticated; GRANT SELECT {SAFE_COLUMNS} ON realtime.channels TO authenticated",
     ),
     "all columns by a role that a client is a member of": (
         STRANGER + "GRANT a_stranger TO anon; GRANT SELECT ON realtime.channels TO a_stranger",
-        "open", "the role anon may read the webhook_urls", "REVOKE SELECT ON realtime.channels FROM a_stranger; G",
+        "warning", "the role anon may read the webhook_urls", "REVOKE SELECT ON realtime.channels FROM a_stranger; G",
     ),
     "all data for a client": (
         "GRANT pg_read_all_data TO anon",
-        "open", "the role anon may read the webhook_urls", "REVOKE pg_read_all_data FROM anon",
+        "warning", "the role anon may read the webhook_urls", "REVOKE pg_read_all_data FROM anon",
     ),
     "a policy that reads webhook URLs": (
         "CREATE POLICY looks ON realtime.messages FOR INSERT TO authenticated WITH CHECK ("
@@ -53,36 +54,37 @@ AILMENTS = {
         f"CREATE FUNCTION realtime.publish(text, text) RETURNS uuid LANGUAGE sql SECURITY DEFINER AS 'SELECT NULL::uuid';"
         f"ALTER FUNCTION realtime.publish(text, text) OWNER TO {SERVER}; REVOKE ALL ON FUNCTION realtime.publish(text, text)"
         " FROM PUBLIC; GRANT EXECUTE ON FUNCTION realtime.publish(text, text) TO authenticated",
-        "open", "authenticated has EXECUTE ON FUNCTION realtime.publish(text,text)",
+        "warning", "authenticated has EXECUTE ON FUNCTION realtime.publish(text,text)",
         "REVOKE EXECUTE ON FUNCTION realtime.publish(text,text) FROM PUBLIC, authenticated",
     ),
     "a function of the server's own": (
         "GRANT EXECUTE ON FUNCTION realtime.publish_lists(int[], text[], text[], text[]) TO anon",
-        "open", "anon has EXECUTE ON FUNCTION realtime.publish_lists(", "REVOKE EXECUTE ON FUNCTION realtime.publish_lists(",
+        "warning", "anon has EXECUTE ON FUNCTION realtime.publish_lists(",
+        "REVOKE EXECUTE ON FUNCTION realtime.publish_lists(",
     ),
     "a sequence": (
         "GRANT UPDATE ON SEQUENCE realtime.messages_seq_seq TO anon",
-        "open", "anon has USAGE, UPDATE ON SEQUENCE realtime.messages_seq_seq", "REVOKE USAGE, UPDATE ON SEQUENCE",
+        "warning", "anon has USAGE, UPDATE ON SEQUENCE realtime.messages_seq_seq", "REVOKE USAGE, UPDATE ON SEQUENCE",
     ),
     "the book of migrations": (
         "GRANT DELETE ON realtime.schema_migrations TO authenticated",
-        "open", "authenticated has INSERT, UPDATE, DELETE ON realtime.schema_migrations", "REVOKE INSERT, UPDATE, DELETE",
+        "warning", "authenticated has INSERT, UPDATE, DELETE ON realtime.schema_migrations", "REVOKE INSERT, UPDATE, DELETE",
     ),
     "everybody may create in public": (
         "GRANT CREATE ON SCHEMA public TO PUBLIC",
-        "open", "PUBLIC may create objects in the schema public", "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        "warning", "PUBLIC may create objects in the schema public", "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     ),
     "a client and a stranger may create beside the functions": (
         STRANGER + "GRANT CREATE ON SCHEMA realtime TO anon, a_stranger",
-        "open", "may create objects in the schema realtime", "REVOKE CREATE ON SCHEMA realtime FROM ",
+        "warning", "may create objects in the schema realtime", "REVOKE CREATE ON SCHEMA realtime FROM ",
     ),
     "a stranger may create where names without a schema are looked up first": (
         STRANGER + "CREATE SCHEMA authenticated; GRANT CREATE ON SCHEMA authenticated TO a_stranger",
-        "open", "a_stranger may create objects in the schema authenticated", "REVOKE CREATE ON SCHEMA authenticated",
+        "warning", "a_stranger may create objects in the schema authenticated", "REVOKE CREATE ON SCHEMA authenticated",
     ),
     "tables of the application": (
         f"ALTER TABLE orders OWNER TO {SERVER}; ALTER TABLE admins OWNER TO {SERVER}",
-        "open", f"the server's role {SERVER} can do more than it needs (the owner of 2 tables of other schemas)",
+        "warning", f"the server's role {SERVER} can do more than it needs (the owner of 2 tables of other schemas)",
         "a role that has nothing else",
     ),
 }  # fmt: skip
@@ -142,7 +144,7 @@ async def test_a_right_that_is_as_it_should_be_is_not_reported(healthy: str, adm
         (f"GRANT pg_execute_server_program TO {SERVER}", "a member of pg_execute_server_program"),
     ],
 )
-async def test_a_servers_role_that_can_do_more_than_it_needs_is_open(
+async def test_a_servers_role_that_can_do_more_than_it_needs_is_a_warning(
     healthy: str, admin: str, power: str, named: str
 ) -> None:
     await run(admin, power)
@@ -151,7 +153,7 @@ async def test_a_servers_role_that_can_do_more_than_it_needs_is_open(
     finally:
         await run(admin, UNDO)
     assert (found.verdict, found.what) == (
-        "open",
+        "warning",
         f"the server's role {SERVER} can do more than it needs ({named}), and a function that a policy calls can become it "
         "(RESET ROLE)",
     )
@@ -188,7 +190,9 @@ async def test_a_function_that_a_policy_calls_can_indeed_become_the_server(healt
         ),
     ],
 )
-async def test_a_client_that_no_policy_restrains_is_open(cluster: Cluster, power: str, named: str, cure: str) -> None:
+async def test_a_client_that_no_policy_restrains_is_a_warning(
+    cluster: Cluster, power: str, named: str, cure: str
+) -> None:
     url = await cluster.database("demo")
     await run(url, power)
     try:
@@ -199,7 +203,7 @@ async def test_a_client_that_no_policy_restrains_is_open(cluster: Cluster, power
         ]
     finally:
         await run(url, "ALTER ROLE anon NOBYPASSRLS NOSUPERUSER; REVOKE postgres FROM anon")
-    assert [(finding.verdict, finding.advice) for finding in found] == [("open", cure)]
+    assert [(finding.verdict, finding.advice) for finding in found] == [("warning", cure)]
     assert not [finding for finding in await troubles(url) if finding.what.startswith("the role anon")]
     await cluster.drop(url)
 
@@ -213,7 +217,7 @@ async def test_a_wide_grant_that_a_policy_needs_is_said_to_be_needed(
         " TO authenticated WITH CHECK (EXISTS (SELECT * FROM realtime.channels c WHERE c.id = channel_id))",
     )
     found = await the_trouble(healthy)
-    assert found.verdict == "open"
+    assert found.verdict == "warning"
     assert "; the policy looks on realtime.messages needs that" in found.what
 
 
@@ -222,6 +226,6 @@ async def test_the_embedded_databases_superuser_is_the_one_thing_said_of_a_datab
 ) -> None:
     url = await cluster.database("demo")
     await cluster.execute(f"ALTER DATABASE {name_of(url)} SET synchronous_commit = on")
-    await migrate(url)
+    await migrate(Database(url))
     assert (await the_trouble(url)).what.startswith("the server's role postgres can do more than it needs")
     await cluster.drop(url)

@@ -1,7 +1,6 @@
--- The statements of the webhook queue (pg/deliveries.py), by name, as in queries.sql.
--- They run under the session's search_path, which triggers on these tables may need; so functions are qualified, and operators
+-- The queue of webhooks: claim what is due, write down what came of it, and what operators ask. For pg/deliveries.py.
+-- The statements run under the session's search_path, which triggers on these tables may need; so functions are qualified, and operators
 -- get operands of just the types that PostgreSQL's own have: nobody's can fit better. (unnest of several arrays is syntax.)
-
 --
 -- Times are those of the database's clock, which may be set at any moment: a step of time synchronisation, a failover to another
 -- host. Whatever it does:

@@ -1,7 +1,7 @@
 """Connection URLs of PostgreSQL, as providers print them: what each part means here, and what is wrong with one.
 
 What lives here: reading a URL, together with the variables (`PGHOST` …) and the service file that libpq would ask where the
-URL is silent. What does not: connecting (pg/dial.py). This is below config.py: mistakes are found when settings are read.
+URL is silent. What does not: connecting (pg/dial.py). This is below config/: mistakes are found when settings are read.
 
 Every parameter has one of five fates:
 

@@ -85,26 +85,25 @@ class Wishes:
     traffic: bool = False
 
 
-def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -> None:
+def dev(settings: Config, data_dir: Path, wishes: Wishes) -> None:
     """Run until Ctrl-C.
 
     Args:
+        settings: what is configured; what is missing is made.
         data_dir: where the embedded database and the keys are kept.
-        port, host: where to listen; None for the configured ones.
 
     Raises:
         RealtimeError: something is in the way; the message says what.
     """
     keys = load_keys(data_dir)
     with ExitStack() as stack:
-        settings = configuration.load(port=port, host=host)
         _refuse_contradictions(settings, wishes)
         embedded: EmbeddedPostgres | None = None
         if settings.database_url is None:
             embedded = stack.enter_context(_same_port_as_last_time(data_dir))
         config = configuration.load(
-            port=port,
-            host=host,
+            port=settings.port,
+            host=settings.host,
             database_url=settings.database_url or (embedded and embedded.dsn),
             jwt_secret=settings.jwt_secret or keys.jwt_secret,
             anon_key=settings.anon_key or keys.anon_key,

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from insforge_realtime.cli.options import Database, settings
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
 from insforge_realtime.errors import ConfigError
 
@@ -24,9 +25,6 @@ app = typer.Typer(
     help="Look at the webhooks that were sent and that wait, send again, or send no more.", no_args_is_help=True
 )
 
-Database = Annotated[
-    str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
-]
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", help="To URLs that contain this text.", metavar="TEXT")]
 State = Annotated[str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.")]
@@ -48,7 +46,7 @@ def show(
     from insforge_realtime.pg.deliveries import list_deliveries
 
     which = _selection(message, url, state)
-    rows = asyncio.run(list_deliveries(_database(database), which, limit))
+    rows = asyncio.run(list_deliveries(settings(database_url=database).database(), which, limit))
     if as_json:
         for row in rows:
             say(ascii_json(_as_json(row)))
@@ -73,7 +71,7 @@ def retry(
     if state == "delivered":
         raise ConfigError("--state: what was delivered is not sent again")
     which = _selection(message, url, state, every=every)
-    number = asyncio.run(retry_deliveries(_database(database), which))
+    number = asyncio.run(retry_deliveries(settings(database_url=database).database(), which))
     say(f"{number} to be sent again; servers see it within a few seconds")
 
 
@@ -88,17 +86,8 @@ def cancel(
     from insforge_realtime.pg.deliveries import cancel_deliveries
 
     which = _selection(message, url, None, every=every)
-    number = asyncio.run(cancel_deliveries(_database(database), which))
+    number = asyncio.run(cancel_deliveries(settings(database_url=database).database(), which))
     say(f"{number} cancelled")
-
-
-def _database(url: str | None) -> str:
-    from insforge_realtime import config, logs, typos
-
-    settings = config.load(database_url=url)
-    logs.configure(settings)
-    typos.warn()
-    return settings.database()
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:

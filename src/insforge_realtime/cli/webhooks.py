@@ -9,13 +9,13 @@ import asyncio
 import json
 import re
 import uuid
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from insforge_realtime.cli.options import Database, settings
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
+from insforge_realtime.clock import iso
 from insforge_realtime.errors import ConfigError
 
 STATES = ("pending", "delivered", "failed", "cancelled")
@@ -117,11 +117,7 @@ def _discreet(url: str) -> str:
 
 def _as_json(row: dict[str, Any]) -> str:
     row = {**row, "url": _discreet(row["url"]), "history": json.loads(row["history"])}
-    return json.dumps(row, ensure_ascii=False, default=_iso)
-
-
-def _iso(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps(row, ensure_ascii=False, default=iso)
 
 
 def _as_table(rows: list[dict[str, Any]]) -> list[str]:
@@ -131,6 +127,6 @@ def _as_table(rows: list[dict[str, Any]]) -> list[str]:
         error = (row["last_error"] or "")[:SHOWN_ERROR]
         status = row["last_status_code"] or ""
         cells = (row["state"], row["attempts"], status, row["message"], _discreet(row["url"]), error)
-        lines.append((_iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
+        lines.append((iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

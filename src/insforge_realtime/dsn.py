@@ -155,7 +155,7 @@ def discreet(url: str) -> str:
 
 
 def _parts(url: str) -> tuple[dict[str, str], bool]:
-    """Everything that is in the URL by libpq's names; and whether there was anything between // and the next slash.
+    """Return everything in the URL by libpq's names; and whether there was anything between // and the next slash.
 
     A password may have any character but a slash in it, also those that should be percent-encoded: user and password end at
     the last @ before the host does.
@@ -185,7 +185,7 @@ def _login(rest: str) -> tuple[str | None, str]:
 
 
 def _authority(text: str) -> tuple[str, str]:
-    """Ports and hosts, both comma-separated."""
+    """Return ports and hosts, both comma-separated."""
     pairs = []
     for item in text.split(",") if text else ():
         match = _HOST.fullmatch(item)
@@ -247,7 +247,7 @@ def _hosts(names: str | None, ports: str | None, authority: bool) -> tuple[Host,
 
 
 def _host(text: str) -> tuple[str, int | None]:
-    """A host's name, and its port where that follows it: in ?host= that is the driver's way, not libpq's."""
+    """Return a host's name, and its port where that follows it: in ?host= that is the driver's way, not libpq's."""
     name, colon, port = text.partition(":")
     alone = text.startswith("/") or not colon or ":" in port
     name = text.removeprefix("[").removesuffix("]") if alone else name
@@ -265,12 +265,12 @@ def _port(text: str) -> int:
 
 
 def _connect_timeout(text: str | None) -> float | None:
-    """None also for 0 and less, by which libpq means for ever: nothing here waits for ever. 1 counts as 2, as in libpq."""
+    """Return the seconds; None also for 0 and less, for ever in libpq: nothing here waits for ever. 1 counts as 2."""
     return max(2.0, float(text)) if text is not None and int(text) > 0 else None
 
 
 def _options(text: str) -> tuple[dict[str, str], str | None]:
-    """The settings in `-c name=value` and `--name=value`; and what else there is."""
+    """Return the settings in `-c name=value` and `--name=value`; and the rest."""
     words = re.findall(r"(?:\\.|[^\s\\])+", text)
     settings, rest = {}, []
     while words:
@@ -286,7 +286,7 @@ def _options(text: str) -> tuple[dict[str, str], str | None]:
 
 
 def _tls(given: Mapping[str, str], hosts: tuple[Host, ...]) -> tuple[str | None, str | None]:
-    """sslmode and sslrootcert. On a socket there is no TLS, as in libpq.
+    """Return sslmode and sslrootcert. On a socket there is no TLS, as in libpq.
 
     Raises:
         ConfigError: the server is to be verified, but by nothing; or by the machine's own certificates, but not in full.

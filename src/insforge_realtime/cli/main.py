@@ -1,7 +1,7 @@
 """The command `insforge-realtime`. Here: dev, serve, migrate, token, check; client.py and webhooks.py have the others.
 
 What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere, and imported when it is called:
-whoever installed the client only has none of the server's libraries.
+an installation of the client alone has none of the server's libraries.
 Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or an argument is wrong.
 """
 
@@ -120,7 +120,7 @@ def _say_that_it_waits(line: str) -> None:
 def token(
     sub: Annotated[str | None, typer.Option(help="The user's id, the claim `sub`.")] = None,
     role: Annotated[str, typer.Option(help="anon, authenticated or project_admin.")] = "authenticated",
-    ttl: Annotated[float, typer.Option(help="How long it is good for, in seconds.", min=0)] = 3600,
+    ttl: Annotated[float, typer.Option(help="How long it is valid, in seconds.", min=0)] = 3600,
     email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
 ) -> None:
     """Mint a token with REALTIME_JWT_SECRET, and print it."""
@@ -184,7 +184,7 @@ def _options(
 
 
 def main() -> None:
-    """The entry point: errors that we raise on purpose become one line on standard error."""
+    """Run the command; errors that we raise on purpose become one line on standard error."""
     terminal.prepare()
     try:
         app()
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def _remedy(missing: ModuleNotFoundError) -> str:
-    """Which half of the package is not installed."""
+    """Return what to install: the half of the package that is missing."""
     library = (missing.name or str(missing)).partition(".")[0]
     extra = "client" if library in ("aiohttp", "engineio", "socketio") else "server"
     return f"this command needs {library}: pip install 'insforge-realtime[{extra}]'"

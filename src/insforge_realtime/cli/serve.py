@@ -1,4 +1,4 @@
-"""`insforge-realtime serve`: the application behind uvicorn, with the fast WebSocket, for as long as nobody sends SIGTERM.
+"""`insforge-realtime serve`: the application behind uvicorn, with the fast WebSocket, until SIGTERM.
 
 What lives here: signals, the order of start and shutdown, and why a start would be refused. What the process needs of the
 machine (sockets, descriptors, a certificate) is in process/.
@@ -40,7 +40,7 @@ log = structlog.get_logger("insforge_realtime")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: it would end the process by the signal, and we want exit status 0."""
+    """uvicorn without its signal handlers: those end the process by the signal, and we want exit status 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -104,8 +104,10 @@ async def _watching() -> AsyncIterator[None]:
 
 
 def refusals(config: Config) -> list[ConfigError]:
-    """Why `serve` would end before it has begun, whatever the database says. An address that is taken is not among them:
-    the server may be running. Changes nothing."""
+    """Return why `serve` would end before it has begun, whatever the database has.
+
+    An address in use is not among the reasons: the server may be running. Changes nothing.
+    """
     found = []
     for attempt in (tls_context, Authenticator, _try_to_listen):
         try:
@@ -125,7 +127,7 @@ def _try_to_listen(config: Config) -> None:
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:
-    """Sockets are closed while webhooks in flight end. A second signal does not wait any more."""
+    """Close sockets while webhooks in flight end. A second signal ends the wait."""
     log.info("shutting down")
     application.gateway.shut()
     application.webhooks.stop(at_once=server.should_exit)

@@ -1,4 +1,4 @@
-"""`insforge-realtime webhooks`: look at the queue of webhooks, send again, or send no more.
+"""`insforge-realtime webhooks`: inspect the queue of webhooks, resend, cancel.
 
 What lives here: arguments and what is printed; the statements are pg/deliveries.py's. Passwords in URLs are not printed.
 """
@@ -21,14 +21,12 @@ from insforge_realtime.errors import ConfigError
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
 
-app = typer.Typer(
-    help="Look at the webhooks that were sent and that wait, send again, or send no more.", no_args_is_help=True
-)
+app = typer.Typer(help="Inspect webhooks, sent and waiting; resend or cancel them.", no_args_is_help=True)
 
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", help="To URLs that contain this text.", metavar="TEXT")]
 State = Annotated[str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.")]
-Every = Annotated[bool, typer.Option("--all", help="All of them, where no other filter is given.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them, where there is no other filter.")]
 
 
 @app.command("list")
@@ -36,7 +34,7 @@ def show(
     message: Message = None,
     url: Url = None,
     state: State = None,
-    limit: Annotated[int, typer.Option(help="So many at most.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1)] = 50,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, with the answer and every attempt.")
     ] = False,
@@ -65,7 +63,7 @@ def retry(
     every: Every = False,
     database: Database = None,
 ) -> None:
-    """Begin again with deliveries that failed or were cancelled, and send those that wait at once."""
+    """Start over with deliveries that failed or were cancelled, and send waiting ones now."""
     from insforge_realtime.pg.deliveries import retry_deliveries
 
     if state == "delivered":
@@ -82,7 +80,7 @@ def cancel(
     every: Every = False,
     database: Database = None,
 ) -> None:
-    """Send pending deliveries no more. An attempt that is under way is not interrupted."""
+    """Cancel pending deliveries. An attempt under way is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
 
     which = _selection(message, url, None, every=every)
@@ -91,7 +89,7 @@ def cancel(
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:
-    """The filters, once they are known to make sense.
+    """Return the filters, once they are known to make sense.
 
     Raises:
         ConfigError: names the option.
@@ -111,7 +109,7 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
 
 
 def _discreet(url: str) -> str:
-    """A URL without its user and password."""
+    """Return a URL without its user and password."""
     return re.sub(r"//[^/?#]*@", "//…@", url)
 
 
@@ -121,7 +119,7 @@ def _as_json(row: dict[str, Any]) -> str:
 
 
 def _as_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines with the columns one below the other, never cut: they are there to be copied."""
+    """Return lines with aligned columns, never cut: they are there to be copied."""
     lines: list[tuple[str, ...]] = [("CREATED", "STATE", "ATTEMPTS", "STATUS", "MESSAGE", "URL", "ERROR")]
     for row in rows:
         error = (row["last_error"] or "")[:SHOWN_ERROR]

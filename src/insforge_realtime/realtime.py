@@ -156,7 +156,7 @@ async def _not_running(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def create_app(config: Config | None = None) -> Starlette:
-    """A complete ASGI application: `uvicorn --factory insforge_realtime.app:create_app`, or hypercorn, or granian.
+    """Return a complete ASGI application: `uvicorn --factory insforge_realtime:create_app`, or hypercorn, or granian.
 
     Args:
         config: complete; None reads the environment.

@@ -1,4 +1,4 @@
-"""Variables that look like settings of ours and are none: a typo in one is a setting that does not hold, without a word.
+"""Variables that look like settings of ours and are not: a typo in one is a setting that does not hold, without a word.
 
 What lives here: finding them, in the environment and in `.env`, and the nearest name of a real one. Only what begins with
 `REALTIME_` counts: other applications share both places.
@@ -36,7 +36,7 @@ class Unknown:
 
 
 def unknown_variables() -> list[Unknown]:
-    """Those that are set, by name."""
+    """Return those that are set, by name."""
     # A name is a field's whatever its case, as in pydantic-settings.
     given = {name.upper() for name in (*os.environ, *DotEnvSettingsSource(Config).env_vars)}
     known = {*map(variable, Config.model_fields), *OF_CLIENTS}
@@ -46,7 +46,7 @@ def unknown_variables() -> list[Unknown]:
 
 
 def warn() -> None:
-    """Say so in the log, a line each."""
+    """Log them, a line each."""
     for unknown in unknown_variables():
         log.warning("there is no such setting", variable=unknown.name, nearest=unknown.nearest)
 

@@ -1,10 +1,10 @@
 """`insforge-realtime dev`: a database, the schema, a demo and the server, in one process, with one Ctrl-C.
 
 What lives here: the order of things, and what is done to whose database. What is printed is welcome.py. The keys are made
-once and kept in the data folder, so that the tokens printed yesterday still work today.
+once and kept in the data folder, so that tokens printed yesterday still work today.
 
 A database of DATABASE_URL may be anybody's, since the variable stands in many shells and `.env` files: it gets the schema
-`realtime`, for nothing works without it, unless that would take over another server's tables; the demo, only if asked for.
+`realtime`, without which nothing works, unless that would take over another server's tables; the demo only on request.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Keys:
 
 
 def load_keys(data_dir: Path) -> Keys:
-    """The keys of this data folder; made, and kept readable for the owner only, the first time.
+    """Return the keys of this data folder; the first time, make them, readable by the owner only.
 
     Raises:
         ConfigError: the folder cannot be used, or the file in it is damaged.
@@ -61,7 +61,7 @@ def load_keys(data_dir: Path) -> Keys:
 
 
 def _make_keys(file: Path) -> None:
-    """Made beside and renamed, so that the file is whole or absent."""
+    """Write beside and rename, so that the file is whole or absent."""
     keys = {
         "jwt_secret": secrets.token_urlsafe(36),
         "anon_key": f"anon_{secrets.token_hex(20)}",
@@ -86,26 +86,25 @@ class Wishes:
     traffic: bool = False
 
 
-def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -> None:
+def dev(settings: Config, data_dir: Path, wishes: Wishes) -> None:
     """Run until Ctrl-C.
 
     Args:
+        settings: what is configured; what is missing is made.
         data_dir: where the embedded database and the keys are kept.
-        port, host: where to listen; None for the configured ones.
 
     Raises:
         RealtimeError: something is in the way; the message says what.
     """
     keys = load_keys(data_dir)
     with ExitStack() as stack:
-        settings = configuration.load(port=port, host=host)
         _refuse_contradictions(settings, wishes)
         embedded: EmbeddedPostgres | None = None
         if settings.database_url is None:
             embedded = stack.enter_context(_same_port_as_last_time(data_dir))
         config = configuration.load(
-            port=port,
-            host=host,
+            port=settings.port,
+            host=settings.host,
             database_url=settings.database_url or (embedded and embedded.dsn),
             jwt_secret=settings.jwt_secret or keys.jwt_secret,
             anon_key=settings.anon_key or keys.anon_key,
@@ -120,7 +119,7 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -
 
 @contextmanager
 def _same_port_as_last_time(data_dir: Path) -> Iterator[EmbeddedPostgres]:
-    """The database of its own, at the address of the last run where that is free: an application may have noted it."""
+    """Start dev's own database, at the address of the last run where that is free: an application may have noted it."""
     file = data_dir / "postgres.port"
     with EmbeddedPostgres(data_dir / "postgres", port=_free_port_in(file)) as embedded:
         file.write_text(f"{urlsplit(embedded.dsn).port}\n")
@@ -136,7 +135,11 @@ def _free_port_in(file: Path) -> int | None:
 
 
 def _refuse_contradictions(settings: Config, wishes: Wishes) -> None:
-    """Before anything is started."""
+    """Refuse before anything is started.
+
+    Raises:
+        ConfigError: two wishes cannot be had together.
+    """
     own = settings.database_url is None
     if own and settings.listen_url is not None:
         raise ConfigError(
@@ -180,7 +183,7 @@ async def _everything(config: Config, embedded: EmbeddedPostgres | None, wishes:
 
 
 async def _migrate(database: Database, lock_wait: float, own: bool) -> list[str]:
-    """What was done.
+    """Migrate, and return what was done.
 
     Raises:
         DatabaseError: it would take over another server's tables, which then stops delivering.
@@ -196,7 +199,7 @@ async def _migrate(database: Database, lock_wait: float, own: bool) -> list[str]
 
 
 async def _load_demo(database: Database, own: bool, wishes: Wishes) -> list[str]:
-    """What stands in the demo's way, so that it was not loaded.
+    """Load the demo, and return what stands in its way, so that it was not loaded.
 
     Raises:
         DatabaseError: something does, and somebody has asked for the demo.

@@ -1,4 +1,4 @@
-"""`insforge-realtime webhooks`: look at the queue of webhooks, send again, or send no more.
+"""`insforge-realtime webhooks`: inspect the queue of webhooks, resend, cancel.
 
 What lives here: arguments and what is printed; the statements are pg/deliveries.py's. Passwords in URLs are not printed.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from insforge_realtime.cli.options import DatabaseUrl, settings
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
+from insforge_realtime.clock import iso
 from insforge_realtime.dsn import without_login
 from insforge_realtime.errors import ConfigError
 
@@ -23,17 +24,12 @@ if TYPE_CHECKING:
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
 
-app = typer.Typer(
-    help="Look at the webhooks that were sent and that wait, send again, or send no more.", no_args_is_help=True
-)
+app = typer.Typer(help="Inspect webhooks, sent and waiting; resend or cancel them.", no_args_is_help=True)
 
-DatabaseUrl = Annotated[
-    str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
-]
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", help="To URLs that contain this text.", metavar="TEXT")]
 State = Annotated[str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.")]
-Every = Annotated[bool, typer.Option("--all", help="All of them, where no other filter is given.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them, where there is no other filter.")]
 
 
 @app.command("list")
@@ -41,7 +37,7 @@ def show(
     message: Message = None,
     url: Url = None,
     state: State = None,
-    limit: Annotated[int, typer.Option(help="So many at most.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1)] = 50,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, with the answer and every attempt.")
     ] = False,
@@ -70,7 +66,7 @@ def retry(
     every: Every = False,
     database: DatabaseUrl = None,
 ) -> None:
-    """Begin again with deliveries that failed or were cancelled, and send those that wait at once."""
+    """Start over with deliveries that failed or were cancelled, and send waiting ones now."""
     from insforge_realtime.pg.deliveries import retry_deliveries
 
     if state == "delivered":
@@ -87,7 +83,7 @@ def cancel(
     every: Every = False,
     database: DatabaseUrl = None,
 ) -> None:
-    """Send pending deliveries no more. An attempt that is under way is not interrupted."""
+    """Cancel pending deliveries. An attempt under way is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
 
     which = _selection(message, url, None, every=every)
@@ -96,17 +92,13 @@ def cancel(
 
 
 def _database(url: str | None) -> Database:
-    from insforge_realtime import config, logs, typos
     from insforge_realtime.pg.database import Database
 
-    settings = config.load(database_url=url)
-    logs.configure(settings)
-    typos.warn()
-    return Database(settings.database())
+    return Database(settings(database_url=url).database())
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:
-    """The filters, once they are known to make sense.
+    """Return the filters, once they are known to make sense.
 
     Raises:
         ConfigError: names the option.
@@ -127,20 +119,16 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
 
 def _as_json(row: dict[str, Any]) -> str:
     row = {**row, "url": without_login(row["url"]), "history": json.loads(row["history"])}
-    return json.dumps(row, ensure_ascii=False, default=_iso)
-
-
-def _iso(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps(row, ensure_ascii=False, default=iso)
 
 
 def _as_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines with the columns one below the other, never cut: they are there to be copied."""
+    """Return lines with aligned columns, never cut: they are there to be copied."""
     lines: list[tuple[str, ...]] = [("CREATED", "STATE", "ATTEMPTS", "STATUS", "MESSAGE", "URL", "ERROR")]
     for row in rows:
         error = (row["last_error"] or "")[:SHOWN_ERROR]
         status = row["last_status_code"] or ""
         cells = (row["state"], row["attempts"], status, row["message"], without_login(row["url"]), error)
-        lines.append((_iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
+        lines.append((iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

@@ -30,13 +30,13 @@ def raise_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError):  # some systems let nobody have as many as they say
+    except (ValueError, OSError):  # some systems grant nobody as many as they promise
         return soft
     return hard
 
 
 async def watch() -> None:
-    """Until cancelled: say when they are used up, and when that is over."""
+    """Log when they are used up, and when that is over, until cancelled."""
     used_up: float | None = None
     told = -REMIND_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""The sockets that the server listens on: one for each address of the host that it is told.
+"""The sockets that the server listens on: one for each address of the configured host.
 
 Two families are two sockets, not one for both: so a client of IPv4 has an address of IPv4 in the log and to
 REALTIME_TRUSTED_PROXIES, whatever the system's default is.
@@ -15,7 +15,7 @@ from insforge_realtime.errors import ConfigError
 BOTH = {"localhost": ("127.0.0.1", "::1"), "::": ("0.0.0.0", "::")}  # noqa: S104
 """Hosts that are one address in each family, whatever /etc/hosts says."""
 ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
-"""What a machine says of a family, or of an address, that it does not have."""
+"""The errors for a family, or an address, that a machine does not have."""
 ATTEMPTS = 20
 """How often a free port is picked until it is free in both families."""
 BACKLOG = 2048
@@ -23,7 +23,7 @@ TAKEN = "; give another port by --port or REALTIME_PORT (make dev PORT=…), or 
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen, at least one, all on the same port.
+    """Open sockets that listen, at least one, all on the same port.
 
     Args:
         host: an address, or a name; of its addresses those are left out that this machine does not have.
@@ -68,7 +68,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
-    """Each address once, with its family."""
+    """Return each address once, with its family."""
     found = [
         info
         for one in BOTH.get(host.lower(), (host,))
@@ -78,12 +78,12 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
 
 
 def places(sockets: list[socket.socket]) -> list[str]:
-    """`127.0.0.1:7130`, `[::1]:7130`: where they listen."""
+    """Return where they listen: `127.0.0.1:7130`, `[::1]:7130`."""
     return [_shown(*one.getsockname()[:2]) for one in sockets]
 
 
 def reachable(sockets: list[socket.socket]) -> str:
-    """Where a program on this machine finds them: host and port."""
+    """Return where a program on this machine finds them: host and port."""
     host, port = sockets[0].getsockname()[:2]
     return _shown({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104
 

@@ -200,16 +200,16 @@ class Config(BaseSettings):
     )
     listen_url: PostgresUrl | None = Field(
         default=None,
-        description="A direct connection for the feed, where `DATABASE_URL` goes through a pooler "
-        "that does not keep sessions (LISTEN needs one).",
+        description="A direct connection for the feed, if `DATABASE_URL` goes through a pooler that does not keep sessions "
+        "(LISTEN needs one).",
     )
     db_connections: int = Field(
         default=2, ge=1, le=100, description="Connections for subscribe checks, and as many for publishes."
     )
     host: Text = Field(
         default="127.0.0.1",
-        description="The address, or the name, to listen on; `0.0.0.0` for all addresses of IPv4, `::` for all of IPv4 and "
-        "IPv6, `localhost` for this machine alone, by both.",
+        description="The address or name to listen on; `0.0.0.0` for all IPv4 addresses, `::` for all IPv4 and IPv6 "
+        "addresses, `localhost` for this machine alone, over both.",
     )
     port: int = Field(default=7130, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
 
@@ -227,21 +227,21 @@ class Config(BaseSettings):
         description="A key (`ik_…`) that lets clients in as `project_admin`. Keep it on servers.",
     )
     allow_anonymous: bool = Field(
-        default=False, description="Let clients in as `anon` that bring no token at all. `dev` sets it."
+        default=False, description="Let clients without any token in as `anon`. `dev` sets it."
     )
     cors_origins: CommaSeparated = Field(
         default=["*"],
-        description="The origins of web pages that may connect, comma-separated; `*` for all, without cookies then.",
+        description="The origins of web pages that may connect, comma-separated; `*` for all, but then without cookies.",
     )
 
     transports: Transports = Field(
         default=["polling", "websocket"],
-        description="What clients may connect by, comma-separated: `polling` (HTTP long-polling, which clients "
-        "upgrade to WebSocket where that is offered, too) and `websocket`.",
+        description="How clients may connect, comma-separated: `polling` (HTTP long-polling, which clients upgrade to "
+        "WebSocket if that is offered too) and `websocket`.",
     )
     root_path: UrlPath = Field(
         default="",
-        description="The path that a proxy puts in front and leaves on the requests, like `/realtime`.",
+        description="The path prefix that a proxy leaves on the requests, like `/realtime`.",
     )
     trusted_proxies: Networks = Field(
         default=[],
@@ -252,7 +252,7 @@ class Config(BaseSettings):
         default=None, description="The certificate (PEM, with its chain): the server itself speaks https and wss."
     )
     ssl_keyfile: File | None = Field(
-        default=None, description="The certificate's key (PEM, not encrypted), where it is not in the same file."
+        default=None, description="The certificate's key (PEM, not encrypted), if it is not in the same file."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -264,14 +264,14 @@ class Config(BaseSettings):
     max_log_lines_per_second: float = Field(
         default=5,
         ge=0,
-        description="The lines of one kind that the log gets per second, on average; ten times as many in a burst. How many "
-        "were left out, it is told.",
+        description="Log lines of one kind per second, on average; ten times as many in a burst. The number left out is "
+        "logged.",
     )
 
     log_buffer_bytes: int = Field(
         default=1024 * 1024,
         ge=0,
-        description="The bytes of log lines that may wait for whoever reads standard error; further lines are dropped, and "
+        description="Bytes of log lines that may wait for a slow reader of standard error; further lines are dropped, and "
         "their number is logged.",
     )
 
@@ -280,76 +280,70 @@ class Config(BaseSettings):
     )
     max_name_bytes: int = Field(default=255, ge=0, description="The longest channel or event name, in bytes of UTF-8.")
     max_channels_per_connection: int = Field(
-        default=100, ge=0, description="The channels one connection may be subscribed to at a time."
+        default=100, ge=0, description="Channels one connection may be subscribed to at a time."
     )
     max_connections: int = Field(
-        default=0, ge=0, description="The connections, of clients that were let in, which this server holds at a time."
+        default=0, ge=0, description="Connections of authenticated clients that this server holds at a time."
     )
     max_sockets: int | None = Field(
         default=None,
         ge=0,
-        description="The sockets this server holds at a time, whatever they are for. Not set: what the limit of open files "
-        "leaves beside 256.",
+        description="Sockets of any kind that this server holds at a time. If not set: the limit of open files, less 256.",
     )
     max_sockets_per_address: int = Field(
         default=10_000,
         ge=0,
-        description="The sockets that one address (of IPv6: one /64) may hold at a time, and as many sessions of "
-        "long-polling.",
+        description="Sockets that one address (IPv6: one /64) may hold at a time, and as many long-polling sessions.",
     )
     max_unauthenticated: int = Field(
         default=10_000,
         ge=0,
-        description="The sockets whose client was not let in yet, and as many sessions of long-polling; the oldest gives "
-        "way to one more.",
+        description="Sockets whose client is not authenticated yet, and as many long-polling sessions; the oldest gives way "
+        "to a newcomer.",
     )
     max_connect_bytes: int = Field(
-        default=20_000, ge=0, description="The largest message, or body, of a client that was not let in yet, in bytes."
+        default=20_000,
+        ge=0,
+        description="The largest message or body of a client that is not authenticated yet, in bytes.",
     )
     max_refused_connects: int = Field(
-        default=3, ge=0, description="The refusals of its CONNECT after which a connection is closed."
+        default=3, ge=0, description="Refused CONNECTs after which a connection is closed."
     )
     max_handshakes_per_second: float = Field(
         default=500,
         ge=0,
-        description="The handshakes of one address (of IPv6: one /64) per second, on average; twenty times as many in a "
-        "burst.",
+        description="Handshakes from one address (IPv6: one /64) per second, on average; twenty times as many in a burst.",
     )
-    max_connects_per_second: float = Field(
-        default=500, ge=0, description="The CONNECTs, likewise, whether they are accepted or not."
-    )
+    max_connects_per_second: float = Field(default=500, ge=0, description="CONNECTs, likewise, accepted or not.")
     max_messages_per_second: float = Field(
         default=100,
         ge=0,
-        description="The messages one user may send per second, over all connections, on average; twice as many in a burst. "
-        "The anonymous clients of one address may send ten times as many together.",
+        description="Messages one user may send per second, over all connections, on average; twice as many in a burst. The "
+        "anonymous clients of one address together may send ten times as many.",
     )
     max_bytes_per_second: int = Field(
         default=1_000_000,
         ge=0,
-        description="The bytes of messages one user may send per second, likewise; twice as many in a burst, or one "
-        "message that is larger.",
+        description="Bytes of messages one user may send per second, likewise; twice as many in a burst, or a single larger "
+        "message.",
     )
     max_pending_per_user: int = Field(
         default=1000,
         ge=0,
-        description="The subscribes of one user that may wait for a policy's judgement, over all connections, and as many "
-        "publishes. The anonymous clients of one address may have ten times as many together.",
+        description="Subscribes of one user that may wait for a policy's decision, over all connections, and as many "
+        "publishes. The anonymous clients of one address together may have ten times as many.",
     )
     max_buffered_bytes: int = Field(
         default=4 * 1024 * 1024,
         ge=0,
-        description="The unsent bytes after which a connection that reads too slowly is closed. An event that is larger "
-        "goes to nobody.",
+        description="Unsent bytes after which a connection that reads too slowly is closed. A larger event goes to nobody.",
     )
 
     max_head_bytes: int = Field(
         default=32768, ge=0, description="The request line and headers of one HTTP request, in bytes."
     )
-    max_headers: int = Field(default=100, ge=0, description="The headers of one HTTP request.")
-    max_pipelined: int = Field(
-        default=16, ge=0, description="The requests of one HTTP connection that are not answered yet."
-    )
+    max_headers: int = Field(default=100, ge=0, description="Headers of one HTTP request.")
+    max_pipelined: int = Field(default=16, ge=0, description="Unanswered requests on one HTTP connection.")
 
     policy_timeout: float = Field(default=5.0, gt=0, description="How long a policy may take to decide, in seconds.")
     ping_interval: float = Field(default=25.0, gt=0, description="Seconds between two heartbeats.")
@@ -357,27 +351,28 @@ class Config(BaseSettings):
     connect_timeout: float = Field(
         default=45.0,
         gt=0,
-        description="Seconds that a new connection has, in all, to say who it is; refusals begin no new ones.",
+        description="Seconds that a new connection has, in all, to authenticate; a refusal does not restart them.",
     )
     request_timeout: float = Field(
         default=20.0,
         gt=0,
-        description="Seconds that an HTTP request's head has to come, and its body, unless that is a poll's.",
+        description="Seconds within which an HTTP request's head must arrive, and its body, unless that is a poll's.",
     )
     answer_timeout: float = Field(
-        default=30.0, gt=0, description="Seconds after which a client that reads nothing of an HTTP answer is cut off."
+        default=30.0, gt=0, description="Seconds after which a client that does not read an HTTP answer is cut off."
     )
     feed_fallback_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="How often the feed looks although nobody rang; also the health probe of its connection.",
+        description="How often, in seconds, the feed looks for messages without being woken; also the health probe of its "
+        "connection.",
     )
     feed_trail_seconds: float = Field(
         default=60.0,
         ge=1,
         le=3600,
-        description="How many seconds of its past the feed remembers: so far a standby may lag when it becomes the primary "
-        "without clients being sent to reload (docs/reliability.md).",
+        description="How many seconds of its past the feed remembers: a standby that lags by less can be promoted without "
+        "clients having to reload (docs/reliability.md).",
     )
     max_lag_seconds: float = Field(
         default=5.0, ge=0, description="How far behind, in seconds, the feed may be before `/api/health` answers 503."
@@ -385,8 +380,8 @@ class Config(BaseSettings):
     migrate_lock_wait: float = Field(
         default=60.0,
         ge=0,
-        description="How long `migrate` goes on trying for a lock on a table that other transactions hold, in seconds; "
-        "0 for one try.",
+        description="How long `migrate` keeps trying to lock a table that other transactions hold, in seconds; 0 for a "
+        "single try.",
     )
 
     webhook_secret: SigningSecrets | None = Field(
@@ -404,8 +399,7 @@ class Config(BaseSettings):
     )
     webhook_retry_delays: Delays = Field(
         default=[1.0, 2.0],
-        description="Seconds before each further attempt of a webhook, comma-separated; as many attempts as there are "
-        "delays. Empty for none.",
+        description="Seconds before each retry of a webhook, comma-separated; one retry per delay. Empty for none.",
     )
     webhook_lease_margin: float = Field(
         default=20.0,
@@ -422,8 +416,7 @@ class Config(BaseSettings):
     webhook_breaker_failures: int = Field(
         default=20,
         ge=0,
-        description="Failures of a host, one after the other, after which its webhooks wait and it is only probed; "
-        "0 for never.",
+        description="Consecutive failures of a host after which its webhooks wait and it is only probed; 0 for never.",
     )
 
     @property

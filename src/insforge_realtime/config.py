@@ -73,8 +73,8 @@ def _jwt_secret(value: object) -> object:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if isinstance(text, str) and len(text.encode(errors="surrogatepass")) < SHORTEST_JWT_SECRET:
         raise ValueError(
-            f"is shorter than {SHORTEST_JWT_SECRET} bytes, so it can be guessed by whoever sees a token; make one with "
-            "`openssl rand -base64 48`, and give it to whatever signs the tokens, too"
+            f"is shorter than {SHORTEST_JWT_SECRET} bytes, so anybody who sees a token can guess it; make one with "
+            "`openssl rand -base64 48`, and use it in whatever signs the tokens, too"
         )
     return value
 
@@ -469,7 +469,7 @@ def load(**overrides: object) -> Config:
     for name in overrides:
         if name not in Config.model_fields:
             similar = get_close_matches(name, Config.model_fields, 1)
-            raise ConfigError(f"there is no setting {name!r}" + (f"; {similar[0]!r} is one" if similar else ""))
+            raise ConfigError(f"there is no setting {name!r}" + (f"; did you mean {similar[0]!r}?" if similar else ""))
     try:
         return Config(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

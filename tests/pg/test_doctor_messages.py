@@ -130,11 +130,11 @@ async def test_a_subscription_that_writes_messages_is_open_and_one_for_other_tab
 UIDS = {
     "a plain cast": (
         "SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid",
-        "auth.uid() raises for a token whose sub is no uuid (Clerk's, Auth0's)",
+        "auth.uid() raises for a token whose sub is not a uuid (Clerk's, Auth0's)",
     ),
     "a cast of the setting": (
         "SELECT (current_setting('request.jwt.claims')::jsonb ->> 'sub')::uuid",
-        "auth.uid() raises for a token whose sub is no uuid (Clerk's, Auth0's)",
+        "auth.uid() raises for a token whose sub is not a uuid (Clerk's, Auth0's)",
     ),
     "nobody": ("SELECT NULL::uuid", "auth.uid() ignores"),
     "always the same": ("SELECT '5ab1ec70-0000-4000-8000-000000000001'::uuid", "where it must be NULL"),
@@ -150,4 +150,4 @@ async def test_an_auth_uid_that_does_not_know_every_token_is_open_with_what_to_d
     found = await the_trouble(healthy)
     assert found.verdict == "open"
     assert what in found.what
-    assert found.advice == "replace it by the auth.uid() of docs/database.md"
+    assert found.advice == "replace it with the auth.uid() of docs/database.md"

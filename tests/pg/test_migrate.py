@@ -343,7 +343,7 @@ CREATE SCHEMA IF NOT EXISTS auth; CREATE OR REPLACE FUNCTION auth.uid() RETURNS 
     [
         (WORKS, "leave auth.uid() as it is: it works"),
         (SEARCHES, "leave auth.uid() as it is: it works"),
-        (RAISES, "raises for a token whose sub is no uuid"),
+        (RAISES, "raises for a token whose sub is not a uuid"),
     ],
     ids=["works", "works by its search_path", "raises"],
 )
@@ -361,7 +361,7 @@ async def test_an_auth_uid_that_was_spoilt_later_is_told_of_by_every_migrate(emp
     await run(empty, RAISES)
     for line in (await plan(empty), await migrate(empty), await migrate(empty)):
         assert line[0] == FUNCTIONS.what
-        assert "raises for a token whose sub is no uuid" in line[1]
+        assert "raises for a token whose sub is not a uuid" in line[1]
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------

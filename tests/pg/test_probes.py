@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[2] / "docs" / "database.md"
 CLAIMS = "nullif(current_setting('request.jwt.claims', true), '')"
 OTHERS = {
-    f"SELECT ({CLAIMS}::jsonb ->> 'sub')::uuid": "raises for a token whose sub is no uuid",
-    "SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid": "raises for a token whose sub is no uuid",
+    f"SELECT ({CLAIMS}::jsonb ->> 'sub')::uuid": "raises for a token whose sub is not a uuid",
+    "SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid": "raises for a token whose sub is not a uuid",
     "SELECT nullif(current_setting('somebodys.claims', true), '')::uuid": "ignores request.jwt.claims",
     "SELECT current_setting('app.user')::uuid": "raises for a token whose sub is a uuid: .*app.user",
     f"SELECT nullif(substring({CLAIMS}::jsonb ->> 'sub' FROM '^.{{36}}$'), '')::uuid": None,
     f"SELECT CASE WHEN {CLAIMS}::jsonb ->> 'sub' LIKE '%-%' THEN ({CLAIMS}::jsonb ->> 'sub')::uuid ELSE md5('')::uuid END": (
-        "must be NULL: it takes one for another"
+        "must be NULL: it mistakes one user for another"
     ),
     "SELECT substring(current_setting('request.jwt.claims')::jsonb ->> 'sub' FROM '^.{36}$')::uuid": (
         "raises for a session without a token"
@@ -71,7 +71,7 @@ async def test_an_auth_uid_that_is_text_is_named_where_its_answer_is_no_uuid(con
     body = f"SELECT {CLAIMS}::jsonb ->> 'sub'"
     await connection.execute("DROP FUNCTION auth.uid()")
     await connection.execute(f"CREATE FUNCTION auth.uid() RETURNS text LANGUAGE sql AS $f${body}$f$")
-    assert "raises for a token whose sub is no uuid" in str(await probe_auth_uid(connection))
+    assert "raises for a token whose sub is not a uuid" in str(await probe_auth_uid(connection))
 
 
 async def test_an_auth_uid_that_is_not_there_or_not_allowed_is_named(connection: Connection) -> None:

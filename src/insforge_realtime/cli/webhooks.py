@@ -20,9 +20,7 @@ from insforge_realtime.errors import ConfigError
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
 
-app = typer.Typer(
-    help="Look at the webhooks that were sent and that wait, send again, or send no more.", no_args_is_help=True
-)
+app = typer.Typer(help="List webhooks, sent and waiting; retry or cancel them.", no_args_is_help=True)
 
 Database = Annotated[
     str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
@@ -30,7 +28,7 @@ Database = Annotated[
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", help="To URLs that contain this text.", metavar="TEXT")]
 State = Annotated[str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.")]
-Every = Annotated[bool, typer.Option("--all", help="All of them, where no other filter is given.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them, if no other filter is given.")]
 
 
 @app.command("list")
@@ -38,9 +36,9 @@ def show(
     message: Message = None,
     url: Url = None,
     state: State = None,
-    limit: Annotated[int, typer.Option(help="So many at most.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="At most this many.", min=1)] = 50,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line, with the answer and every attempt.")
+        bool, typer.Option("--json", help="One JSON object per line, with the answer and every attempt.")
     ] = False,
     database: Database = None,
 ) -> None:
@@ -67,14 +65,14 @@ def retry(
     every: Every = False,
     database: Database = None,
 ) -> None:
-    """Begin again with deliveries that failed or were cancelled, and send those that wait at once."""
+    """Start over with deliveries that failed or were cancelled, and send waiting ones at once."""
     from insforge_realtime.pg.deliveries import retry_deliveries
 
     if state == "delivered":
         raise ConfigError("--state: what was delivered is not sent again")
     which = _selection(message, url, state, every=every)
     number = asyncio.run(retry_deliveries(_database(database), which))
-    say(f"{number} to be sent again; servers see it within a few seconds")
+    say(f"{number} to be sent again; servers notice within a few seconds")
 
 
 @app.command()
@@ -84,7 +82,7 @@ def cancel(
     every: Every = False,
     database: Database = None,
 ) -> None:
-    """Send pending deliveries no more. An attempt that is under way is not interrupted."""
+    """Cancel pending deliveries. An attempt in flight is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
 
     which = _selection(message, url, None, every=every)
@@ -117,7 +115,7 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
     if state is not None and state not in STATES:
         raise ConfigError(f"--state: must be one of {', '.join(STATES)}")
     if not every and message is None and url is None and state is None:
-        raise ConfigError("say which: --message, --url or --state; or --all")
+        raise ConfigError("specify which: --message, --url or --state; or --all")
     return Selection(message, url, state)
 
 

@@ -109,7 +109,7 @@ class AnswerHandler(ResponseHandler):
     def _hand_on(self) -> None:
         self.status = self._first_status()
         if self.status is None:
-            self._give_up("it begins with no status line")
+            self._give_up("it does not begin with a status line")
             return
         self._reads = False
         beginning = bytes(self._beginning)

@@ -116,7 +116,7 @@ class Sender:
         if isinstance(error, TimeoutError):
             return unreachable(f"no answer within {self.timeout:g} s")
         if isinstance(error, aiohttp.ClientResponseError):  # its text would quote the URL
-            return unreachable(f"the answer is no HTTP: {error.message}")
+            return unreachable(f"the answer is not HTTP: {error.message}")
         return unreachable(f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def _attempt(self, url: URL, claim: Claim, payload: str, deadline: float) -> Outcome:

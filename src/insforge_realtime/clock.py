@@ -1,4 +1,4 @@
-"""The time as it stands on the wire."""
+"""The time as it appears on the wire."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def iso_now() -> str:
-    """Now, ISO 8601 in UTC with milliseconds and `Z`."""
+    """Return the current time, ISO 8601 in UTC with milliseconds and `Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -18,7 +18,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a connection is, for as long as it lives.
+    """The identity of a connection, for as long as it lives.
 
     Args:
         role: the database role its requests are judged as.

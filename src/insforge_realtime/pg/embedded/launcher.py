@@ -83,7 +83,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Fast shutdown, after `timeout` seconds an immediate one, at last SIGKILL; twice is no error."""
+        """Stop: a fast shutdown, after `timeout` seconds an immediate one, finally SIGKILL; stopping twice is harmless."""
         process = self._process
         if process is not None:
             shut_down(process.pid, lambda: process.poll() is not None, timeout)

@@ -113,7 +113,7 @@ class EmbeddedPostgres:
     def url(self, database: str, user: str = "postgres", password: str | None = None) -> str:
         """For any role; the superuser's password is filled in, anybody else's is the caller's to know."""
         if self._process is None:
-            raise self._error("it has no address until it is started")
+            raise self._error("it is not started, and so has no address")
         if password is None and user == "postgres":
             password = self._password
         login = quote(user, safe="") + ("" if password is None else f":{quote(password, safe='')}")

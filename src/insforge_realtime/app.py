@@ -205,7 +205,7 @@ class Application:
                 while not all(link.live for link in self._links):
                     await asyncio.sleep(0.005)
         except TimeoutError:
-            log.warning("serving without the database; it is being tried again", reason=self.feed.health.reason)
+            log.warning("serving without the database; retrying", reason=self.feed.health.reason)
 
 
 def _make_webhooks(config: Config, database: Database) -> Webhooks:

@@ -98,7 +98,7 @@ class Authenticator:
         except Exception as error:
             # Only the name: the messages of the libraries quote the token.
             log.debug("token refused", error=type(error).__name__)
-            raise Unauthorized("The token is not a valid JWT, nor a key that is known here") from None
+            raise Unauthorized("The token is not a valid JWT, and not a known key") from None
 
     async def _key(self, algorithm: str, kid: str | None) -> bytes | jwt.PyJWK:
         if algorithm == "HS256" and self._secret:

@@ -1,4 +1,4 @@
-"""Time as it stands on the wire and in what is printed: ISO 8601 in UTC with milliseconds and `Z`."""
+"""The time as it appears on the wire and in what is printed: ISO 8601 in UTC with milliseconds and `Z`."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
     RealtimeError
     ├── RequestError             answered to the client that asked; carries a wire code
-    │   ├── Unauthorized             UNAUTHORIZED       a policy said no or could not read a value; or a credential did
-    │   ├── NotSubscribed            NOT_SUBSCRIBED     publish to a channel one has not joined
+    │   ├── Unauthorized             UNAUTHORIZED       a policy denied it or could not read a value; or a bad credential
+    │   ├── NotSubscribed            NOT_SUBSCRIBED     a publish to a channel that the client has not joined
     │   ├── InvalidRequest           INVALID_REQUEST    malformed, wrong types, reserved or overlong names
-    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES, or more so once it is stored
+    │   ├── PayloadTooLarge          PAYLOAD_TOO_LARGE  over REALTIME_MAX_PAYLOAD_BYTES, as sent or once stored
     │   ├── RateLimited              RATE_LIMITED       over REALTIME_MAX_MESSAGES_PER_SECOND or …_MAX_BYTES_PER_SECOND
     │   ├── TokenExpired             TOKEN_EXPIRED      get a fresh token and reconnect
     │   ├── Unavailable              UNAVAILABLE        the database cannot be reached; try again
-    │   └── InternalError            INTERNAL_ERROR     our fault or a policy's; the log has the detail
+    │   └── InternalError            INTERNAL_ERROR     our fault or a policy's; the log has the details
     ├── ProtocolError            the peer broke Engine.IO or Socket.IO: the connection is closed
     ├── ConfigError              a setting is missing or wrong: one line, exit status 2
     │   └── NotMigratedError         the database is not migrated, or older than this server
@@ -17,7 +17,7 @@
     ├── MigrationError           the database cannot be brought to the current schema
     └── EmbeddedPostgresError    the embedded PostgreSQL cannot be started
 
-Each message is written for whoever reads it: a `RequestError`'s goes to the client, so it never carries a detail of the
+Each message is written for its reader: a `RequestError`'s goes to the client, so it never reveals a detail of the
 database; the others go to the operator's terminal or log.
 
 A connection that the server ends has a `Close`: a code and a reason, which a WebSocket's close frame carries and the log
@@ -39,8 +39,8 @@ class RequestError(RealtimeError):
     """A request that is refused; `code` is what the client branches on, the message is for people.
 
     Args:
-        message: for the client; None for what all errors of this kind say.
-        known: what only the operator is told, in the log: why, by which channel, of whom.
+        message: for the client; None for the default of this class.
+        known: what only the operator learns, from the log: why, which channel, which user.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
@@ -52,11 +52,11 @@ class RequestError(RealtimeError):
         super().__init__(self.message)
 
     def for_the_log(self) -> dict[str, str]:
-        """The error for the operator: with a reason that strangers are not told."""
+        """Return the error for the operator: with a reason that clients do not learn."""
         return {"code": self.code, "reason": self.message, **self.known}
 
     def as_dict(self) -> dict[str, str]:
-        """The error as it stands in an ack or in `realtime:error`."""
+        """Return the error as it appears in an ack or in `realtime:error`."""
         return {"code": self.code, "message": self.message}
 
 

@@ -1,11 +1,12 @@
-"""The log under attack: each kind of line has a bucket, and what is over it is counted instead of written.
+"""The log under attack: each kind of line has a bucket, and what exceeds it is counted instead of written.
 
-A stranger can cause lines as fast as packets: handshakes refused, connections closed, requests that are no HTTP. The first
+A stranger can cause lines as fast as packets: refused handshakes, closed connections, requests that are not HTTP. The first
 of them say all that the others do, and a disk that is full of them, or a collector that is paid by the line, is a second
-victim. Which lines a stranger can cause is not a list that somebody keeps: every line is bounded, wherever it comes from.
+victim. Nobody keeps a list of the lines that a stranger can cause: every line is limited, wherever it comes from.
 
-A kind is an event's name, or of lines that are not ours, the place in the code that they come from. Every `TELL_SECONDS`
-while lines are left out, one line says of which kind and how many. Debug lines are not bounded: who asks for them wants all.
+A kind is an event's name or, for lines that are not ours, the place in the code that they come from. Every `TELL_SECONDS`
+while lines are left out, one line reports which kind and how many. Debug lines are not limited: anybody who turns them on
+wants all of them.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class _Kind:
 
 
 class Floods:
-    """Bounds what is written.
+    """Limits what is written.
 
     Args:
         rate: lines a second of each kind; 0 for no limit.
-        tell: called with a kind, how many of its lines were left out since it was last called, and how many there were ever.
+        tell: called with a kind, the number of its lines left out since the last call, and the number of its lines ever.
         now: the clock, in seconds from anywhere.
     """
 
@@ -59,7 +60,7 @@ class Floods:
         self._telling: set[str] = set()
 
     def passes(self, name: str) -> bool:
-        """Whether one more line of this kind is to be written."""
+        """Count a line of this kind, and return whether it is to be written."""
         if not self._rate:
             return True
         now = self._now()
@@ -75,7 +76,7 @@ class Floods:
         return False
 
     def tell(self, name: str) -> None:
-        """Say what was left out of a kind, if anything was."""
+        """Report what was left out of a kind, if anything was."""
         self._telling.discard(name)
         kind = self._kinds.get(name)
         if kind is not None and kind.left_out:
@@ -83,7 +84,7 @@ class Floods:
             self._tell(name, left_out, kind.lines)
 
     def tell_all(self) -> None:
-        """The same, of all kinds: nothing more will be written."""
+        """Do the same for all kinds: nothing more will be written."""
         for name in list(self._kinds):
             self.tell(name)
 
@@ -96,7 +97,7 @@ class Floods:
         return kind
 
     def _tell_later(self, name: str) -> None:
-        """In a while. A thread without a loop has no clock to be woken by: `tell_all` will say it."""
+        """Schedule the report. A thread without a loop has no clock to wake it: `tell_all` will report it."""
         if name in self._telling:
             return
         try:
@@ -107,14 +108,14 @@ class Floods:
 
 
 class Bounded(logging.Filter):
-    """What a handler leaves out of the lines that did not come by structlog: those of libraries, most of all."""
+    """A handler's filter for lines that did not come through structlog: mostly those of libraries."""
 
     def __init__(self, floods: Floods) -> None:
         super().__init__()
         self._floods = floods
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is written."""
+        """Return whether the line is to be written."""
         if isinstance(record.msg, dict):
             return True  # `processor` has let it pass
         ours = record.name.startswith("insforge_realtime")
@@ -123,7 +124,7 @@ class Bounded(logging.Filter):
 
 
 def processor(floods: Floods) -> structlog.typing.Processor:
-    """The same for structlog's lines, before any work is done for them."""
+    """Make the same filter for structlog's lines, before any work is done for them."""
 
     def bound(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
         if method != "debug" and event.get("event") != LEFT_OUT and not floods.passes(str(event.get("event"))):
@@ -134,5 +135,5 @@ def processor(floods: Floods) -> structlog.typing.Processor:
 
 
 def say(kind: str, lines: int, ever: int) -> None:
-    """Into the log, which lets this line pass."""
+    """Log the report, in a line that always passes."""
     log.warning(LEFT_OUT, of=kind, lines=lines, in_all=ever, limit="REALTIME_MAX_LOG_LINES_PER_SECOND")

@@ -1,12 +1,12 @@
-"""The thread that writes the log, so that a reader which is slow, stuck or gone never stops the server.
+"""The thread that writes the log, so that a slow, stuck or absent reader never stops the server.
 
-What lives here: the handler for the standard library's loggers, its queue and its thread. What a line looks like is said in
-logs.py.
+What lives here: the handler for the standard library's loggers, its queue and its thread. logs.py decides what a line looks
+like.
 
-A pipe takes 64 KiB; then whoever writes waits until somebody reads. So lines are formatted where they are said, queued up to
+A pipe takes 64 KiB; then the writer waits until somebody reads. So lines are formatted where they are logged, queued up to
 a number of bytes, and written elsewhere. Lines for which there is no room, and lines that cannot be written (the reader is
-gone, the disk is full), are dropped and counted, and the count is a line itself, in their place, as soon as something can be
-written again. Nothing is tried again by itself: a descriptor that is broken costs one system call a batch of lines.
+gone, the disk is full), are dropped and counted, and the count becomes a line in their place, as soon as something can be
+written again. Nothing is retried: a broken descriptor costs one system call per batch of lines.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from queue import SimpleQueue
 from typing import TextIO
 
 BATCH_BYTES = 64 * 1024
-"""So much is written at a time: under load the thread gets few turns, and each must count."""
+"""How much is written at a time: under load the thread gets few turns, and each must count."""
 LAST_LINES_SECONDS = 2.0
 """How long the end of the process waits for what is queued."""
 
 Line = tuple[int, bytes, threading.Event | None]
-"""How many lines were dropped before it; what it says; and who waits for it."""
+"""How many lines were dropped before it; its text; and the event to set once it is written."""
 
 
 class ThreadedHandler(logging.Handler):
     """Writes log lines to a descriptor, from a thread, in their order. `logging.shutdown` flushes it when the process ends.
 
     Args:
-        stream: where to. Its descriptor is kept, even if somebody closes it.
+        stream: the destination. Its descriptor is kept, even if somebody closes the stream.
         room: how many bytes of lines may wait; 0 for any number.
-        dropped: the record that says how many lines were dropped.
+        dropped: makes the record that reports how many lines were dropped.
 
     Raises:
         OSError: the stream has no descriptor.
@@ -50,8 +50,8 @@ class ThreadedHandler(logging.Handler):
         self._put = 0  # bytes; only `emit` changes it, under the handler's lock
         self._taken = 0  # bytes; only the thread changes it
         self._dropped = 0  # lines for which there was no room, since the last one that had some; under the lock
-        self._lost = 0  # lines that nobody was told of yet; only the thread's
-        self._torn = False  # what was written last ends within a line; only the thread's
+        self._lost = 0  # lines not reported yet; only the thread's
+        self._torn = False  # the last write ended within a line; only the thread's
         self._gave_up = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
@@ -65,7 +65,7 @@ class ThreadedHandler(logging.Handler):
         self._queue(line)
 
     def flush(self) -> None:
-        """Wait until all that was said is written, but not long, and not again after a wait that was in vain."""
+        """Wait until everything logged is written, but not for long, and not again after a wait in vain."""
         written = threading.Event()
         with self._locked:
             self._queue(b"", written)
@@ -84,7 +84,7 @@ class ThreadedHandler(logging.Handler):
     def _line(self, record: logging.LogRecord) -> bytes:
         try:
             text = self.format(record)
-        except Exception as error:  # values that cannot be shown: where it was said is worth a line
+        except Exception as error:  # values that cannot be shown: where they were logged is worth a line
             text = (
                 f"a log line of {record.name} ({record.module}:{record.lineno}) cannot be shown: {type(error).__name__}"
             )
@@ -111,7 +111,7 @@ class ThreadedHandler(logging.Handler):
                 written.set()
 
     def _say_what_was_dropped_last(self) -> None:
-        """Nothing waits, and no line may come for long. (Whoever holds the lock for long waits for this thread.)"""
+        """Report the lines dropped last: none may follow soon. (A long holder of the lock waits for this thread.)"""
         while self._lines.empty():
             if self._locked.acquire(timeout=0.05):
                 dropped, self._dropped = self._dropped, 0
@@ -121,7 +121,7 @@ class ThreadedHandler(logging.Handler):
                 return
 
     def _write(self, batch: Iterable[Line]) -> None:
-        """Lines, and how many are missing before them. Those that cannot be written are missing before the next ones."""
+        """Write lines, and the number missing before them. Any that cannot be written are missing before the next ones."""
         data, lines = bytearray(b"\n" if self._torn else b""), 0
         for dropped, line, _ in batch:
             self._lost += dropped
@@ -134,7 +134,7 @@ class ThreadedHandler(logging.Handler):
             self._lost += lines
 
     def _write_all(self, data: bytearray) -> bool:
-        """Whether all of it could be written."""
+        """Write the bytes, and return whether all of them could be written."""
         rest = memoryview(data)
         while rest:
             try:

@@ -1,7 +1,7 @@
-"""What is written to the log, and how. Call once, before anything else says something.
+"""What is logged, and how. Configure it once, before anything else logs.
 
 A log line says what happened, as an event with values. It never carries a token, a payload or a policy's data.
-A server's lines are written by a thread (log_thread.py); a command's at once, between what it prints.
+A server's lines are written by a thread (log_thread.py); a command's at once, in between its output.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def configure(config: LogSettings) -> None:
 
 @contextlib.contextmanager
 def of_a_server(config: LogSettings) -> Iterator[None]:
-    """The same for the length of a server's life: no line makes it wait, and at the end what was said is written.
+    """Do the same for the life of a server: no line makes it wait, and at the end everything logged is written.
 
-    Whatever else Python would write to standard error, from within the event loop, too, becomes log lines.
+    Whatever else Python would write to standard error, also from within the event loop, becomes log lines.
     """
     handler = _threaded(config)
     _configure(config, handler)
@@ -51,7 +51,7 @@ def _threaded(config: LogSettings) -> logging.Handler:
     try:
         return ThreadedHandler(sys.stderr, config.log_buffer_bytes, _lines_dropped)
     except (OSError, io.UnsupportedOperation):
-        return logging.StreamHandler(sys.stderr)  # it was replaced by something that is no file
+        return logging.StreamHandler(sys.stderr)  # it was replaced by something that is not a file
 
 
 def _lines_dropped(lines: int) -> logging.LogRecord:
@@ -73,8 +73,8 @@ def _tell_of_a_thread(raised: threading.ExceptHookArgs) -> None:
 
 
 def tell_of_the_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The event loop's handler of exceptions that nobody awaits. Its default one shows the arguments of callbacks, and those
-    may be tokens or payloads."""
+    """Log an exception that nobody awaits, as the event loop's handler. The default one shows the arguments of callbacks,
+    which may be tokens or payloads."""
     event = str(context.get("message")).partition("(")[0]
     task = context.get("task") or context.get("future")
     name = task.get_name() if isinstance(task, asyncio.Task) else None
@@ -121,7 +121,7 @@ def _configure(config: LogSettings, handler: logging.Handler) -> None:
 
 
 def use_logging_of_the_application(config: LogSettings) -> None:
-    """Inside somebody else's server: say what we say to the standard library's loggers, and configure none of them."""
+    """Inside somebody else's server: log to the standard library's loggers, and configure none of them."""
     if structlog.is_configured():
         return
     structlog.configure(

@@ -1,4 +1,4 @@
-"""The words of the house: what the other rooms hand to each other. Frozen values, no behaviour, no I/O."""
+"""The vocabulary: the values that the other modules pass to each other. Frozen, no behaviour, no I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a connection is, for as long as it lives.
+    """The identity of a connection, for as long as it lives.
 
     Args:
         role: the database role its requests are judged as.
@@ -35,11 +35,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose account something goes to, where everybody has a fair share: a user, with all sockets.
+    """The account that something is charged to, so that everybody gets a fair share: a user, with all its sockets.
 
     Args:
-        id: no two owners have the same.
-        share: how many people it may be: the anonymous clients of one address are not one.
+        id: unique among owners.
+        share: how many people it may stand for: the anonymous clients of one address are more than one.
     """
 
     id: str
@@ -60,11 +60,11 @@ class Member:
     presence_id: str
     joined_at: str
     json: orjson.Fragment = field(init=False, repr=False, compare=False)
-    """The member as it stands on the wire. Made once: everybody who subscribes gets all who are there."""
+    """The member as it appears on the wire. Encoded once: every subscriber gets all members."""
 
     def __post_init__(self) -> None:
         wire = {"type": self.type, "presenceId": self.presence_id, "joinedAt": self.joined_at}
-        # A str, since orjson's own bytes were a kilobyte once, and what was cut off them is of no use to anybody.
+        # A str, since orjson allocates a kilobyte for its bytes, and the part that is cut off is of no use to anybody.
         object.__setattr__(self, "json", orjson.Fragment(orjson.dumps(wire).decode()))
 
 
@@ -88,7 +88,7 @@ class Publication:
     """A client's request to publish, checked for form but not yet for permission.
 
     Args:
-        identity: who asks.
+        identity: the client's.
         channel: the channel name.
         event: the event name.
         payload: the payload as JSON text, an object.

@@ -1,9 +1,9 @@
-"""Work that goes on beside its caller: kept until it has ended, and an exception that ends it is said in the log.
+"""Background tasks: kept until they end, and an exception that ends one is logged.
 
-asyncio has only a weak reference to a task. And what a task died of it tells when the garbage collector finds the task: late
-where somebody keeps it, and never where somebody has looked at it on the way out (`gather(…, return_exceptions=True)`). So
-every task of this package begins here, except for those that their maker awaits; tests/unit/test_tasks.py lists these.
-(Callbacks of the loop, `call_later` and the like, need nothing: asyncio logs what they raise at once.)
+asyncio holds only a weak reference to a task. And it reports what a task died of when the garbage collector finds the task:
+late if somebody keeps it, and never if somebody has looked at it on the way out (`gather(…, return_exceptions=True)`). So
+every task of this package starts here, except for those that their creator awaits; tests/unit/test_tasks.py lists these.
+(Callbacks of the loop, `call_later` and the like, need nothing: asyncio logs at once what they raise.)
 
 The standard library's logging, so that both halves of the package can use it.
 """
@@ -23,7 +23,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def start(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """Begin some work.
+    """Start a task that outlives its caller, and return it.
 
     Args:
         work: what to do.

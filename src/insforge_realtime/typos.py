@@ -1,7 +1,7 @@
-"""Variables that look like settings of ours and are not: a typo in one is a setting that does not hold, without a word.
+"""Variables that look like our settings but are not: a typo in one is a setting that silently does not apply.
 
-What lives here: finding them, in the environment and in `.env`, and the nearest name of a real one. Only what begins with
-`REALTIME_` counts: other applications share both places.
+What lives here: finding them, in the environment and in `.env`, and the nearest real name. Only names that begin with
+`REALTIME_` count: other applications share both places.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from insforge_realtime.config import Config, variable
 
 PREFIX = "REALTIME_"
 OF_CLIENTS = ("REALTIME_URL", "REALTIME_TOKEN")
-"""What `tail` and `publish` read, and no server does."""
+"""Variables that `tail` and `publish` read, but no server does."""
 
 log = structlog.get_logger("insforge_realtime")
 
@@ -28,7 +28,7 @@ class Unknown:
 
     Args:
         name: the variable.
-        nearest: what may be meant, if anything is near.
+        nearest: the setting that may be meant, if any is near.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Unknown:
 
 
 def unknown_variables() -> list[Unknown]:
-    """Return those that are set, by name."""
+    """Return the unknown variables that are set, sorted by name."""
     # A name is a field's whatever its case, as in pydantic-settings.
     given = {name.upper() for name in (*os.environ, *DotEnvSettingsSource(Config).env_vars)}
     known = {*map(variable, Config.model_fields), *OF_CLIENTS}
@@ -46,7 +46,7 @@ def unknown_variables() -> list[Unknown]:
 
 
 def warn() -> None:
-    """Log them, a line each."""
+    """Log each of them in a line."""
     for unknown in unknown_variables():
         log.warning("there is no such setting", variable=unknown.name, nearest=unknown.nearest)
 

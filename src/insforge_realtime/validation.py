@@ -1,7 +1,7 @@
 """What a client's request must look like before anybody acts on it: types, names, sizes. Pure.
 
 Whether it is *allowed* is PostgreSQL's business. What passes here is safe to hand on: text of a bounded length without
-control characters, and a payload that is an object, of a bounded length also once PostgreSQL has written it out.
+control characters, and a payload that is an object, of a bounded length even after PostgreSQL has written it out.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ LONGEST_ECHO = 1024
 """Names longer than this are not repeated in an answer."""
 EXPONENT = re.compile(r"[eE]\+?(-?)0*([0-9]+)")
 LONGEST_INTEGER, LONGEST_FRACTION = 309, 16384
-"""The digits of the greatest double, and one more than PostgreSQL's numeric can have after its point."""
+"""The digits of the largest double, and one more than PostgreSQL's numeric can have after its point."""
 STEEPEST_GROWTH = LONGEST_FRACTION // len("1e-16383")
-"""How many bytes at most PostgreSQL makes of one."""
+"""The most bytes that PostgreSQL makes of one."""
 
 
 Command = Emit
-"""One event that a client emitted. Anything that is JSON can be in it."""
+"""One event that a client emitted. It can contain any JSON."""
 
 
 def claimed_channel(command: Command) -> str | None:
-    """The channel that an error is about, if the command names one that can be named back."""
+    """Return the channel that an error is about, if the command names one that can be echoed."""
     channel = command.data[0].get("channel") if command.data and isinstance(command.data[0], dict) else None
     return channel if isinstance(channel, str) and len(channel) <= LONGEST_ECHO else None
 
@@ -45,11 +45,11 @@ class Validator:
         self._payload_bytes = config.max_payload_bytes
 
     def channel(self, command: Command) -> str:
-        """The channel that a command is about."""
+        """Return the channel that a command is about."""
         return self._name(_object(command).get("channel"), "channel")
 
     def publication(self, command: Command) -> tuple[str, str, str]:
-        """The channel, event name and payload (as JSON text) of a publish."""
+        """Return the channel, event name and payload (as JSON text) of a publish."""
         return self.channel(command), self._event(command), self._payload(command)
 
     def _event(self, command: Command) -> str:
@@ -89,7 +89,7 @@ class Validator:
 
 
 def outgrows(text: str, room: int) -> bool:
-    """Whether PostgreSQL may need more than `room` bytes more for a payload's numbers: it writes 1e300 with 301 digits."""
+    """Return whether PostgreSQL may add more than `room` bytes to a payload's numbers: it writes 1e300 with 301 digits."""
     for exponent in EXPONENT.finditer(_outside_strings(text)):
         room -= _zeros(*exponent.groups())
         if room < 0:
@@ -103,14 +103,14 @@ def _zeros(minus: str, digits: str) -> int:
 
 
 def _outside_strings(text: str) -> str:
-    """JSON without what is in its strings. Every second piece between quotes is; escaped quotes are none."""
+    """Return JSON without the contents of its strings: every second piece between quotes, if escaped quotes do not count."""
     if "\\" in text:
         text = text.replace("\\\\", "").replace('\\"', "")
     return "".join(text.split('"')[::2])
 
 
 def _refuse_what_is_not_plain(payload: dict[str, Any]) -> None:
-    """Refuse attachments, and more levels than every reader can be expected to read: as orjson refuses to write them."""
+    """Refuse attachments, and more levels than every reader can be expected to parse: orjson refuses to write them."""
     try:
         orjson.dumps(payload, default=_refuse_binary)
     except orjson.JSONEncodeError as error:
@@ -120,7 +120,7 @@ def _refuse_what_is_not_plain(payload: dict[str, Any]) -> None:
 
 
 def is_reserved(event: str) -> bool:
-    """Whether an event name belongs to Socket.IO or to this server. `realtime.is_well_formed` in SQL agrees."""
+    """Return whether an event name belongs to Socket.IO or to this server. `realtime.is_well_formed` in SQL agrees."""
     return event in RESERVED or event.startswith(("realtime:", "presence:"))
 
 

@@ -322,7 +322,7 @@ async def test_the_next_step_that_is_printed_without_a_demo_works_as_printed(fol
         opened, published = dev.commands_of_psql()
         environment = {**os.environ, "PGPASSWORD": str(urlsplit(somebodys).password)}
         assert dev.tail.startswith(".venv/bin/insforge-realtime "), dev.tail
-        minted = dev.text.partition("A token for a user of yours:\n")[2].strip().splitlines()[0]
+        minted = dev.text.partition("A token for one of your users:\n")[2].strip().splitlines()[0]
         where: dict[str, Any] = {"shell": True, "check": True, "cwd": Path(sys.prefix).parent, "env": environment}
         subprocess.run(opened, stdout=subprocess.DEVNULL, **where)
         found = subprocess.run(minted, capture_output=True, text=True, **where)

@@ -148,7 +148,10 @@ async def test_before_its_lifespan_everybody_is_told_so(demo: str, caplog: pytes
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"databse_url": "postgresql://127.0.0.1/x"}, "there is no setting 'databse_url'; 'database_url' is one"),
+        (
+            {"databse_url": "postgresql://127.0.0.1/x"},
+            "there is no setting 'databse_url'; did you mean 'database_url'?",
+        ),
         ({"colour": "red"}, "there is no setting 'colour'"),
         ({"database_url": "mysql://127.0.0.1/x"}, "DATABASE_URL: must be a URL that starts with postgresql://"),
         ({"ping_interval": -1}, "REALTIME_PING_INTERVAL: "),

@@ -150,4 +150,4 @@ async def test_an_auth_uid_that_does_not_know_every_token_is_a_warning_with_what
     found = await the_trouble(healthy)
     assert found.verdict == "warning"
     assert what in found.what
-    assert found.advice == "replace it by the auth.uid() of docs/database.md"
+    assert found.advice == "replace it with the auth.uid() of docs/database.md"

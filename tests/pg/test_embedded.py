@@ -518,7 +518,7 @@ async def test_a_folder_that_the_account_cannot_reach_is_given_a_cluster_elsewhe
         assert await query(server.dsn, "SELECT answer FROM kept") == 42
     # A copy does not share that cluster: each would stop the other's server.
     shutil.copytree(closed / "data", tmp_path / "copy", symlinks=True)
-    with pytest.raises(EmbeddedPostgresError, match=f"moved or copied, its data is in {state}"):
+    with pytest.raises(EmbeddedPostgresError, match=f"it was moved or copied, and its data is in {state}"):
         EmbeddedPostgres(tmp_path / "copy").start()
 
 

@@ -443,4 +443,4 @@ def test_a_command_says_on_standard_error_what_a_url_has_that_means_nothing(
 def test_a_mistake_in_a_url_ends_every_command_with_status_2_and_one_line(command: str, tmp_path: Path) -> None:
     done = run("postgresql://u:hunter2@127.0.0.1:1/d?sslmod=require", *command.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: DATABASE_URL: there is no parameter sslmod; sslmode is one\n"
+    assert done.stderr == "error: DATABASE_URL: there is no parameter sslmod; did you mean sslmode?\n"

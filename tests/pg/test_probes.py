@@ -24,7 +24,7 @@ OTHERS = {
     "SELECT current_setting('app.user')::uuid": "raises for a token whose sub is a uuid: .*app.user",
     f"SELECT nullif(substring({CLAIMS}::jsonb ->> 'sub' FROM '^.{{36}}$'), '')::uuid": None,
     f"SELECT CASE WHEN {CLAIMS}::jsonb ->> 'sub' LIKE '%-%' THEN ({CLAIMS}::jsonb ->> 'sub')::uuid ELSE md5('')::uuid END": (
-        "must be NULL: it takes one for another"
+        "must be NULL: it mistakes one user for another"
     ),
     "SELECT substring(current_setting('request.jwt.claims')::jsonb ->> 'sub' FROM '^.{36}$')::uuid": (
         "raises for a session without a token"

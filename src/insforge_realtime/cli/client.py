@@ -35,7 +35,7 @@ def tail(
     channels: Annotated[list[str], typer.Argument(help="The channels to follow.", metavar="CHANNEL")],
     event: Annotated[list[str] | None, typer.Option("--event", help="Only this event. Can be repeated.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line: event, channel, payload, meta.")
+        bool, typer.Option("--json", help="One JSON object per line: event, channel, payload, meta.")
     ] = False,
     url: Url = "http://127.0.0.1:7130",
     token: Token = None,

@@ -144,7 +144,7 @@ def _refuse_contradictions(settings: Config, wishes: Wishes) -> None:
     if own and settings.listen_url is not None:
         raise ConfigError(
             "REALTIME_LISTEN_URL is set, but DATABASE_URL is not: both must lead to the same database. "
-            "Unset it for a database of dev's own, or set both"
+            "Unset it to get dev's own database, or set both"
         )
     if wishes.traffic and not _wants_demo(own, wishes):
         raise ConfigError(
@@ -193,7 +193,7 @@ async def _migrate(database: Database, lock_wait: float, own: bool) -> list[str]
         raise DatabaseError(
             "the database of DATABASE_URL has the tables of another realtime server, which stops delivering once they are "
             "adopted: look at `insforge-realtime migrate --dry-run`, and run `insforge-realtime migrate` first; or unset "
-            "DATABASE_URL for a database of dev's own"
+            "DATABASE_URL to get dev's own database"
         )
     return await migrate(database, lock_wait=lock_wait)
 
@@ -207,7 +207,7 @@ async def _load_demo(database: Database, own: bool, wishes: Wishes) -> list[str]
     in_the_way = await demo.load_demo(database, unmarked=own)
     if in_the_way and (wishes.demo or wishes.traffic):
         raise DatabaseError(
-            "the demo is not loaded, and nothing of it: the database has, and the demo did not make, "
+            "the demo is not loaded, not even in part: the database already has, not made by the demo, "
             f"{', '.join(in_the_way)}"
         )
     return in_the_way

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
 
-app = typer.Typer(help="Inspect webhooks, sent and waiting; resend or cancel them.", no_args_is_help=True)
+app = typer.Typer(help="List webhooks, sent and waiting; retry or cancel them.", no_args_is_help=True)
 
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", help="To URLs that contain this text.", metavar="TEXT")]
 State = Annotated[str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.")]
-Every = Annotated[bool, typer.Option("--all", help="All of them, where there is no other filter.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them, if no other filter is given.")]
 
 
 @app.command("list")
@@ -37,9 +37,9 @@ def show(
     message: Message = None,
     url: Url = None,
     state: State = None,
-    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="At most this many.", min=1)] = 50,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line, with the answer and every attempt.")
+        bool, typer.Option("--json", help="One JSON object per line, with the answer and every attempt.")
     ] = False,
     database: DatabaseUrl = None,
 ) -> None:
@@ -66,14 +66,14 @@ def retry(
     every: Every = False,
     database: DatabaseUrl = None,
 ) -> None:
-    """Start over with deliveries that failed or were cancelled, and send waiting ones now."""
+    """Start over with deliveries that failed or were cancelled, and send waiting ones at once."""
     from insforge_realtime.pg.deliveries import retry_deliveries
 
     if state == "delivered":
         raise ConfigError("--state: what was delivered is not sent again")
     which = _selection(message, url, state, every=every)
     number = asyncio.run(retry_deliveries(_database(database), which))
-    say(f"{number} to be sent again; servers see it within a few seconds")
+    say(f"{number} to be sent again; servers notice within a few seconds")
 
 
 @app.command()
@@ -83,7 +83,7 @@ def cancel(
     every: Every = False,
     database: DatabaseUrl = None,
 ) -> None:
-    """Cancel pending deliveries. An attempt under way is not interrupted."""
+    """Cancel pending deliveries. An attempt in flight is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
 
     which = _selection(message, url, None, every=every)
@@ -113,7 +113,7 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
     if state is not None and state not in STATES:
         raise ConfigError(f"--state: must be one of {', '.join(STATES)}")
     if not every and message is None and url is None and state is None:
-        raise ConfigError("say which: --message, --url or --state; or --all")
+        raise ConfigError("specify which: --message, --url or --state; or --all")
     return Selection(message, url, state)
 
 

@@ -86,7 +86,7 @@ def program() -> str:
 
 def _about_the_database(scene: Scene) -> list[tuple[str, str]]:
     assert scene.config.database_url is not None
-    whose = "dev's own" if scene.own else "of DATABASE_URL, in the environment or in .env"
+    whose = "dev's own" if scene.own else "from DATABASE_URL, in the environment or in .env"
     return [
         ("Database", f"{discreet(scene.config.database_url)} ({whose})"),
         ("Schema", _schema(scene.schema)),
@@ -107,9 +107,9 @@ def _schema(done: list[str]) -> str:
 
 def _demo(scene: Scene) -> str:
     if scene.in_the_way is None:
-        return "not loaded" + ("" if scene.own else ": this is not dev's own database (--demo loads it all the same)")
+        return "not loaded" + ("" if scene.own else ": this is not dev's own database (--demo loads it anyway)")
     if scene.in_the_way:
-        return f"not loaded: the demo did not make {', '.join(scene.in_the_way)}"
+        return f"not loaded: these exist, and are not the demo's: {', '.join(scene.in_the_way)}"
     return "loaded: the tables orders, chat_members and admins, with the users Alice and Bob"
 
 
@@ -159,7 +159,7 @@ def _print_demo(out: Console, url: str, scene: Scene) -> None:
 
 
 def _print_next_step(out: Console, url: str, scene: Scene) -> None:
-    out.print("\n[bold]Next:[/] say what there is to hear, and who may (docs/database.md), for example\n")
+    out.print("\n[bold]Next:[/] define what there is to hear, and who may hear it (docs/database.md), for example\n")
     out.print(f'{_psql(scene)} -c "{_CHANNEL}" -c "{_POLICY}"', markup=False)
     out.print("\nthen follow it, and publish from another terminal:\n")
     out.print(f"{program()} tail --url {url} lobby", markup=False)
@@ -167,7 +167,7 @@ def _print_next_step(out: Console, url: str, scene: Scene) -> None:
     if scene.own_secret:
         assert scene.config.jwt_secret is not None
         secret = scene.config.jwt_secret.get_secret_value()
-        out.print("\nA token for a user of yours:\n")
+        out.print("\nA token for one of your users:\n")
         out.print(f"REALTIME_JWT_SECRET={secret} {program()} token --sub {demo.ALICE}", markup=False)
 
 

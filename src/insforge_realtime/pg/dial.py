@@ -217,7 +217,7 @@ def _context(dsn: Dsn) -> ssl.SSLContext | None:
         try:
             context.load_cert_chain(certificate, dsn.driver.get("sslkey"), dsn.driver.get("sslpassword", ""))
         except (OSError, ValueError) as error:
-            raise ConfigError("sslcert and sslkey cannot be used together, or not read") from error
+            raise ConfigError("sslcert and sslkey do not match, or cannot be read") from error
     return context
 
 
@@ -324,7 +324,7 @@ MISTAKES: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.UndefinedTableError, "run `insforge-realtime migrate`"),
     (asyncpg.UndefinedFunctionError, "run `insforge-realtime migrate`"),
     (asyncpg.InvalidSchemaNameError, "run `insforge-realtime migrate`"),
-    (asyncpg.ReadOnlySQLTransactionError, "the database only lets itself be read; give the primary's address"),
+    (asyncpg.ReadOnlySQLTransactionError, "the database is read-only; give the primary's address"),
     (asyncpg.ClientConfigurationError, "correct the database's URL"),
     (WrongHost, "give the address of a server of that kind"),
     (ssl.SSLCertVerificationError, "check sslmode and sslrootcert in the database's URL, and the server's certificate"),

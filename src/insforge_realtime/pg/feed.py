@@ -220,7 +220,8 @@ class Feed:
             self.metrics.feed_gaps += 1
             self.health.last_gap = str(error)
             log.error(
-                "cannot tell what was missed; going on from now, all clients are sent to reload", reason=str(error)
+                "cannot tell what was missed; resuming from now, and closing all connections so that clients reload",
+                reason=str(error),
             )
             try:
                 await self._begin(connection)

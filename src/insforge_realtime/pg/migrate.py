@@ -231,7 +231,7 @@ async def _refuse_unfit(connection: Connection) -> None:
     if found["encoding"] != "UTF8":
         raise MigrationError(
             f"the database {found['name']} is {found['encoding']}, so it cannot hold every message (JSON is Unicode): "
-            f"create it anew with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move its tables there (pg_dump)"
+            f"recreate it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move its tables there (pg_dump)"
         )
 
 

@@ -52,7 +52,7 @@ class Obstacle:
 
     what: str = "a lock"
     whose: str = "a session that could not be seen"
-    cure: str = "end the transactions that are open for long (pg_stat_activity)"
+    cure: str = "end the long-running transactions (pg_stat_activity)"
     migrator: bool = False
     vacuum: bool = False
 
@@ -145,5 +145,5 @@ def _obstacle(rows: list[asyncpg.Record]) -> Obstacle:
 def _gave_up(seconds: float, obstacle: Obstacle) -> str:
     return (
         f"gave up after {seconds:.0f} s, and nothing was changed: {obstacle.what} is held by {obstacle.whose}. "
-        f"To go on: {obstacle.cure}; then migrate again. Or let it wait for longer: --lock-wait SECONDS"
+        f"To go on: {obstacle.cure}; then migrate again. Or let it wait longer: --lock-wait SECONDS"
     )

@@ -25,7 +25,7 @@ TRIES: tuple[tuple[str, str, str | None], ...] = (
     ("a session without a token", "", None),
 )
 """Whom the claims are of, the claims, and what auth.uid() has to answer."""
-REMEDY = "replace it by the auth.uid() of docs/database.md"
+REMEDY = "replace it with the auth.uid() of docs/database.md"
 
 
 async def probe_auth_uid(connection: Connection) -> str | None:
@@ -65,12 +65,12 @@ def _refused(whose: str, error: asyncpg.PostgresError) -> str:
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return f"auth.uid() may not be called by the server: {error}; GRANT USAGE ON SCHEMA auth and EXECUTE on it"
     consequence = (
-        "a no to such a client" if isinstance(error, asyncpg.DataError) else "INTERNAL_ERROR, as is its publish"
+        "a refusal to such a client" if isinstance(error, asyncpg.DataError) else "INTERNAL_ERROR, as is its publish"
     )
-    return f"auth.uid() raises for {whose}: {describe(error)}; policies that ask it are {consequence}; {REMEDY}"
+    return f"auth.uid() raises for {whose}: {describe(error)}; policies that call it are {consequence}; {REMEDY}"
 
 
 def _mistaken(whose: str, answer: str | None) -> str:
     if answer is None:
         return f"auth.uid() ignores request.jwt.claims and request.jwt.claim.sub: it is NULL for {whose}; {REMEDY}"
-    return f"auth.uid() is {answer} for {whose}, where it must be NULL: it takes one for another; {REMEDY}"
+    return f"auth.uid() is {answer} for {whose}, where it must be NULL: it mistakes one user for another; {REMEDY}"

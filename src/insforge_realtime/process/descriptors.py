@@ -53,7 +53,7 @@ async def watch() -> None:
 
 
 _ADVICE = (
-    "connections are closed as they come, until others end: raise the limit (`ulimit -n`, LimitNOFILE=), or set "
+    "new connections are closed until others end: raise the limit (`ulimit -n`, LimitNOFILE=), or set "
     "REALTIME_MAX_CONNECTIONS below it"
 )
 

@@ -19,7 +19,7 @@ ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 ATTEMPTS = 20
 """How often a free port is picked until it is free in both families."""
 BACKLOG = 2048
-TAKEN = "; give another port by --port or REALTIME_PORT (make dev PORT=…), or end what listens there"
+TAKEN = "; choose another port with --port or REALTIME_PORT (make dev PORT=…), or stop what listens there"
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -43,7 +43,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             reason += TAKEN if error.errno == errno.EADDRINUSE else ""
             raise ConfigError(f"cannot listen on {_shown(host, port)}: {reason}") from error
         except UnicodeError as error:
-            raise ConfigError(f"cannot listen on {_shown(host, port)}: this can be no host's name") from error
+            raise ConfigError(f"cannot listen on {_shown(host, port)}: not a valid host name") from error
     raise AssertionError("unreachable")
 
 

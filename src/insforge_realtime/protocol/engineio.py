@@ -6,9 +6,9 @@
     3 pong   client → server
 
 Over a WebSocket a packet is one text frame, and a binary frame is a message with a Socket.IO attachment. Over HTTP
-long-polling, packets are joined to a payload, with attachments as `b` and base64:
+long-polling, packets are joined into a payload, with attachments as `b` and base64:
 
-    4hello ␞ 2 ␞ bAQIDBA==            where ␞ is U+001E, which JSON text never has in it
+    4hello ␞ 2 ␞ bAQIDBA==            where ␞ is U+001E, which JSON text never contains
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Packet = str | bytes
 
 
 def open_packet(sid: str, *, upgrades: list[str], ping_interval: float, ping_timeout: float, max_payload: int) -> str:
-    """The first packet of a connection.
+    """Encode the first packet of a connection.
 
     Args:
         sid: the Engine.IO session, not to be confused with the Socket.IO socket's.
         upgrades: the transports that the client may change to.
         ping_interval, ping_timeout: in seconds; on the wire they are milliseconds.
-        max_payload: in bytes; what the client may send at once.
+        max_payload: in bytes; how much the client may send at once.
     """
     handshake = {
         "sid": sid,
@@ -52,17 +52,17 @@ def open_packet(sid: str, *, upgrades: list[str], ping_interval: float, ping_tim
 
 
 def encode_payload(packets: Iterable[Packet]) -> str:
-    """What one HTTP body carries."""
+    """Join packets into one HTTP body."""
     return SEPARATOR.join(
         [packet if isinstance(packet, str) else BINARY + base64.b64encode(packet).decode() for packet in packets]
     )
 
 
 def decode_payload(payload: str) -> Iterator[Packet]:
-    """The packets of an HTTP body, one after the other, so that those before a malformed one have been handed out.
+    """Yield the packets of an HTTP body one by one, so that those before a malformed one have been handed out.
 
     Raises:
-        ProtocolError: base64 that is none. (What text packets may say is session.py's business.)
+        ProtocolError: invalid base64. (What text packets may contain is session.py's business.)
     """
     start = 0
     while start <= len(payload):

@@ -1,14 +1,14 @@
 """WebSocket frames (RFC 6455, section 5), as a server reads and writes them, without I/O. The handshake is handshake.py's.
 
-    text_frame(bytes)      what this server says
+    text_frame(bytes)      what this server sends
     control_frame(…)       pongs and goodbyes
     Reader.receive(bytes)  → events: a text, a binary message, a ping, a goodbye, or how the client broke the RFC
 
-The bytes of an event are the same for all its subscribers: they are made once and shared, not framed by each connection.
+The bytes of an event are the same for all its subscribers: they are made once and shared, not framed per connection.
 
-Why not the sans-IO protocol of `websockets`, which is what the tests hold this against: it keeps a generator and a
-dozen other objects for each connection, and most connections of this server only listen. A `Reader` is 64 bytes, until a
-frame is cut in two, and takes half the time for one.
+Why not the sans-IO protocol of `websockets`, against which the tests compare this one: it keeps a generator and a
+dozen other objects per connection, and most connections of this server only listen. A `Reader` is 64 bytes, until a
+frame is cut in two, and takes half the time per frame.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ LONGEST_CONTROL = 125
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
-"""Those that may be sent: the others are not given out, or only for use within a program."""
+"""Those that may be sent: the others are unassigned, or only for use within a program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """To be answered with the same payload."""
+    """A ping, to be answered with the same payload."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """To be answered with the same payload, unless ours came first. Nothing follows it."""
+    """A close frame, to be answered with the same payload, unless ours came first. Nothing follows it."""
 
     payload: bytes
 
@@ -62,11 +62,11 @@ class _Breach(Exception):
 
 
 class Reader:
-    """What one client sends. Pongs are read and forgotten.
+    """Reads what one client sends. Pongs are read and forgotten.
 
     Args:
-        max_size: of a message, in bytes; None for no limit. A frame that claims more is not waited for. It may change, for
-            what is received from then on.
+        max_size: of a message, in bytes; None for no limit. A frame that claims more is not waited for. It may change, with
+            effect from the next call.
     """
 
     __slots__ = ("_fragments", "_pending", "_text", "max_size")
@@ -74,13 +74,13 @@ class Reader:
     def __init__(self, max_size: int | None) -> None:
         self.max_size = max_size
         self._pending: bytearray | None = None
-        """What came of a frame that is not here yet as a whole."""
+        """The beginning of a frame that has not arrived completely."""
         self._fragments: bytearray | None = None
-        """What came of a message of several frames."""
+        """The beginning of a fragmented message."""
         self._text = False
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take in bytes. After a `Goodbye` or a `Broken`, which are the last of a list, there must be no other call."""
+        """Take in bytes and return the events in them. `Goodbye` and `Broken` come last, and no call may follow them."""
         events: list[Event] = []
         buffer: bytes | bytearray = data
         if self._pending is not None:
@@ -97,14 +97,14 @@ class Reader:
         return events
 
     def _keep(self, buffer: bytes | bytearray, start: int) -> None:
-        """What is left of the buffer waits for more. A long frame is not copied each time that some more of it comes."""
+        """Keep the rest of the buffer until more arrives. A long frame is not copied each time another piece arrives."""
         if start == len(buffer):
             self._pending = None
         elif start or buffer is not self._pending:
             self._pending = bytearray(memoryview(buffer)[start:])
 
     def _frame(self, buffer: bytes | bytearray, at: int, events: list[Event]) -> int:
-        """Read the frame that begins here. Where it ends; 0 if not all of it is here."""
+        """Read the frame that begins at `at`, and return where it ends; 0 if it is incomplete."""
         have = len(buffer)
         if have < at + 2:
             return 0
@@ -127,7 +127,7 @@ class Reader:
         return have if isinstance(events[-1] if events else None, Goodbye) else end
 
     def _check(self, first: int, second: int) -> None:
-        """What the first two bytes may be."""
+        """Refuse first two bytes that the RFC does not allow here."""
         opcode = first & 0x0F
         if opcode not in _OPCODES:
             raise _Breach(broken_protocol("reserved opcode"))
@@ -182,7 +182,7 @@ def _text(payload: bytes | bytearray) -> str:
 
 
 def _check_goodbye(payload: bytes) -> None:
-    """A goodbye may say nothing, or a code and a reason."""
+    """Refuse a goodbye that has neither an empty payload nor a code and a reason."""
     if payload:
         _text(payload[2:])
         if len(payload) == 1 or int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
@@ -190,7 +190,7 @@ def _check_goodbye(payload: bytes) -> None:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A frame, final, unmasked, opcode text.
+    """Make a text frame: final, unmasked.
 
     Args:
         payload: UTF-8.
@@ -204,11 +204,11 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:
-    """A pong or a close frame.
+    """Make a pong or a close frame.
 
     Args:
-        opcode: which of them.
-        payload: of `LONGEST_CONTROL` bytes at most.
+        opcode: which of the two.
+        payload: at most `LONGEST_CONTROL` bytes.
     """
     return b"%c%c%b" % (0x80 | opcode, len(payload), payload)
 

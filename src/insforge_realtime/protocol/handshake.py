@@ -1,11 +1,11 @@
 """The opening handshake of a WebSocket (RFC 6455, section 4), as a server sees it, without I/O.
 
-    read(bytes)      the HTTP request in them, if it is a whole one that asks for a WebSocket
-    accept(request)  the answer that says yes
-    refuse(…)        the answer that says no
-    subprotocol(…)   which of those that a client offers it gets
+    read(bytes)      the HTTP request in them, if it is complete and requests a WebSocket
+    accept(request)  the response that accepts
+    refuse(…)        the response that refuses
+    subprotocol(…)   which of the offered subprotocols the client gets
 
-httptools reads the HTTP. `websockets` could do all of this, in six times the time (77 µs to 12), and would keep the
+httptools reads the HTTP. `websockets` could do all of this, but takes six times as long (77 µs to 12), and keeps the
 headers for as long as the connection lives.
 """
 
@@ -29,7 +29,7 @@ _OFFER = re.compile(rf"{_NAME}(?:[ \t]*,[ \t]*{_NAME})*")
 
 
 class Request:
-    """An HTTP request without a body. httptools calls its `on_…`; afterwards it is only read."""
+    """An HTTP request without a body. httptools calls its `on_…` methods; afterwards it is only read."""
 
     __slots__ = ("_begun", "_headers", "_target")
 
@@ -54,12 +54,12 @@ class Request:
 
     @property
     def size(self) -> int:
-        """How many headers it has."""
+        """The number of its headers."""
         return len(self._headers)
 
     @property
     def path(self) -> str:
-        """What was asked for, without the query."""
+        """The target, without the query."""
         return self._target.partition(b"?")[0].decode("latin-1")
 
     @property
@@ -68,17 +68,17 @@ class Request:
         return self._target.partition(b"?")[2].decode("latin-1")
 
     def values(self, name: bytes) -> list[str]:
-        """What it has of a header, whose name is given in lower case."""
+        """Return all values of a header, whose name is given in lower case."""
         return [value.decode("latin-1").strip() for key, value in self._headers if key == name]
 
     def tokens(self, name: bytes) -> list[str]:
-        """The values of a header that is a list, in lower case."""
+        """Return the elements of a header that is a list, in lower case."""
         return [token.strip().lower() for token in ",".join(self.values(name)).split(",")]
 
 
 def read(data: bytes) -> tuple[Request, bytes] | None:
-    """The request that these bytes begin with, and what follows it; None unless it is whole, and a GET of HTTP/1.1 that asks
-    for an upgrade. Whether it asks in the right way, `accept` decides."""
+    """Return the request that these bytes begin with, and the bytes after it; None unless it is complete, and a GET of
+    HTTP/1.1 that requests an upgrade. Whether it does so correctly, `accept` decides."""
     request = Request()
     parser = HttpRequestParser(request)
     try:
@@ -92,10 +92,10 @@ def read(data: bytes) -> tuple[Request, bytes] | None:
 
 
 def accept(request: Request) -> bytes:
-    """The answer that makes a WebSocket of the connection.
+    """Make the response that turns the connection into a WebSocket.
 
     Raises:
-        ProtocolError: it was not asked for as the RFC has it.
+        ProtocolError: the request is not as the RFC demands.
     """
     if "upgrade" not in request.tokens(b"connection") or request.tokens(b"upgrade") != ["websocket"]:
         raise ProtocolError("not a WebSocket handshake")
@@ -114,15 +114,15 @@ def accept(request: Request) -> bytes:
 
 
 def subprotocol(offers: list[str]) -> str | None:
-    """The first that a client offers, as Node's servers have it: whatever it is called, Engine.IO is what is spoken.
+    """Choose the first subprotocol that a client offers, as Node's servers do: whatever its name, Engine.IO is spoken.
 
-    Browsers, and Node's clients, take it for a failure when none is chosen.
+    Browsers, and Node's clients, treat it as a failure if none is chosen.
 
     Args:
-        offers: its headers `Sec-WebSocket-Protocol`.
+        offers: the headers `Sec-WebSocket-Protocol`.
 
     Raises:
-        ProtocolError: what it offers are no tokens, or one of them twice.
+        ProtocolError: the offers are not tokens, or one appears twice.
     """
     if not offers:
         return None
@@ -136,12 +136,12 @@ def subprotocol(offers: list[str]) -> str | None:
 
 
 def refuse(status: HTTPStatus, body: str, retry_after: int = 0) -> bytes:
-    """The answer that ends the connection. It names our version, as it must to who asked for another.
+    """Make the response that ends the connection. It names our version, as the RFC demands if another was requested.
 
     Args:
         status: of HTTP.
         body: JSON.
-        retry_after: in how many seconds to try again; 0 says nothing of it.
+        retry_after: in how many seconds to try again; 0 for no such header.
     """
     content = body.encode()
     again = f"Retry-After: {retry_after}\r\n" if retry_after else ""
@@ -153,7 +153,7 @@ def refuse(status: HTTPStatus, body: str, retry_after: int = 0) -> bytes:
 
 
 def _is_key(key: str) -> bool:
-    """Sixteen bytes in base64."""
+    """Whether this is sixteen bytes in base64."""
     try:
         return len(base64.b64decode(key, validate=True)) == 16
     except (binascii.Error, ValueError):

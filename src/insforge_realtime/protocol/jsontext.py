@@ -1,10 +1,10 @@
-"""JSON that is read, and one part of it that is handed on as the very text that came.
+"""Parsing JSON, one part of which is handed on as the very text that arrived.
 
-    read(text)     what it says, and the text of the payload
-    sketch(text)   of JSON that `read` cannot read although the grammar allows it: as much as a refusal needs
+    read(text)     the parsed data, and the text of the payload
+    sketch(text)   for JSON that `read` cannot parse although the grammar allows it: as much as a refusal needs
 
-A payload becomes `jsonb`, and that holds numbers which Python's floats and JavaScript's do not. So nobody writes it anew: it
-is cut out of the packet. What a payload may be is validation.py's business, not this module's.
+A payload becomes `jsonb`, which holds numbers that Python's and JavaScript's floats cannot. So it is never re-encoded, but
+cut out of the packet. What a payload may be is validation.py's business, not this module's.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MARKUP = re.compile(r"[ \t\n\r]*[\[{:,][ \t\n\r]*")
 
 
 def read(text: str) -> tuple[Any, str | None]:
-    """What JSON says, and the text of `["name",{"payload":…}]`'s payload; None where there is no such thing.
+    """Parse JSON; return the data, and the text of the payload in `["name",{"payload":…}]`, or None if there is none.
 
     Raises:
-        ValueError: orjson cannot read it.
+        ValueError: orjson cannot parse it.
         RecursionError: it nests so deeply that the payload is not looked for.
     """
     start = text.find(_MARK) + len(_MARK)
@@ -36,7 +36,7 @@ def read(text: str) -> tuple[Any, str | None]:
         try:
             return _read_apart(text, start)
         except ValueError:
-            pass  # the payload is not what is last in it, or it is no JSON
+            pass  # the payload is not the last thing in it, or not JSON
     data = orjson.loads(text)
     if isinstance(data, list) and len(data) > 1 and isinstance(data[1], dict) and KEPT in data[1]:
         return data, _cut_out(text)
@@ -44,9 +44,9 @@ def read(text: str) -> tuple[Any, str | None]:
 
 
 def _read_apart(text: str, start: int) -> tuple[Any, str]:
-    """As clients write it: the payload is the last thing in it. Read apart, it need be neither searched for nor read twice.
+    """Parse it as clients write it, with the payload last: parsed separately, that is neither searched for nor parsed twice.
 
-    With `null` in its place all else is JSON, and so is the payload by itself: hence the whole is, with the payload there.
+    With `null` in the payload's place the rest is JSON, and so is the payload by itself: hence so is the whole.
     """
     data = orjson.loads(f"{text[:start]}null{_END}")
     payload = text[start : -len(_END)]
@@ -65,7 +65,7 @@ _DECODER = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant)
 
 
 def _cut_out(text: str) -> str:
-    """The text of the payload, wherever in the argument it is. Of several, the last one counts, as for every parser."""
+    """Return the text of the payload, wherever it is in the argument. Of several, the last counts, as for every parser."""
     payload = ""
     _, at = _DECODER.raw_decode(text, _after_markup(text, 0))
     at = _after_markup(text, _after_markup(text, at))
@@ -80,16 +80,16 @@ def _cut_out(text: str) -> str:
 
 
 def _after_markup(text: str, at: int) -> int:
-    """Where the next value begins; `at` itself where there is none, as at the end of an object."""
+    """Return where the next value begins; `at` itself if there is none, as at the end of an object."""
     found = _MARKUP.match(text, at)
     return found.end() if found else at
 
 
 def sketch(text: str) -> Any:
-    """What can be told of JSON that is beyond us: the name of an event, and the plain strings of its first argument.
+    """Salvage what we can from JSON that is beyond us: an event's name, and the plain strings of its first argument.
 
     Raises:
-        ValueError: it is no JSON. (What nests too deeply is not read to its end, and gets the benefit of the doubt.)
+        ValueError: it is not JSON. (What nests too deeply is not read to its end, and gets the benefit of the doubt.)
     """
     try:
         data = _DECODER.decode(text)
@@ -101,7 +101,7 @@ def sketch(text: str) -> Any:
 
 
 def _beginning(text: str) -> Any:
-    """As much as there is before the depths."""
+    """Parse as much as there is before the depths."""
     start = _after_markup(text, 0)
     try:
         return [_DECODER.raw_decode(text, start)[0]] if text.lstrip().startswith("[") else {}

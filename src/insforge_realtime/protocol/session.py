@@ -1,19 +1,19 @@
 """One connection, from its open packet to its end, without I/O.
 
-    receive(packet, now) a packet came            → events() tells what it means
-    tick(now)            the deadline has come    → data_to_send(), or ProtocolError
+    receive(packet, now) a packet has arrived     → events() returns its meaning
+    tick(now)            the deadline is reached  → data_to_send(), or ProtocolError
     data_to_send()       texts to write, each a packet
     deadline             when tick must be called next
 
 The states, and what a client may send in each:
 
-    OPENED      only CONNECT to "/", within `connect_timeout` of the open packet: what is refused, and whatever else comes,
-      │           begins no new one. To another namespace: refused, and still OPENED
+    OPENED      only CONNECT to "/", within `connect_timeout` of the open packet: neither a refusal nor anything else
+      │           restarts that. To another namespace: refused, and still OPENED
       │ CONNECT → event Connect
-    ASKED       nothing but pongs and refused namespaces, until the server says yes or no
+    ASKED       nothing but pongs and refused namespaces, until the server accepts or refuses
       │ accept()            │ refuse() → OPENED
-    CONNECTED   EVENT → Emit; ACK, ignored: this server asks for none. A binary EVENT or ACK that announces attachments
-      │           is followed by nothing but these (and pongs), and counts once the last of them is here
+    CONNECTED   EVENT → Emit; ACK, ignored: this server requests none. A binary EVENT or ACK that announces attachments
+      │           is followed by nothing but these (and pongs), and counts once the last of them has arrived
       │ DISCONNECT → event Disconnect, OPENED; or disconnect(), the server's
     CLOSED      nothing; after any ProtocolError, too
 
@@ -46,7 +46,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """The client says who it is; answer with `accept` or `refuse`, always the latter where there is a `flaw`."""
+    """The client sent its credentials; answer with `accept` or `refuse`, always the latter if there is a `flaw`."""
 
     auth: Any
     flaw: str | None = None
@@ -59,7 +59,7 @@ class Emit:
     Args:
         name, data: of the event. Attachments are `bytes` in the data.
         ack_id: None unless the client waits for an ack.
-        payload: the text of the data's payload, just as it came; None where it has none.
+        payload: the text of the data's payload, just as it arrived; None if it has none.
         flaw: why it must be refused, if it must be; the data is only a sketch then.
         size: of the packet and its attachments, in bytes.
     """
@@ -91,7 +91,7 @@ class Gathering:
         self.attachments: list[bytes] = []
 
     def add(self, attachment: bytes) -> bool:
-        """Take in the next one. True when it was the last, and is in its place, as all the others are."""
+        """Take in the next one; return whether it was the last, so that all of them are in their places now."""
         self.room -= len(attachment)
         if self.room < 0:
             raise ProtocolError("attachments too large")
@@ -165,7 +165,7 @@ class Session:
         """Do what is due: ping, or give up.
 
         Raises:
-            ProtocolError: the client answered no ping, or never said CONNECT; the session is closed.
+            ProtocolError: the client left a ping unanswered, or never sent CONNECT; the session is closed.
         """
         if self.state == OPENED and now >= self._connect_by:
             self.state = CLOSED
@@ -178,29 +178,29 @@ class Session:
             self._out += (engineio.PING,)
 
     def events(self) -> list[Event]:
-        """What has happened since the last call."""
+        """Return what has happened since the last call."""
         events, self._events = self._events, ()
         return list(events)
 
     def data_to_send(self) -> list[str]:
-        """The packets to write since the last call."""
+        """Return the packets to write since the last call."""
         out, self._out = self._out, ()
         return list(out)
 
     def accept(self, sid: str) -> None:
-        """Answer Connect: yes."""
+        """Accept the client's CONNECT."""
         self.state = CONNECTED
         self._refusals = 0
         self._message(socketio.connect_packet(sid))
 
     def refuse(self, message: str, code: str) -> None:
-        """Answer Connect: no. The client may try again until the connect timeout, unless it is `exhausted` now."""
+        """Refuse the client's CONNECT. It may try again until the connect timeout, unless it is `exhausted` now."""
         self.state = OPENED
         self._refusals += 1
         self._message(socketio.connect_error_packet(message, {"code": code}))
 
     def disconnect(self) -> None:
-        """End it for good: the client will not come back by itself."""
+        """End the session for good: the client will not come back by itself."""
         self.state = CLOSED
         self._message(socketio.disconnect_packet())
 

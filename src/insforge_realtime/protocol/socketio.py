@@ -7,7 +7,7 @@ the JSON where the first of them belongs, and `attach` puts it there.
 
 Any text at all either decodes to a packet that is valid in itself or raises `ProtocolError`: what the rest of the
 server gets to see has the right types. Whether a packet is allowed *now* is session.py's business. JSON that the grammar
-allows and that we cannot hold breaks no protocol: such a packet has a `flaw`, and what it asks for is to be refused.
+allows but we cannot represent breaks no protocol: such a packet has a `flaw`, and its request is to be refused.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ RESERVED_EVENTS = frozenset(
 """Names that a client may not emit: they mean something to every Socket.IO library."""
 
 ACK_ID_DIGITS = 15
-"""What fits a JavaScript number exactly. A longer id would come back to the client as another one."""
+"""As many as fit a JavaScript number exactly. A longer id would come back to the client as a different one."""
 
 
 MAX_ATTACHMENTS = 10
-"""How many attachments a packet may announce. No command of this server takes any; they are gathered to say so."""
+"""How many attachments a packet may announce. No command of this server takes any; they are gathered only to be refused."""
 
 FLAW = "The data has a number beyond \u00b11.8e308, half a surrogate pair, or too many levels: send it in another form"
 
@@ -46,7 +46,7 @@ class Packet:
         type, namespace, id: of the header.
         data: the JSON after the header, or None.
         attachments: how many are still to come.
-        payload: the text of what `data` has as an event's payload, just as it came (jsontext.py).
+        payload: the text of the event's payload in `data`, just as it arrived (jsontext.py).
         flaw: why nothing can be done with it; `data` is only a sketch then.
         size: of the whole packet, in bytes, without attachments.
     """
@@ -62,10 +62,10 @@ class Packet:
 
 
 def decode(text: str) -> Packet:
-    """Read one packet.
+    """Decode one packet.
 
     Raises:
-        ProtocolError: it is none, or one that a client must not send.
+        ProtocolError: it is malformed, or one that a client must not send.
     """
     kind = ord(text[0]) - 48 if text else -1
     if kind not in _VALID:
@@ -125,7 +125,7 @@ def _namespace(text: str, start: int) -> tuple[str, int]:
 
 
 def _number(text: str, start: int, what: str) -> tuple[int | None, int]:
-    """The digits from `start` on, if there are any, and where they end."""
+    """Return the number whose digits begin at `start`, if there are any, and where they end."""
     end = start
     while end < len(text) and "0" <= text[end] <= "9":
         end += 1
@@ -178,32 +178,32 @@ _VALID: dict[int, Callable[[Packet], bool]] = {
 
 
 def event(name: str, *data: object) -> str:
-    """The text of an event without its packet header, `["name",…]`: what `event_packet` takes."""
+    """Encode an event without its packet header, `["name",…]`, for `event_packet`."""
     return orjson.dumps([name, *data]).decode()
 
 
 def event_packet(event_text: str) -> str:
-    """EVENT in the default namespace, of JSON text that is ready."""
+    """Make an EVENT in the default namespace from finished JSON text."""
     return f"{EVENT}{event_text}"
 
 
 def ack_packet(ack_id: int, *data: object) -> str:
-    """ACK in the default namespace."""
+    """Encode an ACK in the default namespace."""
     return f"{ACK}{ack_id}{orjson.dumps(data).decode()}"
 
 
 def connect_packet(sid: str) -> str:
-    """CONNECT, the server's yes."""
+    """Encode CONNECT, by which the server accepts."""
     return f'{CONNECT}{{"sid":"{sid}"}}'
 
 
 def disconnect_packet() -> str:
-    """DISCONNECT: the server ends it, for good. A client that gets this does not come back by itself."""
+    """Encode DISCONNECT, by which the server ends it for good: a client that gets this does not come back by itself."""
     return f"{DISCONNECT}"
 
 
 def connect_error_packet(message: str, data: object = None, *, namespace: str = "/") -> str:
-    """CONNECT_ERROR, the server's no; `data` is `err.data` on the client."""
+    """Encode CONNECT_ERROR, by which the server refuses; `data` is `err.data` on the client."""
     error = {"message": message} if data is None else {"message": message, "data": data}
     where = "" if namespace == "/" else f"{namespace},"
     return f"{CONNECT_ERROR}{where}{orjson.dumps(error).decode()}"

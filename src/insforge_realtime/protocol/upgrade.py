@@ -1,12 +1,12 @@
 """The change from HTTP long-polling to WebSocket, as the new WebSocket sees it, without I/O.
 
-    ASKED     `2probe` → `3probe`, PROBED. The server ends the poll that waits (with a noop, if it has nothing better), so
-      │         that the client can stop polling: what the client still sends and gets over HTTP comes before the change
+    ASKED     `2probe` → `3probe`, PROBED. The server ends the pending poll (with a noop, if it has nothing better), so
+      │         that the client can stop polling: what the client still sends and gets over HTTP precedes the change
     PROBED    `5` → DONE
       │
     DONE      the session's own packets, which are not ours
 
-Anything else, in any state, ends the attempt, and the session goes on over polling as if nothing had been. Source: the
+Anything else, in any state, ends the attempt, and the session continues over polling as if nothing had happened. Source: the
 Engine.IO protocol, revision 4, "Upgrade".
 """
 

@@ -53,11 +53,11 @@ MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, 3, "Not a valid HTTP request")
 TOO_LONG = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, 3, "The request target is too long")
 HEAD_TOO_LARGE = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 3, "The request's headers are too large")
 TOO_MANY_HEADERS = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 3, "The request has too many headers")
-FRAMING_TOO_LARGE = Refusal(HTTPStatus.BAD_REQUEST, 3, "The chunks of the body have too much around them")
-LEFTOVER = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "The request is answered, and its body does not end")
-TOO_MANY = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 3, "Too many requests that are not answered yet")
+FRAMING_TOO_LARGE = Refusal(HTTPStatus.BAD_REQUEST, 3, "The chunks of the body carry too much overhead")
+LEFTOVER = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "The request has been answered, but its body does not end")
+TOO_MANY = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 3, "Too many unanswered requests")
 NOT_NOW = Refusal(HTTPStatus.BAD_REQUEST, 3, "A WebSocket handshake before earlier requests are answered")
-TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, 3, "The request takes too long to come")
+TOO_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, 3, "The request takes too long to arrive")
 SETTINGS = {
     TOO_LONG: "REALTIME_MAX_HEAD_BYTES",
     HEAD_TOO_LARGE: "REALTIME_MAX_HEAD_BYTES",

@@ -1,11 +1,11 @@
-"""The beginning of an answer, which is all that decides: read here before aiohttp reads it again.
+"""The beginning of an answer, which alone decides: parsed here before aiohttp parses it again.
 
-aiohttp is strict about headers, as a client that needs them must be: one that is too long, or a Content-Length that is said
-twice, is an error to it. To us an answer is its status line, and what follows must not undo it. And informational answers
-(`103 Early Hints`), of which it reads any number in a loop that lets nobody else have a turn, are taken off here, up to
-`INFORMATIONAL_BYTES` an attempt.
+aiohttp is strict about headers, as a client that needs them must be: one that is too long, or a duplicate Content-Length,
+is an error to it. To us an answer is its status line, and what follows must not undo it. And informational answers
+(`103 Early Hints`), of which it reads any number in a loop that gives nobody else a turn, are stripped here, up to
+`INFORMATIONAL_BYTES` per attempt.
 
-What lives here: the status line, and how it is kept (`status_read`). What it means is said in request.py.
+What lives here: the status line, and how it is kept (`status_read`). request.py decides what it means.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 INFORMATIONAL_BYTES = 64 * 1024
 LINE_BYTES = 1024
-"""A status line that is longer counts without its end: what is missing is the reason, in words."""
+"""A longer status line counts without its end: only the reason phrase is missing."""
 FIELD_BYTES = 64 * 1024
-"""The longest header that is read; after a longer one no more is known of an answer than its status."""
+"""The longest header that is read; after a longer one, an answer's status is all that is known."""
 
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d[ \t]+([1-9]\d\d)(?:[ \t\r][^\n]*)?\n")
 _LONG_LINE = re.compile(rb"HTTP/\d\.\d[ \t]+([1-9]\d\d)[ \t]")
@@ -35,13 +35,13 @@ _reading: ContextVar[AnswerHandler | None] = ContextVar("reading", default=None)
 
 
 def status_read() -> int | None:
-    """The status of the answer that this task has waited for last, if its line has come, whatever became of the rest."""
+    """Return the status of this task's latest answer, if its status line has arrived, whatever became of the rest."""
     handler = _reading.get()
     return None if handler is None else handler.status
 
 
 def forget_status() -> None:
-    """For the beginning of an attempt: nothing has come yet."""
+    """Reset at the beginning of an attempt: nothing has arrived yet."""
     _reading.set(None)
 
 
@@ -56,13 +56,13 @@ class AnswerHandler(ResponseHandler):
         self._reads = False
 
     def set_response_params(self, **options: Any) -> None:
-        """A request begins; what came before it is read at once."""
+        """Begin a request; whatever arrived before it is handed on at once."""
         self.status, self._skipped, self._reads = None, 0, True
         self._beginning.clear()
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what comes until the status line is there, and hand all of it on from then."""
+        """Keep what arrives until the status line is complete, and hand everything on from then."""
         if not self._reads:
             super().data_received(data)
             return
@@ -74,7 +74,7 @@ class AnswerHandler(ResponseHandler):
             self._hand_on()
 
     def _has_answer(self) -> bool:
-        """Whether the line is there that decides, be it none of HTTP."""
+        """Return whether the deciding line is there, even if it is not HTTP."""
         return self._has_line() and not self._is_informational()
 
     def _skip_informational(self) -> None:
@@ -86,7 +86,7 @@ class AnswerHandler(ResponseHandler):
             del self._beginning[: end.end()]
 
     def _is_informational(self) -> bool:
-        """Whether what has come begins with an answer before the answer. 101 is none: it is the last one in HTTP."""
+        """Return whether an informational answer comes first. 101 does not count: it is the last answer in HTTP."""
         status = self._first_status()
         return status is not None and status < 200 and status != 101
 
@@ -98,7 +98,7 @@ class AnswerHandler(ResponseHandler):
         return int(found[1]) if found else None
 
     def _strip(self) -> None:
-        """Without blank lines before the status line, which some servers send."""
+        """Remove blank lines before the status line, which some servers send."""
         blank = len(self._beginning) - len(self._beginning.lstrip(b"\r\n"))
         self._skipped += blank
         del self._beginning[:blank]
@@ -109,7 +109,7 @@ class AnswerHandler(ResponseHandler):
     def _hand_on(self) -> None:
         self.status = self._first_status()
         if self.status is None:
-            self._give_up("it begins with no status line")
+            self._give_up("it does not begin with a status line")
             return
         self._reads = False
         beginning = bytes(self._beginning)
@@ -125,7 +125,7 @@ class AnswerHandler(ResponseHandler):
 
 
 class AnswerConnector(aiohttp.TCPConnector):
-    """Makes such connections. (aiohttp has no other place to say so.)"""
+    """Makes such connections. (aiohttp has no other hook for that.)"""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -133,7 +133,7 @@ class AnswerConnector(aiohttp.TCPConnector):
 
 
 class Answer(aiohttp.ClientResponse):
-    """An answer that says on which connection it is waited for."""
+    """An answer that records which connection it arrives on."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Wait for the status and the headers."""

@@ -1,12 +1,12 @@
-"""Which addresses a webhook may be sent to. URLs come from whoever may write `realtime.channels`; they must not be able to
-make this server speak to its own machine, its private network or a cloud's metadata service.
+"""Which addresses a webhook may be sent to. URLs come from anybody who may write `realtime.channels`; they must not be able
+to make this server talk to its own machine, its private network or a cloud's metadata service.
 
-The address that is checked is the one that is connected to. Names are resolved here, once; the resolver hands on only what
-was allowed, and nothing is looked up again. Hosts that are addresses already never meet a resolver, so the last door is
-where sockets are made (`Guard.socket`): no connection comes about that does not pass it.
+The address that is checked is the one that is connected to. Names are resolved here, once; the resolver hands on only
+allowed addresses, and nothing is looked up again. Hosts that are addresses already never meet a resolver, so the last
+checkpoint is where sockets are made (`Guard.socket`): no connection bypasses it.
 
-A lookup cannot be interrupted, and a resolver that hangs takes half a minute. So lookups have threads of their own,
-one for a name however many wait for it, and not more than `LOOKUPS` at a time.
+A lookup cannot be interrupted, and a hanging resolver takes half a minute. So lookups have their own threads,
+one per name however many wait for it, and no more than `LOOKUPS` at a time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REFUSED_V4 = tuple(
     )
 )  # fmt: skip
 _PUBLIC_V6 = IPv6Network("2000::/3")
-"""All that is given out. Loopback, unique local, link-local, multicast and everything unassigned are outside."""
+"""Everything that is assigned. Loopback, unique local, link-local, multicast and everything unassigned are outside."""
 _REFUSED_V6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
 _NAT64 = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))
 
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 
 def embedded(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, on its way through a gateway; else the address itself."""
+    """Return the IPv4 address that an IPv6 address stands for, by way of a gateway; else the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if any(address in network for network in _NAT64):
@@ -79,11 +79,11 @@ class Guard:
 
     @property
     def fingerprint(self) -> int:
-        """A number for the networks that may be reached: servers with the same ones have the same."""
+        """A number that identifies the networks that may be reached: equal on servers with equal ones."""
         return crc32(",".join(sorted(map(str, self._allowed))).encode()) >> 1
 
     def allows(self, text: str) -> bool:
-        """Whether an address, as a resolver gives it, may be connected to."""
+        """Return whether an address, as a resolver returns it, may be connected to."""
         try:
             address = embedded(ip_address(text.partition("%")[0]))
         except ValueError:
@@ -91,10 +91,10 @@ class Guard:
         return any(address in network for network in self._allowed) or _is_public(address)
 
     def check(self, host: str, addresses: Sequence[str]) -> list[str]:
-        """Those of a host's addresses that may be connected to.
+        """Return those of a host's addresses that may be connected to.
 
         Raises:
-            Refused: there is none.
+            Refused: none may be.
         """
         good = [address for address in addresses if self.allows(address)]
         if not good:
@@ -106,7 +106,7 @@ class Guard:
         return good
 
     def socket(self, info: AddrInfoType) -> socket.socket:
-        """A socket for a connection to this address. For aiohttp's `socket_factory`.
+        """Make a socket for a connection to this address. For aiohttp's `socket_factory`.
 
         Raises:
             Refused: it may not be connected to.
@@ -124,8 +124,8 @@ def _is_public(address: Address) -> bool:
 
 
 def system_lookup(host: str, port: int, family: socket.AddressFamily) -> list[str]:
-    """The operating system's resolver. Where it has no descriptors for its files and sockets, it says that there is no such
-    name: that is told apart."""
+    """Resolve a name with the operating system's resolver. Without descriptors for its files and sockets it claims that
+    there is no such name: that is told apart."""
     _check_descriptors()
     try:
         found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
@@ -136,7 +136,7 @@ def system_lookup(host: str, port: int, family: socket.AddressFamily) -> list[st
 
 
 def _check_descriptors() -> None:
-    """Raises OSError where there are no two to be had."""
+    """Raise OSError if there are not even two left."""
     for descriptor in os.pipe():
         os.close(descriptor)
 
@@ -145,8 +145,8 @@ class GuardedResolver(AbstractResolver):
     """For aiohttp: resolves names, and hands on only addresses that may be connected to.
 
     Args:
-        guard: decides.
-        lookup: asks.
+        guard: decides which.
+        lookup: resolves them.
     """
 
     def __init__(self, guard: Guard, lookup: Lookup = system_lookup) -> None:
@@ -158,7 +158,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of a name.
+        """Return the addresses of a name.
 
         Raises:
             Refused: none of them may be connected to.
@@ -168,10 +168,10 @@ class GuardedResolver(AbstractResolver):
         return [_result(host, address, port) for address in addresses]
 
     async def close(self) -> None:
-        """Nothing to close: the threads are daemons."""
+        """Do nothing: the threads are daemons."""
 
     async def _look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[str]:
-        """Join the lookup of this name that is under way, or begin one. A caller that gives up takes nobody else with it."""
+        """Join the lookup of this name in progress, or start one. A caller that gives up takes nobody else with it."""
         key = (host, port, int(family))
         if key not in self._under_way:
             task = asyncio.ensure_future(self._begin(host, port, family))
@@ -185,7 +185,7 @@ class GuardedResolver(AbstractResolver):
 
 
 async def _in_a_thread(work: Callable[[], list[str]]) -> list[str]:
-    """Like `asyncio.to_thread`, but in a daemon: a lookup that hangs keeps no process alive."""
+    """Do as `asyncio.to_thread` does, but in a daemon: a hanging lookup keeps no process alive."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str]] = loop.create_future()
 

@@ -1,16 +1,16 @@
 """How many requests each host may have at the moment: fairness, and the circuit breaker. Pure, apart from log lines.
 
-A host is what stands between `//` and `/` in a URL, with its port. One that hangs keeps its own few places busy and nobody
-else's. One that fails again and again is left alone for a while:
+A host is what lies between `//` and `/` in a URL, with its port. One that hangs occupies its own few slots and nobody
+else's. One that keeps failing is left alone for a while:
 
     CLOSED   up to `per_host` requests
       │ `failures` attempts in a row that failed
     OPEN     none, for 5 s, then 10, 20 … 60; its deliveries wait, and their attempts are not used up
-      │ the time is over
+      │ the time is up
     PROBED   one request: an answer closes the breaker, a failure opens it again for twice as long
 
-Apart from that, a host rests where it is we who cannot send to it at the moment: 1 s, then 2, 4 … 30, until a request to it
-comes to anything at all.
+Apart from that, a host rests if it is we who cannot send to it at the moment: 1 s, then 2, 4 … 30, until a request to it
+has any result at all.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class _Trouble:
 
 @dataclass(slots=True)
 class _Rest:
-    """A host that nothing could be sent to from here."""
+    """A host that this server could not send to."""
 
     pause: float
     until: float
 
 
 class Hosts:
-    """What is under way to each host, and how it went of late.
+    """What is in flight to each host, and how it has fared lately.
 
     Args:
         per_host: requests that one host may have at a time.
@@ -67,21 +67,21 @@ class Hosts:
         return [host for host, trouble in self._trouble.items() if self._is_open(trouble)]
 
     def limits(self) -> dict[str, int]:
-        """How many more each host may have, of those that may not have `per_host`."""
+        """Return how many more each host may have, for hosts that may not have `per_host`."""
         return {host: self._room(host) for host in {*self._under_way, *self.left_alone, *self._rests}}
 
     def next_probe(self) -> float | None:
-        """In how many seconds some host may be asked again; None where none is left alone."""
+        """Return in how many seconds some host may be tried again; None if none is left alone."""
         until = [self._trouble[host].until for host in self.left_alone] + [rest.until for rest in self._rests.values()]
         times = [time - self._now() for time in until]
         return min((time for time in times if time > 0), default=None)
 
     def begin(self, host: str) -> None:
-        """A request to this host begins."""
+        """Count a request to this host that begins."""
         self._under_way[host] += 1
 
     def end(self, host: str, failed: bool | None) -> None:
-        """A request has ended; `failed` is None where that says nothing about the host."""
+        """Count a request that has ended; `failed` is None if that says nothing about the host."""
         self._under_way[host] -= 1
         if not self._under_way[host]:
             del self._under_way[host]
@@ -93,7 +93,7 @@ class Hosts:
             self._succeed(host)
 
     def rest(self, host: str) -> None:
-        """Nothing can be sent to this host from here: leave it alone for a moment, and say nothing about it."""
+        """Leave a host alone for a moment to which nothing can be sent from here, without a word in the log."""
         before = self._rests.get(host)
         if before is None or self._now() >= before.until:
             pause = min(before.pause * 2, LONGEST_REST) if before else FIRST_REST
@@ -115,7 +115,7 @@ class Hosts:
     def _fail(self, host: str) -> None:
         trouble = self._trouble.setdefault(host, _Trouble())
         trouble.failures += 1
-        # What fails while it is left alone was under way before.
+        # A request that fails while the host is left alone was in flight before.
         if self._is_open(trouble) and self._now() >= trouble.until:
             trouble.pause = min(trouble.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
             trouble.until = self._now() + trouble.pause

@@ -1,7 +1,7 @@
-"""What a webhook's request says, and what its answer means. Pure.
+"""What a webhook's request contains, and what its answer means. Pure.
 
-Header values: an event or channel name may hold any character, a header may not. So names are percent-encoded as UTF-8 where
-a character is no visible ASCII, and `%` is encoded always: decoding is never ambiguous. PROTOCOL.md tells receivers.
+Header values: an event or channel name may contain any character, a header may not. So characters that are not visible ASCII
+are percent-encoded as UTF-8, and `%` always is: decoding is never ambiguous. PROTOCOL.md tells receivers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from insforge_realtime.pg.deliveries import Claim
 
 LONGEST_RETRY_AFTER = 60.0
 KEPT_BYTES = 1024
-"""So much of an answer's body is kept in the record."""
+"""How much of an answer's body is kept on record."""
 KEPT_ERROR = 300
 
 _SAFE = "".join(set(string.printable) - set(string.whitespace) - {"%"}) + " "
@@ -39,7 +39,7 @@ class Outcome:
             since this server may not send it: others may.
         status_code, error, response: for the record.
         retry_after: how long the receiver asked us to wait, in seconds.
-        host_failed: whether this speaks against the host as a whole; None where it says nothing about it.
+        host_failed: whether this counts against the host as a whole; None if it says nothing about it.
     """
 
     verdict: Verdict
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def answered(status: int, body: bytes, retry_after: str | None, now: datetime) -> Outcome:
-    """What an HTTP answer means: 2xx has arrived, some deserve another attempt, all others are final."""
+    """Interpret an HTTP answer: 2xx is delivered, some deserve another attempt, all others are final."""
     kept = kept_text(body)
     if 200 <= status < 300:
         return Outcome("delivered", status, None, kept, host_failed=False)
@@ -63,27 +63,27 @@ def answered(status: int, body: bytes, retry_after: str | None, now: datetime) -
 
 
 def unreachable(error: str) -> Outcome:
-    """There was no answer: the connection failed, broke, or took too long."""
+    """Make the outcome of an attempt without an answer: the connection failed, broke, or took too long."""
     return Outcome("retry", error=clean(error)[:KEPT_ERROR], host_failed=True)
 
 
 def postponed(error: str) -> Outcome:
-    """It was not even tried: this server lacks what it needs, and the host has nothing to do with it."""
+    """Make the outcome of what was not even tried: this server lacks resources, which is not the host's fault."""
     return Outcome("postponed", error=clean(error)[:KEPT_ERROR])
 
 
 def impossible(error: str) -> Outcome:
-    """It cannot be sent at all: a malformed URL."""
+    """Make the outcome of what cannot be sent at all: a malformed URL."""
     return Outcome("failed", error=clean(error)[:KEPT_ERROR])
 
 
 def refused(error: str) -> Outcome:
-    """This server may not connect to the address."""
+    """Make the outcome of an address that this server may not connect to."""
     return Outcome("refused", error=clean(error)[:KEPT_ERROR])
 
 
 def seconds_to_wait(retry_after: str | None, now: datetime) -> float:
-    """The header `Retry-After`, as seconds or as a date, up to a minute; 0 where there is none that can be read."""
+    """Parse the header `Retry-After`, seconds or a date; return seconds, at most 60, or 0 if it is missing or unreadable."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:6]), LONGEST_RETRY_AFTER)
@@ -96,17 +96,17 @@ def seconds_to_wait(retry_after: str | None, now: datetime) -> float:
 
 
 def kept_text(body: bytes) -> str | None:
-    """The beginning of a body, as PostgreSQL can keep it."""
+    """Return the beginning of a body, as text that PostgreSQL can store."""
     return clean(body[:KEPT_BYTES].decode("utf-8", "replace")) or None
 
 
 def clean(text: str) -> str:
-    """Text without what PostgreSQL cannot hold."""
+    """Return text without what PostgreSQL cannot store."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def header_value(name: str) -> str:
-    """A name as a header can carry it; `urllib.parse.unquote` or `decodeURIComponent` gives it back."""
+    """Encode a name so that a header can carry it; `urllib.parse.unquote` or `decodeURIComponent` recovers it."""
     encoded = quote(name, safe=_SAFE, errors="replace")
     inner = encoded.strip(" ")
     if inner == encoded:
@@ -126,7 +126,7 @@ class Signer:
         self._hooks = [Webhook(key) for key in keys]
 
     def headers(self, message_id: str, payload: str, now: datetime) -> dict[str, str]:
-        """The three headers; none where nothing is signed."""
+        """Return the three headers; none if nothing is signed."""
         if not self._hooks:
             return {}
         return {
@@ -137,7 +137,7 @@ class Signer:
 
 
 def headers(claim: Claim, payload: str, signer: Signer, now: datetime) -> dict[str, str]:
-    """All headers of a delivery that are ours to say."""
+    """Return all headers of a delivery that are ours to set."""
     return {
         "Content-Type": "application/json",
         "User-Agent": f"InsForge-Realtime/{__version__}",

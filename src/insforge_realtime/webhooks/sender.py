@@ -2,8 +2,8 @@
 
 What lives here: the HTTP client and what its errors mean. Everything about when, how often and for whom is elsewhere.
 Redirects are not followed (the next address would be the receiver's choice), no proxy is used, no cookie is kept. The
-answer's status decides as soon as it is there (answer.py): headers that are no HTTP, a body that breaks off or does not end
-change nothing about it.
+answer's status decides as soon as it has arrived (answer.py): invalid headers, or a body that breaks off or never ends,
+change nothing.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from insforge_realtime.webhooks.request import (
 )
 
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY})
-"""What the system says where this machine is short of something. The last but one: of local ports, by IPv4."""
+"""What the system reports if this machine is short of something. The last but one: of local ports, over IPv4."""
 READ_BYTES = 64 * 1024
-"""So much of an answer's body is read; of a longer one the connection is dropped."""
+"""How much of an answer's body is read; if it is longer, the connection is dropped."""
 KEEPALIVE_SECONDS = 4.0
-"""Less than what common servers grant an idle connection (5 s for Node), lest we write to one that they just close."""
+"""Less than common servers grant an idle connection (5 s for Node), lest we write to one that they are just closing."""
 
 
 class Sender:
@@ -84,7 +84,7 @@ class Sender:
         await self._session.close()
 
     async def send(self, claim: Claim, until: float) -> Outcome:
-        """Make one attempt. Never raises for what a URL or a receiver does.
+        """Make one attempt and return its outcome. Never raises for what a URL or a receiver does.
 
         Args:
             claim: what to send, and where.
@@ -116,7 +116,7 @@ class Sender:
         if isinstance(error, TimeoutError):
             return unreachable(f"no answer within {self.timeout:g} s")
         if isinstance(error, aiohttp.ClientResponseError):  # its text would quote the URL
-            return unreachable(f"the answer is no HTTP: {error.message}")
+            return unreachable(f"the answer is not HTTP: {error.message}")
         return unreachable(f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def _attempt(self, url: URL, claim: Claim, payload: str, deadline: float) -> Outcome:
@@ -128,7 +128,7 @@ class Sender:
             allow_redirects=False,
         ) as response:
             body = bytearray()
-            # By itself, so that what was read counts even where the rest does not come.
+            # In place, so that what was read counts even if the rest never arrives.
             with suppress(Exception):
                 async with asyncio.timeout_at(deadline - 0.01):
                     await _read_beginning(response, body)
@@ -136,17 +136,17 @@ class Sender:
 
 
 def _is_ours(url: URL, error: Exception) -> bool:
-    """Whether it is this machine that cannot, and not the host that does not."""
+    """Return whether it is this machine that cannot, and not the host that does not."""
     if isinstance(error, MemoryError):
         return True
     if not isinstance(error, OSError) or error.errno not in OURS:
         return False
-    # Where a machine has no IPv6, an address of it cannot be reached from here, ever.
+    # Without IPv6, a machine can never reach an IPv6 address.
     return error.errno != errno.EADDRNOTAVAIL or ":" not in str(url.host)
 
 
 async def _read_beginning(response: aiohttp.ClientResponse, body: bytearray) -> None:
-    """The body up to `READ_BYTES`; where there is more, the connection is dropped."""
+    """Read the body, up to `READ_BYTES`; if there is more, drop the connection."""
     while len(body) < READ_BYTES:
         chunk = await response.content.read(READ_BYTES - len(body))
         if not chunk:
@@ -156,7 +156,7 @@ async def _read_beginning(response: aiohttp.ClientResponse, body: bytearray) -> 
 
 
 def parse(text: str) -> URL | str:
-    """A URL that can be sent to, or what is wrong with it (without quoting it: there may be a password in it)."""
+    """Return a URL that can be sent to, or what is wrong with it (unquoted: there may be a password in it)."""
     try:
         url = URL(text)
         if url.scheme not in ("http", "https"):

@@ -1,13 +1,13 @@
-"""The worker: keeps as many webhooks in flight as it may, and writes down what came of them.
+"""The worker: keeps as many webhooks in flight as it may, and records their outcomes.
 
     woken by the feed, by an answer, by the clock
-        → write down the results that have come in, in one statement
-        → claim as many due deliveries as there are free places, in one statement
-        → send each in a task of its own
+        → record the results that have arrived, in one statement
+        → claim as many due deliveries as there are free slots, in one statement
+        → send each in its own task
 
-One connection, one loop: what comes in during a round is the next round's batch, so under load the batches grow by
-themselves. While the database is away requests in flight end, their results wait here, and are written when it is back,
-or somebody else sends again when the lease is over: a receiver may get a message twice, but never not at all.
+One connection, one loop: what arrives during a round is the next round's batch, so under load the batches grow by
+themselves. While the database is away requests in flight finish, their results wait here, and are written when it is back,
+or another server sends again when the lease is over: a receiver may get a message twice, but never not at all.
 
 What this server cannot send at the moment (it lacks descriptors) it gives back; what it may not send it leaves to servers
 that may (pg/deliveries.py knows whether there are any).
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from insforge_realtime.pg.database import Connection
 
 LOOK_SECONDS = 5.0
-"""How often to look although nobody woke us: for rows of servers that were killed, and of operators' commands."""
+"""How often to look without being woken: for rows left by killed servers, and by operators' commands."""
 GATHER_SECONDS = 0.003
-"""While answers stream in, so long a pause lets a few more of them into one statement."""
+"""While answers stream in, a pause this long lets a few more of them into one statement."""
 BATCH = 500
 LAST_WORDS_SECONDS = 3.0
 REMIND_SECONDS = 60.0
-"""How often the log says that this server cannot send."""
+"""How often the log repeats that this server cannot send."""
 
 log = structlog.get_logger("insforge_realtime.webhooks")
 
@@ -52,9 +52,9 @@ class Webhooks:
     Args:
         queue: where they wait.
         sender: sends one.
-        hosts: who may have how many.
+        hosts: how many each host may have.
         concurrency: how many may be in flight in all.
-        delays: the seconds before each further attempt.
+        delays: the seconds before each retry.
     """
 
     def __init__(
@@ -77,21 +77,21 @@ class Webhooks:
         self._now = asyncio.get_running_loop().time
 
     def wake(self) -> None:
-        """There may be something to send: look now."""
+        """Look now: there may be something to send."""
         self._alarm.set()
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Begin nothing more; `at_once` waits for nothing either."""
+        """Start nothing more; with `at_once`, wait for nothing either."""
         self._stopping = True
         if at_once:
             self._idle.set()
 
     async def ended(self) -> None:
-        """After `stop`: until nothing is in flight any more. That takes no longer than the time-out of a request."""
+        """Wait, after `stop`, until nothing is in flight any more. That takes no longer than the time-out of a request."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Send until cancelled; then write down what is known, and give the rest back."""
+        """Send until cancelled; then record what is known, and give the rest back."""
         async with self._sender:
             try:
                 await keep("webhooks", self._serve)
@@ -122,7 +122,7 @@ class Webhooks:
     # Claims.
 
     async def _claim(self, connection: Connection) -> float:
-        """Take what is due and begin to send it. In how many seconds to look again."""
+        """Claim what is due and start sending it; return in how many seconds to look again."""
         free = self._concurrency - len(self._flying)
         if self._stopping or free <= 0:
             return LOOK_SECONDS  # an answer is the alarm
@@ -174,14 +174,14 @@ class Webhooks:
         _tell(claim, result)
 
     def _postpone(self, claim: Claim, outcome: Outcome) -> None:
-        """There was no attempt: whoever can send it may, and we ourselves in a while."""
+        """Give a delivery back without an attempt: any server that can send it may, and this one after a while."""
         self._postponed.append(claim)
         self.hosts.rest(claim.host)
         if self._is_news("postponed"):
             log.error("webhooks wait, since this server lacks resources", host=claim.host, error=outcome.error)
 
     def _is_news(self, what: str) -> bool:
-        """Whether this was not said in the last minute. Then it counts as said."""
+        """Return whether this was not logged in the last minute. If so, it counts as logged now."""
         now = self._now()
         if now - self._told.get(what, -REMIND_SECONDS) < REMIND_SECONDS:
             return False
@@ -201,7 +201,7 @@ class Webhooks:
     # Results.
 
     async def _write(self, connection: Connection) -> None:
-        """Write down all results, and give back what was postponed. They are forgotten only once that is committed."""
+        """Record all results, and give back what was postponed. They are forgotten only once that is committed."""
         while self._results:
             batch = self._results[:BATCH]
             written = await self._queue.finish(connection, batch, self._now())
@@ -216,7 +216,7 @@ class Webhooks:
             await self._decline(connection, self._refused[:BATCH])
 
     async def _decline(self, connection: Connection, refused: Sequence[tuple[Claim, Result]]) -> None:
-        """Leave to other servers what this one may not send; where there are none that may, it was an attempt."""
+        """Leave to other servers what this one may not send; if none of them may, it was an attempt."""
         left = await self._queue.decline(connection, refused)
         del self._refused[: len(refused)]
         for claim, result in refused:
@@ -228,7 +228,7 @@ class Webhooks:
                 _tell(claim, result)
 
     async def _last_words(self) -> None:
-        """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement."""
+        """Write what is left on the way out, once, on a new connection: the old one may have been cut in mid-statement."""
         for task in self._flying:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
@@ -248,7 +248,7 @@ class Webhooks:
 
 
 def _tell(claim: Claim, result: Result) -> None:
-    """What the log says of an attempt: never the URL, which may have a secret in it, nor the payload."""
+    """Log an attempt: never the URL, which may contain a secret, nor the payload."""
     if result.state == "delivered":
         log.debug("webhook delivered", message=claim.message_id, host=claim.host, status=result.status_code)
         return

@@ -83,7 +83,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Fast shutdown, after `timeout` seconds an immediate one, at last SIGKILL; twice is no error."""
+        """Stop: a fast shutdown, after `timeout` seconds an immediate one, finally SIGKILL; stopping twice is harmless."""
         process = self._process
         if process is not None:
             shut_down(process.pid, lambda: process.poll() is not None, timeout)
@@ -113,7 +113,7 @@ class EmbeddedPostgres:
     def url(self, database: str, user: str = "postgres", password: str | None = None) -> str:
         """For any role; the superuser's password is filled in, anybody else's is the caller's to know."""
         if self._process is None:
-            raise self._error("it has no address while it is not started")
+            raise self._error("it is not started, and so has no address")
         if password is None and user == "postgres":
             password = self._password
         login = quote(user, safe="") + ("" if password is None else f":{quote(password, safe='')}")
@@ -148,7 +148,7 @@ class EmbeddedPostgres:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         names = {name for name in os.listdir(self.data_dir) if not name.startswith(".")} - {"lost+found"}
         if names and "lock" not in names:
-            raise self._error("the folder holds something else; name a folder of its own as the data folder")
+            raise self._error("the folder holds something else; choose a separate folder for the data")
         self._lock = open_own(self.data_dir / "lock", mode=0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +168,9 @@ class EmbeddedPostgres:
             self._relocate(link, home)
         elif link.readlink() != home / "cluster":
             # A copied folder would share its cluster with the original: each would stop the other's server.
-            raise self._error(f"moved or copied, its data is in {link.readlink()}: move it back or remove {link}")
+            raise self._error(
+                f"it was moved or copied, and its data is in {link.readlink()}: move it back or remove {link}"
+            )
         if account:
             make_traversable(accounts.STATE_DIR, home)
         return home / "cluster"
@@ -193,7 +195,7 @@ class EmbeddedPostgres:
         other = self._given_binaries or find_binaries()
         raise self._error(
             f"its cluster was made by PostgreSQL {major}, and the server at hand is {other.version}. Install "
-            f"PostgreSQL {major}, upgrade the cluster with pg_upgrade, or begin elsewhere with --data-dir"
+            f"PostgreSQL {major}, upgrade the cluster with pg_upgrade, or start elsewhere with --data-dir"
         )
 
     def _within_reach(self, binaries: Binaries) -> Binaries:
@@ -207,7 +209,7 @@ class EmbeddedPostgres:
             clear_pid_file(cluster)
             return True
         if cluster.exists() and os.listdir(cluster):
-            raise self._error(f"{cluster} is not a PostgreSQL cluster and not empty; move it away")
+            raise self._error(f"{cluster} is not empty, and not a PostgreSQL cluster; move it away")
         return False
 
     def _initialise(self, cluster: Path, binaries: Binaries, account: Account | None) -> None:
@@ -249,7 +251,7 @@ class EmbeddedPostgres:
     def _read_password(self) -> str:
         path = self.data_dir / "password"
         if not path.exists():
-            raise self._error(f"{path} is missing; put it back, or remove the data folder to begin anew")
+            raise self._error(f"{path} is missing; put it back, or remove the data folder to start over")
         return path.read_text()
 
     def _launch(self, cluster: Path, binaries: Binaries, account: Account | None) -> None:

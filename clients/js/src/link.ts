@@ -113,7 +113,7 @@ export class Link {
     this.#options.accessToken = token
     const wasOnline = this.online
     if (wasOnline && !reconnect) return
-    this.#dispatch({ type: 'token' })
+    this.#dispatch({ type: 'token', held: this.#held })
     if (wasOnline) this.#observer.offline('io client disconnect')
   }
 
@@ -224,9 +224,12 @@ export class Link {
   #lost(reason: string): void {
     const isFinal = reason === 'io server disconnect'
     if (isFinal) this.lastError = failure('DISCONNECTED', SENT_AWAY)
-    const held = Date.now() - this.#acceptedAt >= HELD
-    this.#dispatch(isFinal ? { type: 'ended' } : { type: 'lost', held })
+    this.#dispatch(isFinal ? { type: 'ended' } : { type: 'lost', held: this.#held })
     this.#observer.offline(reason)
+  }
+
+  get #held(): boolean {
+    return Date.now() - this.#acceptedAt >= HELD
   }
 
   #event(name: string, data: unknown): void {

@@ -45,8 +45,8 @@ export type LinkEvent =
   | { type: 'connect'; lasting: boolean }
   | { type: 'accepted' }
   | { type: 'failed'; later: boolean }
-  | { type: 'lost'; held: boolean }
-  | { type: 'expired' | 'ended' | 'due' | 'wake' | 'token' | 'giveUp' | 'disconnect' }
+  | { type: 'lost' | 'token'; held: boolean }
+  | { type: 'expired' | 'ended' | 'due' | 'wake' | 'giveUp' | 'disconnect' }
 
 /** What is to be done: open a socket, wait, or nothing more. `null`: what is being done is right. */
 export type Action = { do: 'open' } | { do: 'wait'; failures: number } | { do: 'stop' } | null
@@ -89,11 +89,11 @@ function inHandshake(state: LinkState, event: LinkEvent): Step {
 
 function online(state: LinkState, event: LinkEvent): Step {
   if (event.type === 'expired') return unchanged({ ...state, expired: true })
-  if (event.type === 'token') return open(state)
   if (event.type === 'ended') return stop()
-  if (event.type !== 'lost') return unchanged(state)
+  if (event.type !== 'lost' && event.type !== 'token') return unchanged(state)
   const next = { ...state, failures: event.held ? 0 : state.failures }
-  return state.expired && event.held ? open(next) : pause(next)
+  const atOnce = event.type === 'token' || (state.expired && event.held)
+  return atOnce ? open(next) : pause(next)
 }
 
 function inPause(state: LinkState, event: LinkEvent): Step {

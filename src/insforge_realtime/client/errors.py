@@ -12,6 +12,9 @@
 
 from __future__ import annotations
 
+LATER = ("UNAVAILABLE", "RATE_LIMITED")
+"""Codes that are not an answer: the server cannot judge, or not now. The same is sent again."""
+
 
 class ClientError(Exception):
     """The root: catch it to catch everything that the client raises on purpose.

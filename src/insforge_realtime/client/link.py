@@ -226,16 +226,14 @@ class Link:
             raise _refusal(answer.result() if answer.done() else None, self._endpoint.url)
 
     async def ended(self) -> str:
-        """Wait for its end, and tidy up. Returns the reason, in Socket.IO's words."""
+        """Wait for its end; `close` tidies up. Return the reason, in Socket.IO's words."""
         assert self._ended is not None
         dropped = asyncio.ensure_future(self._dropped.wait())
         try:
             await asyncio.wait({self._ended, dropped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             dropped.cancel()
-        reason = self._reason
-        await self.close()
-        return reason
+        return self._reason
 
     def send(self, name: str, data: dict[str, Any], reply: Reply | None = None) -> asyncio.Task[None]:
         """Emit an event. Events leave in the order of the calls.

@@ -68,7 +68,7 @@ class RealtimeClient(Registration):
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
         self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
         notices = Notices(self._joined, self._heard, self._refused, self._connection.expired, self._connection.late)
-        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), notices)
+        self._channels = Subscriptions(timeout, Backoff(*backoff), notices)
 
     async def __aenter__(self) -> Self:
         return self

@@ -41,8 +41,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from insforge_realtime.client.backoff import Backoff
-from insforge_realtime.client.connection import NOT_A_NO
-from insforge_realtime.client.errors import ClientError, SubscribeError
+from insforge_realtime.client.errors import LATER, ClientError, SubscribeError
 from insforge_realtime.client.link import Link
 from insforge_realtime.client.listeners import Listener
 from insforge_realtime.client.stream import Feed
@@ -52,7 +51,7 @@ from insforge_realtime.client.types import ErrorInfo, Member, Message, Subscribe
 class Subscription:
     """A channel that is in the book."""
 
-    def __init__(self, channel: str, backoff: Backoff) -> None:
+    def __init__(self, channel: str) -> None:
         self.channel = channel
         self.joined = False
         """JOINED; else ASKED or RENEWING."""
@@ -71,7 +70,8 @@ class Subscription:
         """The number of the question that is out; acks of earlier ones are ignored. Asked again, it has the same number."""
         self.timer: asyncio.TimerHandle | None = None
         self.last_error: ErrorInfo | None = None
-        self.backoff = backoff
+        self.failures = 0
+        """Answers that were not one, in a row."""
 
     @property
     def is_held(self) -> bool:
@@ -125,13 +125,13 @@ class Subscriptions:
 
     Args:
         seconds: how long to wait for an ack, and for the answer to a subscribe.
-        backoff: makes the waits between two questions.
+        backoff: the waits between two questions.
         notices: who is told.
     """
 
-    def __init__(self, seconds: float, backoff: Callable[[], Backoff], notices: Notices) -> None:
+    def __init__(self, seconds: float, backoff: Backoff, notices: Notices) -> None:
         self._seconds = seconds
-        self._make_backoff = backoff
+        self._backoff = backoff
         self._notices = notices
         self._book: dict[str, Subscription] = {}
         self._link: Link | None = None
@@ -268,7 +268,7 @@ class Subscriptions:
         """The channel's entry; a new one is asked for at once, where there is a connection."""
         subscription = self._book.get(channel)
         if subscription is None:
-            subscription = self._book[channel] = Subscription(channel, self._make_backoff())
+            subscription = self._book[channel] = Subscription(channel)
             self._ask(subscription)
         return subscription
 
@@ -324,9 +324,10 @@ class Subscriptions:
         code, message = str(error.get("code", "INTERNAL_ERROR")), str(error.get("message", "Refused"))
         if code == "TOKEN_EXPIRED":
             self._notices.expired()
-        elif code in NOT_A_NO:
+        elif code in LATER:
             subscription.last_error = ErrorInfo(code, message, subscription.channel)
-            delay = subscription.backoff.next()
+            delay = self._backoff.after(subscription.failures)
+            subscription.failures += 1
             subscription.timer = asyncio.get_running_loop().call_later(delay, self._ask, subscription)
         else:
             self._refuse(subscription, subscription.no(code, message))
@@ -338,7 +339,7 @@ class Subscriptions:
         subscription.joined = True
         subscription.renewing = False
         subscription.last_error = None
-        subscription.backoff.reset()
+        subscription.failures = 0
         subscription.settle(subscription.yes())
         self._notices.joined(news, subscription.all_told())
 

@@ -24,6 +24,7 @@ except ModuleNotFoundError as missing:
         f"the client needs {missing.name}: pip install 'insforge-realtime[client]'", name=missing.name
     ) from None
 
+from insforge_realtime import tasks
 from insforge_realtime.client import codec
 from insforge_realtime.client.errors import ConnectError, InvalidRequest
 
@@ -46,10 +47,6 @@ SERVER_DISCONNECT = "io server disconnect"
 """The reason of a connection that the server has ended for good, by a packet that says so."""
 _REASONS = {"client disconnect": "io client disconnect", "server disconnect": SERVER_DISCONNECT}
 TRANSPORT_CLOSE = "transport close"
-
-
-class LinkLost(Exception):
-    """The connection has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class Link:
         )
         self._socket: _Socket | None = None
         self._reason = TRANSPORT_CLOSE
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[bool]] = set()
         self._replies: set[Reply] = set()
         self._ended: asyncio.Task[None] | None = None
         self._dropped = asyncio.Event()
@@ -235,7 +232,7 @@ class Link:
             dropped.cancel()
         return self._reason
 
-    def send(self, name: str, data: dict[str, Any], reply: Reply | None = None) -> asyncio.Task[None]:
+    def send(self, name: str, data: dict[str, Any], reply: Reply | None = None) -> asyncio.Task[bool]:
         """Emit an event. Events leave in the order of the calls.
 
         Args:
@@ -244,28 +241,21 @@ class Link:
             reply: asks for an ack, and gets it.
 
         Returns:
-            what tells that it is on its way, or raises LinkLost.
+            what knows whether it is on its way; False where the connection has gone.
 
         Raises:
             InvalidRequest: it cannot be said in JSON.
         """
         ready = codec.encoded(data)
         once = self._once(reply) if reply else None
-        task = asyncio.ensure_future(self._emit(name, ready, once))
-        self._sends.add(task)
-        task.add_done_callback(self._sent)
-        return task
+        return tasks.start(self._emit(name, ready, once), name, self._sends)
 
-    async def _emit(self, name: str, data: codec.Json, reply: Reply | None) -> None:
+    async def _emit(self, name: str, data: codec.Json, reply: Reply | None) -> bool:
         try:
             await self._sio.emit(name, data, callback=reply)
-        except socketio.exceptions.SocketIOError as error:
-            raise LinkLost from error
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sends.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: who wants it has awaited the task
+        except socketio.exceptions.SocketIOError:
+            return False
+        return True
 
     def _once(self, reply: Reply) -> Reply:
         """The same, but forgotten when called, and called with None if the connection ends first."""

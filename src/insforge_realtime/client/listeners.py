@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from insforge_realtime import tasks
 from insforge_realtime.client.types import Handler
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,7 @@ class Listeners:
         result = self._begin(event, listener, data)
         if inspect.isawaitable(result):
             listener.working = True
-            task = asyncio.ensure_future(self._work(event, listener, result))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            tasks.start(self._work(event, listener, result), f"a listener of {event!r}", self._tasks)
 
     @staticmethod
     def _begin(event: str, listener: Listener, data: tuple[Any, ...]) -> object:

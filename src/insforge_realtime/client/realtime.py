@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import ssl as ssl_module
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -15,10 +14,11 @@ from insforge_realtime.client import codec
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.connection import Connection, Hooks
 from insforge_realtime.client.errors import ConnectError, InvalidRequest, NotConnected, SubscribeError
-from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link, LinkLost
+from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link
 from insforge_realtime.client.listeners import Listener, Listeners
+from insforge_realtime.client.message_buffer import MessageBuffer
+from insforge_realtime.client.options import ClientOptions, takes
 from insforge_realtime.client.registration import Registration
-from insforge_realtime.client.stream import Feed
 from insforge_realtime.client.subscriptions import Notices, Subscriptions
 from insforge_realtime.client.types import (
     SUBSCRIBED,
@@ -41,34 +41,17 @@ class RealtimeClient(Registration):
     listeners. Every awaited verb raises RuntimeError while the client is connected in another loop.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        access_token: AccessToken | None = None,
-        anon_key: str | None = None,
-        api_key: str | None = None,
-        transports: Sequence[str] = ("websocket",),
-        ssl: ssl_module.SSLContext | None = None,
-        timeout: float = 10.0,
-        backoff: tuple[float, float] = (1.0, 20.0),
-        listeners: Listeners | None = None,
-    ) -> None:
-        if api_key is not None and (access_token is not None or anon_key is not None):
-            raise ValueError("give either api_key, or access_token and anon_key")
-        if timeout <= 0 or not 0 < backoff[0] <= backoff[1]:
-            raise ValueError("timeout must be positive, and backoff (first, limit) with 0 < first <= limit")
-        self._access_token = access_token
-        self._anon_key = anon_key
-        self._api_key = api_key
-        self._timeout = timeout
+    def __init__(self, options: ClientOptions, listeners: Listeners | None = None) -> None:
+        self._access_token = options.access_token
+        self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(listeners or Listeners())
-        endpoint = Endpoint.parse(base_url, transports, ssl)
+        endpoint = Endpoint.parse(options.base_url, options.transports, options.ssl)
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
-        self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
+        backoff = Backoff(*options.backoff)
+        self._connection = Connection(endpoint, self._credentials, backoff, options.timeout, hooks)
         notices = Notices(self._joined, self._heard, self._refused, self._connection.expired, self._connection.late)
-        self._channels = Subscriptions(timeout, Backoff(*backoff), notices)
+        self._channels = Subscriptions(options.timeout, backoff, notices)
 
     async def __aenter__(self) -> Self:
         return self
@@ -199,21 +182,25 @@ class RealtimeClient(Registration):
         if link is None or not link.is_open:
             raise NotConnected(self._connection.last_error) from self._connection.last_error
         request = {"channel": channel, "event": event, "payload": payload}
-        try:
-            if not ack:
-                await link.send("realtime:publish", request)
-                # Commands are handled in their order: once this is acknowledged, the message has been handled.
-                link.last_words = ("realtime:unsubscribe", {"channel": channel})
-                return None
+        if ack:
             return await self._acknowledged(link, request)
-        except LinkLost:
-            raise NotConnected from None
+        if not await link.send("realtime:publish", request):
+            raise NotConnected
+        # Commands are handled in their order: once this is acknowledged, the message has been handled.
+        link.last_words = ("realtime:unsubscribe", {"channel": channel})
+        return None
 
     async def _acknowledged(self, link: Link, request: dict[str, Any]) -> PublishResponse:
         answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
-        await link.send("realtime:publish", request, lambda said: None if answer.done() else answer.set_result(said))
+
+        def reply(said: dict[str, Any] | None) -> None:
+            if not answer.done():
+                answer.set_result(said)
+
+        if not await link.send("realtime:publish", request, reply):
+            raise NotConnected
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._options.timeout):
                 said = await answer
         except TimeoutError:
             return _unpublished(request["channel"], "PUBLISH_TIMEOUT", "No answer from the server in time")
@@ -248,33 +235,33 @@ class RealtimeClient(Registration):
             SubscribeError: the channel was refused, now or at a reconnect; or the server has disconnected this user.
             StreamOverflow: the reader was too slow.
         """
-        feed = await self._open_feed(channel, events, buffer, on_subscribed)
+        messages = await self._open_stream(channel, events, buffer, on_subscribed)
         try:
-            while (message := await feed.get()) is not None:
+            while (message := await messages.get()) is not None:
                 yield message
         finally:
-            self._close_feed(feed)
+            self._close_stream(messages)
 
-    async def _open_feed(
+    async def _open_stream(
         self,
         channel: str,
         events: Collection[str] | None,
         buffer: int,
         on_subscribed: Callable[[Subscribed], object] | None,
-    ) -> Feed:
-        """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
+    ) -> MessageBuffer:
+        """Return what `stream` reads from, for a loop that is not in this thread; `_close_stream` closes it."""
         self._enter_loop()
         told = None if on_subscribed is None else self._listeners.apart(on_subscribed)
-        feed = Feed(channel, events, buffer)
+        messages = MessageBuffer(channel, events, buffer)
         if problem := _unsayable(channel):
             raise SubscribeError(problem.code, problem.message)
         self._connection.start()
-        await self._channels.follow(feed, told)
-        return feed
+        await self._channels.follow(messages, told)
+        return messages
 
-    def _close_feed(self, feed: Feed) -> None:
-        """End a feed; the last one out leaves the channel."""
-        self._channels.unfollow(feed)
+    def _close_stream(self, messages: MessageBuffer) -> None:
+        """End a stream; the last one out leaves the channel."""
+        self._channels.unfollow(messages)
 
     # The event loop.
 
@@ -346,55 +333,21 @@ class RealtimeClient(Registration):
         self._listeners.emit("error", info)
 
     async def _credentials(self) -> dict[str, str]:
-        if self._api_key is not None:
-            return {"apiKey": self._api_key}
+        if self._options.api_key is not None:
+            return {"apiKey": self._options.api_key}
         token: object = self._access_token
         if callable(token):
             token = token()
         if inspect.isawaitable(token):
             token = await token
-        token = token or self._anon_key
+        token = token or self._options.anon_key
         return {"token": str(token)} if token else {}
 
 
-def create_client(
-    base_url: str,
-    *,
-    access_token: AccessToken | None = None,
-    anon_key: str | None = None,
-    api_key: str | None = None,
-    transports: Sequence[str] = ("websocket",),
-    ssl: ssl_module.SSLContext | None = None,
-    timeout: float = 10.0,
-    backoff: tuple[float, float] = (1.0, 20.0),
-) -> RealtimeClient:
-    """A client that is not connected yet: `async with create_client(url, access_token=token) as client:`.
-
-    Args:
-        base_url: of the server, `https://example.com`; a path in it is where the server is mounted.
-        access_token: the user's JWT, or a function (plain or async) that is asked for one at every handshake, so that a
-            reconnect has a fresh one. None, or a function that returns None, falls back to `anon_key`.
-        anon_key: the project's anonymous key.
-        api_key: the project's admin key, for servers only; instead of the other two.
-        transports: `("websocket",)`; or, where WebSockets do not get through, `("polling",)`; or `("polling", "websocket")`,
-            which begins with polling and upgrades.
-        ssl: for https, where the system's certificates are not enough.
-        timeout: of one handshake, of a subscribe, of an acknowledgement, in seconds.
-        backoff: the first and the longest wait between two attempts, in seconds.
-
-    Raises:
-        ValueError: an argument cannot be used.
-    """
-    return RealtimeClient(
-        base_url,
-        access_token=access_token,
-        anon_key=anon_key,
-        api_key=api_key,
-        transports=transports,
-        ssl=ssl,
-        timeout=timeout,
-        backoff=backoff,
-    )
+@takes(ClientOptions)
+def create_client(options: ClientOptions) -> RealtimeClient:
+    """Return a client that is not connected yet: `async with create_client(url, access_token=token) as client:`."""
+    return RealtimeClient(options)
 
 
 def _unsayable(channel: str) -> ErrorInfo | None:

@@ -44,7 +44,7 @@ from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.errors import LATER, ClientError, SubscribeError
 from insforge_realtime.client.link import Link
 from insforge_realtime.client.listeners import Listener
-from insforge_realtime.client.stream import Feed
+from insforge_realtime.client.message_buffer import MessageBuffer
 from insforge_realtime.client.types import ErrorInfo, Member, Message, Subscribed, SubscribeResponse
 
 
@@ -60,7 +60,7 @@ class Subscription:
         """subscribe() holds it."""
         self.told: list[Listener] = []
         """Who is told of confirmations, as subscribe() was asked to."""
-        self.feeds: dict[Feed, Listener | None] = {}
+        self.buffers: dict[MessageBuffer, Listener | None] = {}
         """The streams, and whom each has tell of confirmations."""
         self.waiting = 0
         """Calls that wait for the answer."""
@@ -75,11 +75,11 @@ class Subscription:
 
     @property
     def is_held(self) -> bool:
-        return self.kept or bool(self.feeds) or self.waiting > 0
+        return self.kept or bool(self.buffers) or self.waiting > 0
 
     def all_told(self) -> list[Listener]:
         """Who is told of a confirmation."""
-        return [*self.told, *(listener for listener in self.feeds.values() if listener is not None)]
+        return [*self.told, *(listener for listener in self.buffers.values() if listener is not None)]
 
     def cancel_timer(self) -> None:
         if self.timer is not None:
@@ -166,31 +166,31 @@ class Subscriptions:
         subscription.kept = subscription.kept or ok
         return response
 
-    async def follow(self, feed: Feed, told: Listener | None = None) -> None:
-        """Want a channel for a feed, until `unfollow`; `told` is told of each confirmation until then.
+    async def follow(self, buffer: MessageBuffer, told: Listener | None = None) -> None:
+        """Want a channel for a buffer, until `unfollow`; `told` is told of each confirmation until then.
 
         Raises:
             SubscribeError: it was refused.
         """
-        subscription = self._find(feed.channel)
-        subscription.feeds[feed] = told
+        subscription = self._find(buffer.channel)
+        subscription.buffers[buffer] = told
         if told is not None:
             self._tell_at_once(subscription, told)
         try:
             response = await self._wait(subscription)
         except BaseException:
-            self.unfollow(feed)
+            self.unfollow(buffer)
             raise
         if response.error is not None:
-            self.unfollow(feed)
-            raise SubscribeError(response.error.code, f"{feed.channel}: {response.error.message}")
+            self.unfollow(buffer)
+            raise SubscribeError(response.error.code, f"{buffer.channel}: {response.error.message}")
 
-    def unfollow(self, feed: Feed) -> None:
-        """A feed is read no more."""
-        feed.end()
-        subscription = self._book.get(feed.channel)
+    def unfollow(self, buffer: MessageBuffer) -> None:
+        """A buffer is read no more."""
+        buffer.end()
+        subscription = self._book.get(buffer.channel)
         if subscription is not None:
-            told = subscription.feeds.pop(feed, None)
+            told = subscription.buffers.pop(buffer, None)
             if told is not None:
                 told.active = False
             self._release(subscription)
@@ -245,7 +245,7 @@ class Subscriptions:
                 self._remove(subscription, no, failure)
 
     def received(self, event: str, data: Any) -> bool:
-        """Take an event: keep presence, feed the streams. False for a channel that was left: nobody hears it."""
+        """Take an event: keep presence, fill the streams' buffers. False for a channel that was left: nobody hears it."""
         meta = data.get("meta") if isinstance(data, dict) else None
         channel = meta.get("channel") if isinstance(meta, dict) else None
         if not isinstance(channel, str):
@@ -258,8 +258,8 @@ class Subscriptions:
             subscription.members[str(member.get("presenceId"))] = member  # type: ignore[assignment]
         elif isinstance(member, dict) and event == "presence:leave":
             subscription.members.pop(str(member.get("presenceId")), None)
-        for feed in tuple(subscription.feeds):
-            feed.put(Message(event, data))
+        for buffer in tuple(subscription.buffers):
+            buffer.put(Message(event, data))
         return True
 
     # The moves between the states.
@@ -368,8 +368,8 @@ class Subscriptions:
     def _end(subscription: Subscription, response: SubscribeResponse, error: ClientError | None) -> None:
         """Answer who waits, and end the streams."""
         subscription.settle(response)
-        for feed in subscription.feeds:
-            feed.end(error)
+        for buffer in subscription.buffers:
+            buffer.end(error)
 
     def _tell_goodbye(self, channel: str) -> None:
         if self._link is not None:

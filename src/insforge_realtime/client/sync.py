@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import queue
-import ssl as ssl_module
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from insforge_realtime.client.listeners import Listener, Listeners
+from insforge_realtime.client.options import ClientOptions, takes
 from insforge_realtime.client.realtime import RealtimeClient as AsyncRealtimeClient
 from insforge_realtime.client.registration import Registration
 from insforge_realtime.client.types import (
@@ -70,10 +70,10 @@ class _ThreadedListeners(Listeners):
 class RealtimeClient(Registration):
     """The asyncio client of the same name, for threads: see it for what each verb does. May be used from several threads."""
 
-    def __init__(self, base_url: str, **options: Any) -> None:
+    def __init__(self, options: ClientOptions) -> None:
         self._threaded = _ThreadedListeners()
         super().__init__(self._threaded)
-        self._client = AsyncRealtimeClient(base_url, listeners=self._threaded, **options)
+        self._client = AsyncRealtimeClient(options, self._threaded)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
@@ -172,13 +172,13 @@ class RealtimeClient(Registration):
         on_subscribed: Callable[[Subscribed], object] | None = None,
     ) -> Iterator[Message]:
         """Subscribe, yield the channel's messages as they come, and unsubscribe at the end of the loop."""
-        feed = self._wait(self._client._open_feed(channel, events, buffer, on_subscribed))
+        messages = self._wait(self._client._open_stream(channel, events, buffer, on_subscribed))
         try:
-            while (message := self._wait(feed.get())) is not None:
+            while (message := self._wait(messages.get())) is not None:
                 yield message
         finally:
             if self._loop is not None:
-                self._wait(_call(self._client._close_feed, feed))
+                self._wait(_call(self._client._close_stream, messages))
 
     # The threads.
 
@@ -204,31 +204,10 @@ class RealtimeClient(Registration):
             return self._loop
 
 
-def create_client(
-    base_url: str,
-    *,
-    access_token: AccessToken | None = None,
-    anon_key: str | None = None,
-    api_key: str | None = None,
-    transports: Sequence[str] = ("websocket",),
-    ssl: ssl_module.SSLContext | None = None,
-    timeout: float = 10.0,
-    backoff: tuple[float, float] = (1.0, 20.0),
-) -> RealtimeClient:
-    """A client that is not connected yet: `with create_client(url, access_token=token) as client:`.
-
-    The arguments, and the errors, are those of `insforge_realtime.client.create_client`.
-    """
-    return RealtimeClient(
-        base_url,
-        access_token=access_token,
-        anon_key=anon_key,
-        api_key=api_key,
-        transports=transports,
-        ssl=ssl,
-        timeout=timeout,
-        backoff=backoff,
-    )
+@takes(ClientOptions)
+def create_client(options: ClientOptions) -> RealtimeClient:
+    """Return a client that is not connected yet: `with create_client(url, access_token=token) as client:`."""
+    return RealtimeClient(options)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -10,7 +10,7 @@ from insforge_realtime.client.errors import ClientError, StreamOverflow
 from insforge_realtime.client.types import Message
 
 
-class Feed:
+class MessageBuffer:
     """One reader's messages.
 
     Args:

@@ -4,7 +4,7 @@ What is sent over the connection is not its business. Its `state` is what progra
 idle, `connected` is online, and `connecting` is handshake and pause.
 
 Every attempt is a handshake of its own with a fresh token. A token that changes cuts short whatever goes on: a handshake
-with the old one, or a back-off. Where an event loop ends, nobody is told: whoever listened went with it. A dead connection
+with the old one, or a back-off. Where an event loop ends, nobody is told: the listeners went with it. A dead connection
 that has not closed is found by the heartbeat: python-engineio ends it when nothing came for the server's `pingInterval` +
 `pingTimeout`.
 """
@@ -35,13 +35,13 @@ SENT_AWAY = "The server has disconnected this user, who stays away until connect
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who is told of what.
+    """What to call when.
 
     Args:
-        opened: there is a connection.
-        ended: there is none any more, and the reason.
+        opened: a connection has opened.
+        ended: it has ended, and the reason.
         failed: an attempt failed.
-        given_up: there will be no further one, and why; before `failed` of the last.
+        given_up: there will not be another, and why; before `failed` of the last.
         received: an event came: its name and its data.
     """
 
@@ -60,7 +60,7 @@ class Connection:
         credentials: makes the data of a CONNECT packet, anew for each attempt; what it raises is a failed attempt.
         backoff: the waits between two attempts.
         seconds: how long one attempt may take, and a first connect() in all.
-        hooks: who is told.
+        hooks: what to call.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
-"""The client's verbs: what a program calls. What they set in motion is in connection.py and in subscriptions.py, each with
-its table of states. Listeners stay over all of it, and are forgotten only by `off`.
+"""The client's verbs: what a program calls. What they set in motion is in connection.py and in subscriptions.py.
+
+Listeners outlive all of it: only `off` forgets them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from insforge_realtime.client.types import (
 
 
 class RealtimeClient(Registration):
-    """A client of one server, in one event loop at a time. Made by `create_client`; used in `async with`, which disconnects.
+    """A client of one server, in one event loop at a time. Made by `create_client`; `async with` disconnects it.
 
     Entering the block does not connect, so that listeners can be added first: `connect`, `subscribe` and `stream` do.
     The end of an event loop, of `asyncio.run`, ends the connection in it; in the next one the client begins anew, with its
@@ -65,7 +66,7 @@ class RealtimeClient(Registration):
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection at this moment."""
+        """Whether there is a connection now."""
         return self.connection_state == "connected"
 
     @property
@@ -93,18 +94,18 @@ class RealtimeClient(Registration):
         await self._connection.open()
 
     async def disconnect(self) -> None:
-        """End the connection and every subscription. Listeners stay. What was published before is handled first."""
+        """End the connection and every subscription. Listeners stay. The server handles earlier publishes first."""
         self._enter_loop()
         self._channels.clear()
         await self._connection.close()
 
     def set_access_token(self, access_token: AccessToken | None, *, reconnect: bool = True) -> None:
-        """Use another token from now on, or another function that gives one. Who is reconnecting tries at once.
+        """Use another token from now on, or another function that returns one. A reconnecting client tries at once.
 
         Args:
             access_token: the token, or the function.
-            reconnect: make a connection that stands anew, so that the policies judge the new user and every subscription
-                is renewed. False is for a fresh token of the same user: it is used at the next handshake.
+            reconnect: replace an open connection, so that the policies judge the new user and every subscription is
+                renewed. False is for a fresh token of the same user: it is used at the next handshake.
         """
         self._access_token = access_token
         self._forget_a_closed_loop()
@@ -118,15 +119,15 @@ class RealtimeClient(Registration):
     ) -> SubscribeResponse:
         """Subscribe to a channel, connecting if need be. Harmless to repeat.
 
-        The subscription is renewed after each reconnect, until `unsubscribe`. Answers no with the server's code, or with
-        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
-        `INVALID_REQUEST` (such a name cannot be sent).
+        The subscription is renewed after each reconnect, until `unsubscribe`. Return a refusal with the server's code, or
+        with `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
+        `INVALID_REQUEST` (the name cannot be sent).
 
         Args:
             channel: the channel's name.
             on_subscribed: called, like a listener, at each confirmation until `unsubscribe`: the first, and after each
-                reconnect, before any message of the channel is handed on. The moment to read the state from the database.
-                At once, where the channel is subscribed to already.
+                reconnect, before any message of the channel is delivered. The moment to read the state from the database.
+                At once, where the channel is already subscribed to.
         """
         self._enter_loop()
         told = None if on_subscribed is None else self._listeners.apart(on_subscribed)
@@ -136,17 +137,17 @@ class RealtimeClient(Registration):
         return await self._channels.subscribe(channel, told)
 
     async def unsubscribe(self, channel: str) -> None:
-        """Leave a channel. No listener hears of it any more; its streams end."""
+        """Leave a channel. Listeners hear no more of it; its streams end."""
         self._enter_loop()
         self._channels.leave(channel)
 
     def get_subscribed_channels(self) -> list[str]:
-        """The channels that the server has confirmed on this connection."""
+        """Return the channels that the server has confirmed on this connection."""
         self._forget_a_closed_loop()
         return self._channels.joined()
 
     def get_presence_state(self, channel: str) -> list[Member]:
-        """Who is in a channel that we are subscribed to; while reconnecting, who was there last."""
+        """Return who is in a channel that we are subscribed to; while reconnecting, who was there last."""
         self._forget_a_closed_loop()
         return self._channels.members(channel)
 
@@ -169,13 +170,13 @@ class RealtimeClient(Registration):
             channel: the channel's name.
             event: the event's name.
             payload: a JSON object.
-            ack: wait for the server's answer: the message is committed, or why it is not. With code `DISCONNECTED` or
-                `PUBLISH_TIMEOUT` nobody knows. Without it a refusal comes as the event `error`.
+            ack: wait for the server's answer: that the message is committed, or why not. With code `DISCONNECTED` or
+                `PUBLISH_TIMEOUT` nobody knows. Without it a refusal arrives as the event `error`.
 
         Raises:
-            NotConnected: there is no connection at this moment.
-            InvalidRequest: what is to be published cannot be said in JSON (NaN, half a surrogate pair, an object of a class
-                of yours): nothing was sent.
+            NotConnected: there is no connection now.
+            InvalidRequest: JSON cannot represent it (NaN, half a surrogate pair, an object of a class of yours): nothing
+                was sent.
         """
         self._enter_loop()
         link = self._connection.link
@@ -227,9 +228,9 @@ class RealtimeClient(Registration):
         Args:
             channel: the channel's name.
             events: the names of the events to yield (presence ones too); None for all messages, without presence.
-            buffer: how many messages may wait for a slow reader. One more, and the stream ends with StreamOverflow after
+            buffer: how many messages may wait for a slow reader. One more, and the stream ends with StreamOverflow, after
                 those that wait: a gap is never hidden.
-            on_subscribed: as of `subscribe`, until the end of the loop.
+            on_subscribed: as in `subscribe`, until the end of the loop.
 
         Raises:
             SubscribeError: the channel was refused, now or at a reconnect; or the server has disconnected this user.
@@ -266,17 +267,17 @@ class RealtimeClient(Registration):
     # The event loop.
 
     def _enter_loop(self) -> None:
-        """Use the loop that runs from now on, unless there is a connection in another one.
+        """Use the running loop from now on.
 
         Raises:
-            RuntimeError: there is.
+            RuntimeError: there is a connection in another one.
         """
         self._forget_a_closed_loop()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._connection.state != "disconnected":
                 raise RuntimeError(
-                    "This client is connected in another event loop: use it there, or disconnect it there, or make another"
+                    "This client is connected in another event loop: use or disconnect it there, or create another"
                 )
             self._forget_the_loop()
             self._loop = loop
@@ -291,7 +292,7 @@ class RealtimeClient(Registration):
         self._channels.forget()
         self._listeners.forget_calls()
 
-    # What the connection tells.
+    # What the connection reports.
 
     def _opened(self, link: Link) -> None:
         self._channels.connection_opened(link)
@@ -351,7 +352,7 @@ def create_client(options: ClientOptions) -> RealtimeClient:
 
 
 def _unsayable(channel: str) -> ErrorInfo | None:
-    """Why a channel's name cannot be sent, if it cannot."""
+    """Return why a channel's name cannot be sent, or None."""
     try:
         codec.encoded({"channel": channel})
     except InvalidRequest as error:

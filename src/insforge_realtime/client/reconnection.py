@@ -21,11 +21,11 @@ clients/reconnection-cases.json. connection.py carries out what it decides.
     any        disconnect                      idle       `disconnect` if it was online; connect() raises; all is forgotten
     else                                       unchanged
 
-*Lasting* is a link that has been accepted once: it goes on without end, whatever the failure. UNAUTHORIZED is no exception:
-a function may have a better token next time, a server that cannot tell good from bad for a while may have its keys back,
-and set_access_token is always possible. A link that is not lasting is the first connect() of a program, which wants to hear
-that its address or its token is wrong. (In TypeScript a mounted component makes a link lasting, and a network that is back
-wakes it; Python has neither.)
+*Lasting* is a link that has been accepted once: it goes on without end, whatever the failure. UNAUTHORIZED is not an
+exception: a function may have a better token next time, a server that cannot tell good from bad for a while may have its
+keys back, and set_access_token is always possible. A link that is not lasting is the first connect() of a program, which
+wants to hear that its address or its token is wrong. (In TypeScript a mounted component makes a link lasting, and a network
+that is back wakes it; Python has neither.)
 A failure is *later* when the server cannot judge, or not now: UNAVAILABLE, RATE_LIMITED. It is never taken for a no.
 A connection has *held* when it lasted a while. Then the count of failures begins anew; a server that accepts and drops at
 once does not see its clients come back any faster.

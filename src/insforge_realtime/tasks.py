@@ -22,20 +22,21 @@ log = logging.getLogger(__name__)
 _running: set[asyncio.Task[Any]] = set()
 
 
-def start(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+def start(work: Coroutine[Any, Any, T], name: str, kept: set[asyncio.Task[Any]] = _running) -> asyncio.Task[T]:
     """Start a task that outlives its caller, and return it.
 
     Args:
         work: what to do.
         name: what the log calls it.
+        kept: where the task is until it has ended, for callers that must know what is under way.
     """
     task = asyncio.get_running_loop().create_task(work, name=name)
-    _running.add(task)
-    task.add_done_callback(_ended)
+    kept.add(task)
+    task.add_done_callback(kept.discard)
+    task.add_done_callback(_log_failure)
     return task
 
 
-def _ended(task: asyncio.Task[Any]) -> None:
-    _running.discard(task)
+def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a task failed: %s", task.get_name(), exc_info=error)

@@ -14,7 +14,7 @@ from support.node import FOLDER
 USE = FOLDER.parent / "sdk_typed_use.py"
 SOURCES = Path(__file__).parents[2] / "src"
 MISTAKES = """
-from insforge_realtime.client import RealtimeClient
+from insforge_realtime.client import RealtimeClient, create_client, sync
 
 def wrong(client: RealtimeClient) -> None:
     client.on("error", lambda error: error.nonsense)
@@ -22,6 +22,9 @@ def wrong(client: RealtimeClient) -> None:
     client.once("disconnect", lambda reason: reason.code)
     client.on("said", 1)
     client.publish("c", "e", {}, ack=1)
+    create_client("http://127.0.0.1", access_tokens="t")
+    create_client("http://127.0.0.1", timeout="long")
+    sync.create_client(anon_key="anon_1")
 """
 
 
@@ -63,10 +66,10 @@ def test_a_strict_checker_finds_nothing_in_a_program_that_uses_the_sdk(checker: 
     assert checker(USE, tmp_path) == []
 
 
-def test_pyright_knows_what_a_handler_gets(tmp_path: Path) -> None:
+def test_pyright_knows_what_a_handler_gets_and_what_a_client_takes(tmp_path: Path) -> None:
     program = tmp_path / "given" / "mistakes.py"
     program.parent.mkdir()
     program.write_text(MISTAKES)
     found = pyright(program, tmp_path)
-    # Each of the five calls, lines counted from nought.
-    assert {line.partition(":")[0] for line in found} == {"4", "5", "6", "7", "8"}, found
+    # Each of the eight calls, lines counted from nought.
+    assert {line.partition(":")[0] for line in found} == {"4", "5", "6", "7", "8", "9", "10", "11"}, found

@@ -13,7 +13,7 @@ from insforge_realtime.client import ErrorInfo, Message, StreamOverflow, Subscri
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.link import Endpoint
 from insforge_realtime.client.listeners import WAITING_MANY, Listeners
-from insforge_realtime.client.stream import Feed
+from insforge_realtime.client.message_buffer import MessageBuffer
 
 # ---- listeners
 
@@ -170,43 +170,43 @@ def message(n: int, event: str = "a") -> Message:
     )
 
 
-async def test_a_feed_gives_what_came_then_its_end() -> None:
-    feed = Feed("c", None, 10)
-    reading = asyncio.ensure_future(feed.get())
+async def test_a_buffer_gives_what_came_then_its_end() -> None:
+    buffer = MessageBuffer("c", None, 10)
+    reading = asyncio.ensure_future(buffer.get())
     await asyncio.sleep(0)
-    feed.put(message(1))
+    buffer.put(message(1))
     assert await reading == message(1)
-    feed.put(message(2))
-    feed.end()
-    feed.put(message(3))
-    assert await feed.get() == message(2)
-    assert [await feed.get(), await feed.get()] == [None, None]
+    buffer.put(message(2))
+    buffer.end()
+    buffer.put(message(3))
+    assert await buffer.get() == message(2)
+    assert [await buffer.get(), await buffer.get()] == [None, None]
 
 
-async def test_a_feed_that_overflows_gives_what_it_holds_then_the_error() -> None:
-    feed = Feed("c", None, 2)
+async def test_a_buffer_that_overflows_gives_what_it_holds_then_the_error() -> None:
+    buffer = MessageBuffer("c", None, 2)
     for n in range(4):
-        feed.put(message(n))
-    assert [(await feed.get())["n"], (await feed.get())["n"]] == [0, 1]  # type: ignore[index]
+        buffer.put(message(n))
+    assert [(await buffer.get())["n"], (await buffer.get())["n"]] == [0, 1]  # type: ignore[index]
     for _ in range(2):
         with pytest.raises(StreamOverflow, match="2 messages"):
-            await feed.get()
+            await buffer.get()
 
 
-async def test_a_feed_keeps_the_first_reason_for_its_end() -> None:
-    feed = Feed("c", None, 2)
-    feed.end(SubscribeError("UNAUTHORIZED", "no"))
-    feed.end()
+async def test_a_buffer_keeps_the_first_reason_for_its_end() -> None:
+    buffer = MessageBuffer("c", None, 2)
+    buffer.end(SubscribeError("UNAUTHORIZED", "no"))
+    buffer.end()
     with pytest.raises(SubscribeError, match=r"no \(UNAUTHORIZED\)"):
-        await feed.get()
+        await buffer.get()
 
 
-async def test_a_feed_without_names_takes_all_but_presence_and_one_with_names_takes_those() -> None:
-    everything, some = Feed("c", None, 10), Feed("c", ["b", "presence:join"], 10)
-    for feed in (everything, some):
+async def test_a_buffer_without_names_takes_all_but_presence_and_one_with_names_takes_those() -> None:
+    everything, some = MessageBuffer("c", None, 10), MessageBuffer("c", ["b", "presence:join"], 10)
+    for buffer in (everything, some):
         for event in ("a", "presence:join", "b"):
-            feed.put(message(1, event))
-        feed.end()
+            buffer.put(message(1, event))
+        buffer.end()
     assert [(await everything.get()).event for _ in range(2)] == ["a", "b"]  # type: ignore[union-attr]
     assert [(await some.get()).event for _ in range(2)] == ["presence:join", "b"]  # type: ignore[union-attr]
 
@@ -222,13 +222,11 @@ def test_a_message_shows_its_payload_and_its_meta() -> None:
 
 def test_waits_double_up_to_a_limit_with_jitter_and_never_end() -> None:
     backoff = Backoff(1.0, 20.0)
-    waits = [backoff.next() for _ in range(2000)]
+    waits = [backoff.after(failures) for failures in range(2000)]
     for wait, longest in zip(waits, (1, 2, 4, 8, 16, 20, 20), strict=False):
         assert longest / 2 <= wait <= longest
     assert all(10 <= wait <= 20 for wait in waits[5:])
     assert len(set(waits)) > 1000
-    backoff.reset()
-    assert backoff.next() <= 1
 
 
 # ---- arguments

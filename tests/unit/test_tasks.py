@@ -25,12 +25,8 @@ MADE_OTHERWISE = {
     "webhooks/guard.py": (1, "a lookup raises for all who wait for it, and they await it"),
     "cli/client.py": (1, "the first error of several followers is the command's, and ends it"),
     "client/connection.py": (1, "the runner says itself what it fails with"),
-    "client/link.py": (
-        3,
-        "two are waits of the library, cancelled by close(); the third is given to whoever called send()",
-    ),
+    "client/link.py": (2, "waits of the library, cancelled by close()"),
     "client/sync.py": (2, "whoever called waits for it in another thread"),
-    "client/listeners.py": (1, "a listener that fails is logged, and nothing else can"),
 }
 MAKERS = {"create_task", "ensure_future", "Task", "run_coroutine_threadsafe"}
 # Exceptions of others that a gather swallows: how often, and who has said them.
@@ -41,7 +37,7 @@ SWALLOWED = {
     "web/transports/asgi_websocket.py": (1, "made by the helper"),
     "webhooks/worker.py": (1, "made by the helper"),
     "cli/client.py": (1, "the first error is raised; the others are of followers that are cancelled"),
-    "client/link.py": (1, "whoever called send() has them"),
+    "client/link.py": (1, "made by the helper"),
 }
 
 

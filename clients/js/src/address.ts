@@ -1,4 +1,4 @@
-// Where a server is, read off the address that a program gives.
+// Where a server is, parsed from the address that a program gives.
 
 /** Where a server is. */
 export interface Server {
@@ -9,16 +9,16 @@ export interface Server {
 }
 
 /**
- * Scheme, host and port; then the path. Not by `URL`: React Native's own, before 0.80, takes anything for one and has
+ * Scheme, host and port; then the path. `URL` will not do: React Native's own, before 0.80, accepts anything and has
  * neither a `protocol` nor an `origin`.
  */
 const ADDRESS =
   /^\s*(https?:\/\/)(?:[^/?#@\s]*@)?((?:\[[\da-f:.]+\]|[^\s/?#@:[\]\\<>^|%]+)(?::\d{0,5})?)(\/[^?#\s]*)?(?:[?#]\S*)?\s*$/i
 
 /**
- * The server that an address leads to.
+ * Parse a server's address.
  *
- * @throws TypeError - when it is no http(s) URL.
+ * @throws TypeError - when it is not an http(s) URL.
  */
 export function serverAt(baseUrl: string): Server {
   const [, scheme, host, path = ''] = ADDRESS.exec(String(baseUrl)) ?? []

@@ -7,8 +7,8 @@ export interface BackoffOptions {
 }
 
 /**
- * The wait after so many failures: doubled each time up to the longest, and a random half of it taken away, so that the
- * clients of a server that restarts do not all come back in the same moment.
+ * Return the wait after so many failures: doubled each time up to the longest, less up to half of it at random, so that the
+ * clients of a server that restarts do not all come back at the same moment.
  */
 export function backoff(failures: number, { minDelay, maxDelay }: BackoffOptions): number {
   const longest = Math.min(maxDelay, minDelay * 2 ** Math.min(failures, 30))

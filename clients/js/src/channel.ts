@@ -1,5 +1,5 @@
-// One channel as its client sees it: what is known of it, and what can be read off it or off what the server says of it. Who
-// moves it from state to state is channels.ts.
+// One channel as its client sees it: what is known of it, and what follows from that or from the server's messages about it.
+// channels.ts moves it from state to state.
 
 import type {
   PresenceEvent,
@@ -10,13 +10,13 @@ import type {
   SubscribeResponse
 } from './types'
 
-/** How a channel does, for a component that shows it. */
+/** A channel's status, for a component that shows it. */
 export type ChannelStatus = 'connecting' | 'subscribed' | 'disconnected' | 'error'
 
-/** What a component sees of a channel. A new object whenever it changes, and only then. */
+/** What a component sees of a channel: a new object whenever it changes, and only then. */
 export interface ChannelView {
   readonly status: ChannelStatus
-  /** Why it is not subscribed: the refusal, or what went wrong last while it is being tried again. */
+  /** Why it is not subscribed: the refusal, or, while it is being retried, the last failure. */
   readonly error: RealtimeErrorPayload | null
   /** How often it has been confirmed. */
   readonly confirmations: number
@@ -25,7 +25,7 @@ export interface ChannelView {
 
 /** A component that holds a channel. */
 export interface Holder {
-  /** Its view is another now. */
+  /** Its view has changed. */
   changed(): void
   /** A message of the channel, or an event of the client itself. */
   event(name: string, data: unknown): void
@@ -43,10 +43,10 @@ export interface Channel {
   readonly holders: Set<Holder>
   /** subscribe() was called, and unsubscribe() not. */
   subscribed: boolean
-  /** Whom subscribe() was told to call at each confirmation. */
+  /** What to call at each confirmation, as given to subscribe(). */
   readonly told: Set<(event: SubscribedEvent) => void>
   state: 'wanted' | 'asking' | 'confirmed' | 'refused'
-  /** It has been confirmed once: nobody waits for the answer when it is asked again. */
+  /** It has been confirmed before: nobody waits for the answer to the next request. */
   renewal: boolean
   confirmations: number
   members: Map<string, PresenceMember>
@@ -88,20 +88,20 @@ export function newWaiting(): Waiting {
   return { answer, settle }
 }
 
-/** What subscribe() has asked for is over; what components hold is not. */
+/** Drop what subscribe() wanted; what components hold stays. */
 export function release(channel: Channel): void {
   channel.subscribed = false
   channel.told.clear()
 }
 
-/** Give whoever waits the answer. */
+/** Answer whoever waits. */
 export function settle(channel: Channel, response: SubscribeResponse): void {
   const { waiting } = channel
   channel.waiting = null
   waiting?.settle(response)
 }
 
-/** Tell the components that their view is another now. */
+/** Tell the components that their view has changed. */
 export function changed(channel: Channel): void {
   channel.view = null
   for (const holder of [...channel.holders]) holder.changed()
@@ -119,17 +119,17 @@ export const no = (channel: string, code: string, message: string): SubscribeRes
   error: { code, message }
 })
 
-/** What the server said, in the shape that is promised, whatever it was. */
+/** Bring the server's answer, whatever it was, into the promised shape. */
 export function asResponse(channel: string, answer: unknown): SubscribeResponse {
   const { ok, presence, error } = (answer ?? {}) as Partial<SubscribeResponse>
   const members = Array.isArray(presence?.members) ? presence.members : []
   if (ok) return { ok, channel, presence: { members } }
   return error
     ? { ok: false, channel, error }
-    : no(channel, 'INTERNAL_ERROR', 'The answer has no meaning')
+    : no(channel, 'INTERNAL_ERROR', 'Malformed answer from the server')
 }
 
-/** The channel that a message is about. */
+/** Return the channel that a message is about. */
 export function channelOf(data: unknown): string | undefined {
   const channel = (data as { meta?: { channel?: unknown } } | null | undefined)?.meta?.channel
   return typeof channel === 'string' ? channel : undefined

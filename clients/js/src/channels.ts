@@ -2,22 +2,22 @@
 //
 //   state      event                                          → state
 //   ─────────  ─────────────────────────────────────────────  ───────────────────────────────────────────────────────
-//   wanted     there is a connection                            asking      `realtime:subscribe` is sent
+//   wanted     a connection opens                               asking      `realtime:subscribe` is sent
 //   asking     ok                                               confirmed   presence is replaced by the new snapshot; then
 //                                                                           `realtime:subscribed`, before any message of it
-//   asking     no answer in time                                asking      asked again after a back-off; the first answer counts
-//   asking     UNAVAILABLE, RATE_LIMITED                        wanted      the same: it was no no
+//   asking     no answer in time                                asking      sent again after a back-off; the first answer counts
+//   asking     UNAVAILABLE, RATE_LIMITED                        wanted      the same: that was not a refusal
 //   asking     TOKEN_EXPIRED                                    wanted      the same: the server ends that connection
-//   asking     any other refusal                                gone        told to who waits; else reported as `error`
-//   asking,    the connection is lost                           wanted      asked again on the next one
+//   asking     any other refusal                                gone        answers whoever waits; else reported as `error`
+//   asking,    the connection is lost                           wanted      sent again on the next one
 //   confirmed
-//   any        the server has sent this client away             wanted      the same, once the application connects again; who
-//                                                                           waits is answered DISCONNECTED
+//   any        the server has sent this client away             wanted      the same, once the application connects again;
+//                                                                           whoever waits is answered DISCONNECTED
 //   any        nobody wants it any more                         gone        `realtime:unsubscribe` is sent
 //
-// Somebody wants a channel: who called subscribe() and not unsubscribe(), and every component that *holds* it. For those a
-// refused channel stays known as `refused`, until another token, another holder or retry() gives reason to ask again.
-// subscribe() gets an answer within its timeout: a channel that has never been confirmed is given up then, and nothing of it
+// A channel is wanted from subscribe() to unsubscribe(), and by every component that *holds* it. For components a refused
+// channel stays known as `refused`, until another token, another holder or retry() is a reason to try again.
+// subscribe() is answered within its timeout: a channel that has never been confirmed is given up then, and nothing of it
 // is left behind.
 
 import { type BackoffOptions, backoff } from './backoff'
@@ -51,19 +51,19 @@ import type {
   SubscribeResponse
 } from './types'
 
-/** Where the React hooks, which are built apart, find the channels of a client. */
+/** Where the React hooks, a bundle of their own, find a client's channels. */
 export const CHANNELS = Symbol.for('@insforge-realtime/client channels')
 
-/** The event of a confirmed subscription: a name that no application can publish. */
+/** The event of a confirmed subscription, a name that applications cannot publish. */
 export const SUBSCRIBED = 'realtime:subscribed'
 
-/** What the channels need of the connection. */
+/** What the channels need from the connection. */
 export interface Wire {
   readonly online: boolean
   readonly state: ConnectionState
   readonly lastError: ConnectError | null
   connect(lasting: boolean): Promise<void>
-  /** Do not sit out a back-off. */
+  /** Cut a back-off short. */
   wake(): void
   emit(event: string, data: unknown, answered?: (answer: unknown) => void): void
 }
@@ -72,7 +72,7 @@ interface Options {
   /** How long the server has for an answer, in milliseconds. */
   timeout: number
   backoff: BackoffOptions
-  /** Where the events go: confirmations, and, as `error`, the refusals that nobody waits for. */
+  /** Takes the events: confirmations and, as `error`, the refusals that nobody waits for. */
   notify(name: string, data: SubscribedEvent | RealtimeErrorPayload): void
 }
 
@@ -90,12 +90,12 @@ export class Channels {
     this.#options = options
   }
 
-  /** The names of those that the server has confirmed, on the connection that there is now. */
+  /** Return the names of those that the server has confirmed on the current connection. */
   confirmed(): string[] {
     return [...this.#channels.values()].filter(isConfirmed).map(({ name }) => name)
   }
 
-  /** Whether a component is there that waits for a channel. */
+  /** Whether a component holds a channel. */
   get held(): boolean {
     return [...this.#channels.values()].some(({ holders }) => holders.size > 0)
   }
@@ -104,7 +104,7 @@ export class Channels {
     return [...(this.#channels.get(name)?.members.values() ?? [])]
   }
 
-  /** Want a channel. Several calls while one waits share its answer. */
+  /** Want a channel. Calls made while one waits share its answer. */
   subscribe(name: string, told?: (event: SubscribedEvent) => void): Promise<SubscribeResponse> {
     const channel = this.#get(name)
     const isNew = told && !channel.told.has(told)
@@ -115,7 +115,7 @@ export class Channels {
     return (channel.waiting ?? this.#request(channel)).answer
   }
 
-  /** Want it no more; components that hold it keep it. */
+  /** Stop wanting it; components that hold it keep it. */
   unsubscribe(name: string): void {
     const channel = this.#channels.get(name)
     if (!channel) return
@@ -124,7 +124,7 @@ export class Channels {
     this.#leaveUnlessWanted(channel)
   }
 
-  /** Want a channel for as long as a component is there. The function that it returns lets go of it. */
+  /** Want a channel while a component is mounted. Return a function that lets go of it. */
   hold(name: string, holder: Holder): () => void {
     const channel = this.#get(name)
     channel.holders.add(holder)
@@ -133,12 +133,12 @@ export class Channels {
     if (!this.#sentAway) this.#askOrConnect(channel)
     return () => {
       channel.holders.delete(holder)
-      // A component that is mounted again in the same moment, or another one on the same channel, finds it still there.
+      // A component that is remounted at once, or another on the same channel, finds it still there.
       queueMicrotask(() => this.#leaveUnlessWanted(channel))
     }
   }
 
-  /** Try again, at once: what was refused, what waits, and a connection that has ended. */
+  /** Try again at once: what was refused, what waits, and a connection that has ended. */
   retry(name: string): void {
     const channel = this.#channels.get(name)
     if (!channel) return
@@ -147,7 +147,7 @@ export class Channels {
     this.#wire.wake()
   }
 
-  /** What a component sees now. */
+  /** Return what a component sees now. */
   view(name: string): ChannelView {
     const channel = this.#channels.get(name)
     if (!channel) return UNKNOWN
@@ -156,12 +156,12 @@ export class Channels {
     return channel.view
   }
 
-  /** A connection is there. */
+  /** Request all that is wanted: a connection has opened. */
   online(): void {
     for (const channel of this.#channels.values()) this.#askIfWanted(channel)
   }
 
-  /** The connection is gone. */
+  /** Go back to wanting: the connection is gone. */
   offline(): void {
     const final = this.#sentAway && this.#connectFailure()
     for (const channel of this.#channels.values()) {
@@ -170,14 +170,14 @@ export class Channels {
     }
   }
 
-  /** Whoever was refused may be let in with the new token. */
+  /** Retry what was refused: the new token may be let in. */
   tokenChanged(): void {
     for (const channel of this.#channels.values()) {
       if (channel.state === 'refused') this.#askAnew(channel)
     }
   }
 
-  /** Forget all, except what components hold: that is asked for when there is a connection again. */
+  /** Forget everything but what components hold: that is requested on the next connection. */
   clear(): void {
     for (const channel of this.#channels.values()) {
       release(channel)
@@ -189,12 +189,12 @@ export class Channels {
     }
   }
 
-  /** Tell the components that what the connection does has changed. */
+  /** Tell the components that the connection's state has changed. */
   refresh(): void {
     for (const channel of this.#channels.values()) changed(channel)
   }
 
-  /** Whether anybody may hear of an event: not of a message of a channel that was left while it was on its way. */
+  /** Keep presence, and return whether listeners may hear an event: not if its channel was left while it was on its way. */
   accepts(name: string, data: unknown): boolean {
     const about = channelOf(data)
     if (about === undefined) return true
@@ -203,7 +203,7 @@ export class Channels {
     return channel !== undefined
   }
 
-  /** Pass an event on to the components that hold the channel that it is about; to all, if it is about none. */
+  /** Pass an event to the components that hold its channel; to all, if it has none. */
   tell(name: string, data: unknown): void {
     const about = channelOf(data) ?? (data as RealtimeErrorPayload | undefined)?.channel
     for (const channel of [...this.#channels.values()]) {
@@ -250,12 +250,12 @@ export class Channels {
     return (
       this.#connectFailure() ?? {
         code: 'CONNECTION_FAILED',
-        message: 'Not connected again in time'
+        message: 'Not reconnected in time'
       }
     )
   }
 
-  /** The server has ended the connection for good: only the application itself makes another. */
+  /** The server has ended the connection for good: only the application can open another. */
   get #sentAway(): boolean {
     const { state, lastError } = this.#wire
     return state === 'disconnected' && lastError?.data.code === 'DISCONNECTED'
@@ -263,7 +263,7 @@ export class Channels {
 
   #askOrConnect(channel: Channel): void {
     if (this.#wire.online) this.#askIfWanted(channel)
-    else this.#wire.connect(true).catch(() => {}) // it is told as `connect_error`, and in the view
+    else this.#wire.connect(true).catch(() => {}) // `connect_error` and the view report it
   }
 
   #askIfWanted(channel: Channel): void {
@@ -283,7 +283,7 @@ export class Channels {
       channel.timer = setTimeout(late, this.#options.timeout)
       this.#wire.emit('realtime:subscribe', { channel: channel.name }, answered)
     }
-    // What was asked first may still be answered, and messages come after that answer: so it counts.
+    // The first request may still be answered, and messages follow that answer: so it counts.
     const late = () => {
       channel.error = LATE
       changed(channel)
@@ -310,7 +310,7 @@ export class Channels {
     this.#tellConfirmed(channel, event)
   }
 
-  /** Each of whom may leave the channel; then nobody else is told. */
+  /** Tell everyone, until one of them leaves the channel. */
   #tellConfirmed(channel: Channel, event: SubscribedEvent): void {
     for (const told of [...channel.told]) {
       if (channel.told.has(told)) guarded(SUBSCRIBED, told, event)
@@ -318,7 +318,7 @@ export class Channels {
     if (isConfirmed(channel)) this.#options.notify(SUBSCRIBED, event)
   }
 
-  /** Forget what was answered before; it is asked when there is a connection. */
+  /** Forget the last answer; the channel is requested on the next connection. */
   #askAnew(channel: Channel): void {
     channel.error = null
     channel.failures = 0
@@ -354,7 +354,7 @@ export class Channels {
     if (this.#wire.online) this.#wire.emit('realtime:unsubscribe', { channel: channel.name })
   }
 
-  /** Into another state: what the old one waited for is void. */
+  /** Enter a state: whatever the old one waited for is void. */
   #moved(channel: Channel, state: Channel['state']): void {
     channel.round++
     clearTimeout(channel.timer)

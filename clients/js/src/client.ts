@@ -1,4 +1,4 @@
-// createClient: checks what it is given, fills in the defaults.
+// createClient: checks its options and fills in the defaults.
 
 import { serverAt } from './address'
 import { CHANNELS } from './channels'
@@ -10,7 +10,7 @@ import type { AccessToken, EventMap } from './types'
 export interface ClientOptions {
   /** Where the server is: `https://your-project.example.com`. A path in it is where the server is mounted. */
   baseUrl: string
-  /** A user's token; or, better, a function that gives one, which is asked at every handshake. */
+  /** A user's token; or, better, a function that returns one, called at every handshake. */
   accessToken?: AccessToken
   /** Used where there is no access token. */
   anonKey?: string | null
@@ -31,10 +31,10 @@ export interface RealtimeClient<Events extends EventMap = object> {
 }
 
 /**
- * Make a client. It does not connect yet.
+ * Create a client. It does not connect yet.
  *
  * @typeParam Events - the payloads of your events, by name: `createClient<{ UPDATE_order: Order }>(…)`.
- * @throws TypeError - when `baseUrl` is no http(s) URL.
+ * @throws TypeError - when `baseUrl` is not an http(s) URL.
  */
 export function createClient<Events extends EventMap = object>(
   options: ClientOptions

@@ -1,14 +1,14 @@
-// What JSON cannot say, and JSON.stringify changes or drops without a word: found before it is sent.
+// What JSON cannot represent, and JSON.stringify silently changes or drops: found before it is sent.
 
-/** Half of a surrogate pair. With the flag `u`, whole pairs are no surrogates. */
+/** Half a surrogate pair. With the flag `u`, whole pairs do not match. */
 const HALF = /[\ud800-\udfff]/u
 
 /**
- * Why a value would not arrive as it is, and where in it: NaN, an infinity, half a surrogate pair, a BigInt, a cycle.
+ * Find out why a value would not arrive intact, and where in it: NaN, an infinity, half a surrogate pair, a BigInt, a cycle.
  *
  * Members that are `undefined`, functions or symbols are left out, as everywhere in JavaScript, and dates become text.
  *
- * @returns `null` when there is nothing to object to.
+ * @returns the reason, or `null` when there is none.
  */
 export function unsayable(data: object): string | null {
   const path: Array<[key: string, value: unknown]> = []
@@ -19,7 +19,7 @@ export function unsayable(data: object): string | null {
     const fault = faultOf(value) ?? (HALF.test(key) ? 'a key with half a surrogate pair' : null)
     if (fault === null) return value
     const keys = path.slice(1).map(([it]) => it.replace(/[\ud800-\udfff]/gu, '\ufffd'))
-    throw new Fault(`${keys.join('.')}: ${fault} cannot be said in JSON`)
+    throw new Fault(`${keys.join('.')}: ${fault} cannot be represented in JSON`)
   }
   try {
     JSON.stringify(data, look)
@@ -27,7 +27,7 @@ export function unsayable(data: object): string | null {
   } catch (error) {
     if (error instanceof Fault) return error.message
     const [reason] = String((error as Error).message).split('\n')
-    return `payload: cannot be said in JSON: ${reason}`
+    return `payload: cannot be represented in JSON: ${reason}`
   }
 }
 

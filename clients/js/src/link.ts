@@ -1,4 +1,4 @@
-// One connection that is kept up: does what reconnection.ts decides, with sockets, timers and tokens. Knows no channels.
+// One connection that is kept up: carries out what reconnection.ts decides, with sockets, timers and tokens. Knows no channels.
 
 import type { ManagerOptions, Socket, SocketOptions } from 'socket.io-client'
 import type { Server } from './address'
@@ -7,7 +7,7 @@ import { asConnectError, codeOf, failure } from './errors'
 import { type Action, IDLE, type LinkEvent, type Phase, step } from './reconnection'
 import type { AccessToken, ConnectError, ConnectionState } from './types'
 
-/** What socket.io-client may be told besides what this package decides itself. */
+/** Options of socket.io-client, less those that this package decides itself. */
 export type TransportOptions = Partial<
   Omit<
     ManagerOptions & SocketOptions,
@@ -20,30 +20,30 @@ export interface LinkOptions {
   server: Server
   accessToken: AccessToken
   anonKey: string | null
-  /** How long a handshake may take, and a first `connect` in all, in milliseconds. */
+  /** How long a handshake may take, and a first `connect` altogether, in milliseconds. */
   timeout: number
   backoff: BackoffOptions
   transport: TransportOptions
 }
 
-/** Who is told what happens. */
+/** Is told what happens. */
 export interface LinkObserver {
-  /** `phase` and `state` are others now. */
+  /** `phase` and `state` have changed. */
   moved(): void
-  /** A connection is there: everything that the server must know is to be told again. */
+  /** A connection is open: the server must learn everything again. */
   online(): void
   /** The connection is gone. */
   offline(reason: string): void
   /** A handshake failed. */
   failed(error: ConnectError): void
-  /** The server has sent an event. */
+  /** The server sent an event. */
   event(name: string, data: unknown): void
 }
 
-/** A connection that held for this long, in milliseconds, ends a row of failures. */
+/** A connection that held this long, in milliseconds, ends a row of failures. */
 const HELD = 1000
 
-/** Refusals that are no answer: the server could not say, or not now. */
+/** Codes that are not an answer: the server cannot judge, or not now. */
 const LATER = new Set(['UNAVAILABLE', 'RATE_LIMITED'])
 
 const SENT_AWAY = 'The server has disconnected this user, who stays away until connect() is called'
@@ -56,8 +56,8 @@ interface Waiter {
 /** The connection of one client. */
 export class Link {
   /**
-   * Why there is no connection: what the last handshake has said, or DISCONNECTED where the server has ended it for good. `null`
-   * while there is one, and when none was tried.
+   * Why there is no connection: the last handshake's error, or DISCONNECTED where the server has ended it for good. `null`
+   * while there is one, and before the first attempt.
    */
   lastError: ConnectError | null = null
 
@@ -65,7 +65,7 @@ export class Link {
   readonly #observer: LinkObserver
   #state = IDLE
   #socket: Socket | null = null
-  /** What an earlier turn still has under way is ignored. */
+  /** Whatever an earlier turn left under way is ignored. */
   #turn = 0
   #timer: ReturnType<typeof setTimeout> | undefined
   #acceptedAt = 0
@@ -94,9 +94,9 @@ export class Link {
   }
 
   /**
-   * Connect, or wait for the connection that is being made.
+   * Connect, or wait for the attempt under way.
    *
-   * @param lasting - do not give up when the first attempt fails.
+   * @param lasting - keep trying when the first attempt fails.
    * @throws when it was refused, failed, or took too long.
    */
   connect(lasting = false): Promise<void> {
@@ -105,7 +105,7 @@ export class Link {
     return this.online ? Promise.resolve() : this.#wait()
   }
 
-  /** Do not sit out the back-off. */
+  /** Cut the back-off short. */
   readonly wake = (): void => this.#dispatch({ type: 'wake' })
 
   /** Use another token from now on; `reconnect` with it at once, even if the connection stands. */
@@ -113,7 +113,7 @@ export class Link {
     this.#options.accessToken = token
     const wasOnline = this.online
     if (wasOnline && !reconnect) return
-    this.#dispatch({ type: 'token' })
+    this.#dispatch({ type: 'token', held: this.#held })
     if (wasOnline) this.#observer.offline('io client disconnect')
   }
 
@@ -132,9 +132,9 @@ export class Link {
   }
 
   /**
-   * Send an event, and wait for the server's answer; `null` if it takes too long, or the connection is lost before it.
+   * Send an event, and return the server's answer; `null` if it takes too long, or the connection is lost first.
    *
-   * @throws TypeError - when `data` cannot be said in JSON.
+   * @throws TypeError - when JSON cannot represent `data`.
    */
   ask(event: string, data: unknown): Promise<unknown> {
     return new Promise((resolve) => {
@@ -143,7 +143,7 @@ export class Link {
     })
   }
 
-  /** Move on, as the table says. What is to be done is done before anybody is told, so listeners may call anything. */
+  /** Take a step of the table. It is carried out before anybody is told, so listeners may call anything. */
   #dispatch(event: LinkEvent): void {
     const before = this.phase
     const [state, action] = step(this.#state, event)
@@ -162,7 +162,7 @@ export class Link {
     this.#timer = setTimeout(due, backoff(action.failures, this.#options.backoff))
   }
 
-  /** Ask for a token and open a socket: a fresh one each time, so that nothing of an old one is left in it. */
+  /** Get a token and open a socket: a fresh one each time, with nothing left over from the last. */
   async #open(): Promise<void> {
     const turn = this.#turn
     const current = () => turn === this.#turn
@@ -176,8 +176,8 @@ export class Link {
       socket.on('connect', () => current() && this.#accepted())
       socket.on('connect_error', failed)
       socket.on('disconnect', (reason) => current() && this.#lost(reason))
-      // socket.io-client does not tell of a connection that is closed in good order before it is open. (`forced close`
-      // is what it does itself before it tells of a CONNECT_ERROR.)
+      // socket.io-client does not report a connection that is closed cleanly before it is open. (`forced close` is its
+      // own doing, before it reports a CONNECT_ERROR.)
       socket.io.engine.on('close', (reason: string) => {
         if (this.phase === 'handshake' && reason !== 'forced close') failed(reason)
       })
@@ -224,9 +224,12 @@ export class Link {
   #lost(reason: string): void {
     const isFinal = reason === 'io server disconnect'
     if (isFinal) this.lastError = failure('DISCONNECTED', SENT_AWAY)
-    const held = Date.now() - this.#acceptedAt >= HELD
-    this.#dispatch(isFinal ? { type: 'ended' } : { type: 'lost', held })
+    this.#dispatch(isFinal ? { type: 'ended' } : { type: 'lost', held: this.#held })
     this.#observer.offline(reason)
+  }
+
+  get #held(): boolean {
+    return Date.now() - this.#acceptedAt >= HELD
   }
 
   #event(name: string, data: unknown): void {
@@ -235,7 +238,7 @@ export class Link {
     this.#observer.event(name, data)
   }
 
-  /** Let go of the socket and the timer that there are; nothing of them is heard any more. */
+  /** Let go of the current socket and timer; nothing is heard from them again. */
   #drop(): void {
     this.#turn++
     clearTimeout(this.#timer)
@@ -243,7 +246,7 @@ export class Link {
     this.#socket = null
   }
 
-  /** Until there is a connection: what `connect` promises. */
+  /** Wait for a connection: what `connect` promises. */
   async #wait(): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined
     try {
@@ -279,12 +282,12 @@ export class Link {
     waiters.forEach(how)
   }
 
-  /** In a browser: when the network is back, or the page is looked at again, a pause is over. */
+  /** In a browser: end a pause when the network is back, or the page is visible again. */
   #watchTheNetwork(before: Phase): void {
     const isOff = this.phase === 'idle'
     if (isOff === (before === 'idle')) return
     const change = isOff ? 'removeEventListener' : 'addEventListener'
-    // Node has neither. React Native has a `window`, which nobody can listen to; some libraries there make a `document`.
+    // Node has neither. React Native has a `window` that cannot be listened to; some libraries there make a `document`.
     globalThis.window?.[change]?.('online', this.wake)
     globalThis.document?.[change]?.('visibilitychange', this.#looked)
   }

@@ -1,4 +1,4 @@
-// Who listens to what. A listener that throws disturbs nobody else.
+// Who listens to what. A listener that throws does not disturb the others.
 
 type Listener = (payload: never) => void
 
@@ -11,7 +11,7 @@ interface Entry {
 export class Listeners {
   readonly #byEvent = new Map<string, Set<Entry>>()
 
-  /** Add a listener. The same function is added by `on` once at most; `once` is one call each time. */
+  /** Add a listener. `on` adds the same function at most once; each `once` is one more call. */
   add(event: string, listener: Listener, once = false): void {
     const entries = this.#byEvent.get(event) ?? new Set<Entry>()
     if (!once && [...entries].some((entry) => entry.listener === listener && !entry.once)) return
@@ -24,7 +24,7 @@ export class Listeners {
     }
   }
 
-  /** Call those who listen now: not who is added meanwhile, nor who is removed before their turn. */
+  /** Call the current listeners: not those that are added meanwhile, nor those that are removed before their turn. */
   notify(event: string, payload: unknown): void {
     for (const entry of [...(this.#byEvent.get(event) ?? [])]) {
       if (!this.#byEvent.get(event)?.has(entry)) continue

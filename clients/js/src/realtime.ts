@@ -1,4 +1,4 @@
-// The verbs of SPEC.md, and nothing else: each is a line or two on top of the link, the channels and the listeners.
+// The public verbs, and nothing else: each is a line or two on top of the link, the channels and the listeners.
 
 import { Channels, SUBSCRIBED } from './channels'
 import { failure } from './errors'
@@ -20,7 +20,7 @@ import type {
   SubscribeResponse
 } from './types'
 
-/** The realtime side of a client. Made by `createClient`. */
+/** The realtime side of a client, made by `createClient`. */
 export class Realtime<Events extends EventMap = object> {
   readonly #listeners = new Listeners()
   readonly #link: Link
@@ -59,7 +59,7 @@ export class Realtime<Events extends EventMap = object> {
     return this.#link.state
   }
 
-  /** The id of the connection, while there is one. Another one after each reconnect. */
+  /** The connection's id, while there is one; a new one after each reconnect. */
   get socketId(): string | undefined {
     return this.#link.id
   }
@@ -67,44 +67,44 @@ export class Realtime<Events extends EventMap = object> {
   /**
    * Connect. From then on the connection is kept up until `disconnect()`.
    *
-   * @throws ConnectError - when the first attempt fails, or none succeeded within the timeout. Nothing goes on then; a
-   * client that is reconnecting goes on.
+   * @throws ConnectError - when the first attempt fails, or none succeeds within the timeout. The client stops trying then,
+   * unless it was reconnecting.
    */
   connect(): Promise<void> {
     return this.#link.connect(this.#channels.held)
   }
 
   /**
-   * Subscribe to a channel; connects first if need be. The subscription is renewed after each reconnect.
+   * Subscribe to a channel, connecting first if need be. The subscription is renewed after each reconnect.
    *
    * @param channel - such as `order:123`.
    * @param options - `onSubscribed`: what to call at each confirmation.
-   * @returns `{ ok: true, … }` with who is there, or `{ ok: false, error }`. It never rejects.
+   * @returns `{ ok: true, … }` with the members, or `{ ok: false, error }`. It never rejects.
    */
   subscribe(channel: string, options: SubscribeOptions = {}): Promise<SubscribeResponse> {
     return this.#channels.subscribe(channel, options.onSubscribed)
   }
 
-  /** Leave a channel. No message of it reaches a listener from now on. */
+  /** Leave a channel. None of its messages reaches a listener from now on. */
   unsubscribe(channel: string): void {
     this.#channels.unsubscribe(channel)
   }
 
   /**
-   * Publish to a channel that one is subscribed to. Without `ack` a refusal comes as the event `error`.
+   * Publish to a channel that you are subscribed to. Without `ack` a refusal arrives as the event `error`.
    *
    * @param channel - the channel.
    * @param event - the event's name.
-   * @param payload - an object that JSON can say.
-   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not kept for later; `cause` is why), or `INVALID_REQUEST` when
-   * JSON cannot say it as it is (NaN, an infinity, a BigInt, half a surrogate pair, a cycle): nothing was sent.
+   * @param payload - an object that JSON can represent.
+   * @throws with `data.code` `NOT_CONNECTED` when there is no connection (it is not queued; `cause` is why), or `INVALID_REQUEST` when
+   * JSON cannot represent it (NaN, an infinity, a BigInt, half a surrogate pair, a cycle): nothing was sent.
    */
   publish(channel: string, event: string, payload: object): Promise<void>
   /**
    * Publish, and wait until the server has stored the message.
    *
-   * @returns `{ ok: true, messageId }`, or `{ ok: false, error }`. After `DISCONNECTED` and `PUBLISH_TIMEOUT` it is not
-   * known whether it was stored.
+   * @returns `{ ok: true, messageId }`, or `{ ok: false, error }`. After `DISCONNECTED` and `PUBLISH_TIMEOUT` nobody knows
+   * whether it was stored.
    */
   publish(
     channel: string,
@@ -136,7 +136,7 @@ export class Realtime<Events extends EventMap = object> {
   /**
    * Call `callback` at each event of this name.
    *
-   * @param event - the name that was given to `realtime.publish`, or `connect`, `connect_error`, `disconnect`, `error`,
+   * @param event - the name given to `realtime.publish`, or `connect`, `connect_error`, `disconnect`, `error`,
    * `realtime:subscribed`, `presence:join`, `presence:leave`.
    * @returns a function that removes the listener.
    */
@@ -161,7 +161,7 @@ export class Realtime<Events extends EventMap = object> {
     return () => this.#listeners.remove(event, callback)
   }
 
-  /** Remove a listener: the very function that was given to `on` or `once`. */
+  /** Remove a listener: the very function given to `on` or `once`. */
   off<Name extends keyof KnownEvents<Events> & string>(
     event: Name,
     callback: EventCallback<KnownEvents<Events>[Name]>
@@ -177,21 +177,21 @@ export class Realtime<Events extends EventMap = object> {
     this.#link.disconnect()
   }
 
-  /** The channels that the server has confirmed, on the connection that there is now. */
+  /** Return the channels that the server has confirmed on the current connection. */
   getSubscribedChannels(): string[] {
     return this.#channels.confirmed()
   }
 
-  /** Who is subscribed to a channel, oneself included; empty if one is not subscribed. */
+  /** Return who is subscribed to a channel, yourself included; empty if you are not. */
   getPresenceState(channel: string): PresenceMember[] {
     return this.#channels.members(channel)
   }
 
   /**
-   * Use another token, or another function that gives one.
+   * Use another token, or another function that returns one.
    *
-   * A connection that stands is made anew, so that the policies judge the new user; give `reconnect: false` for a
-   * fresh token of the same user, which is then used at the next handshake. A client that is reconnecting tries at once.
+   * An open connection is replaced, so that the policies judge the new user; give `reconnect: false` for a fresh token of
+   * the same user, which is then used at the next handshake. A client that is reconnecting tries at once.
    */
   setAccessToken(accessToken: AccessToken, { reconnect = true } = {}): void {
     if (reconnect) this.#channels.tokenChanged()
@@ -224,5 +224,5 @@ export class Realtime<Events extends EventMap = object> {
   }
 }
 
-/** Names that only this client itself may use. */
+/** Names reserved for the client itself. */
 const OWN = new Set(['connect', 'connect_error', 'disconnect', 'error', SUBSCRIBED])

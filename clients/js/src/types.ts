@@ -1,18 +1,18 @@
-// The words of the public interface. Nothing here exists at run time.
+// The types of the public interface. Nothing here exists at run time.
 
-/** `'connecting'` also while a lost connection is being made again. */
+/** `'connecting'` also while reconnecting. */
 export type ConnectionState = 'disconnected' | 'connecting' | 'connected'
 
-/** A token, or a function that is asked for one at every handshake, so that it is always fresh. */
+/** A token, or a function that is called for one at every handshake, so that it is always fresh. */
 export type AccessToken =
   | string
   | null
   | (() => string | null | undefined | Promise<string | null | undefined>)
 
 /**
- * What a refusal says about its cause.
+ * The cause of a refusal.
  *
- * From the server: `UNAUTHORIZED` (a policy, or the check of the token, said no), `NOT_SUBSCRIBED`, `INVALID_REQUEST`,
+ * From the server: `UNAUTHORIZED` (by a policy, or since the token is invalid), `NOT_SUBSCRIBED`, `INVALID_REQUEST`,
  * `PAYLOAD_TOO_LARGE`, `RATE_LIMITED`, `TOKEN_EXPIRED`, `UNAVAILABLE` (try again), `INTERNAL_ERROR`.
  * From this client: `CONNECTION_FAILED`, `NOT_CONNECTED`, `DISCONNECTED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED`,
  * `PUBLISH_TIMEOUT`.
@@ -44,17 +44,17 @@ export interface RealtimeErrorDetail {
 
 /** What listeners of `error` get. */
 export interface RealtimeErrorPayload extends RealtimeErrorDetail {
-  /** The channel that it is about, if it is about one. */
+  /** The channel concerned, if any. */
   channel?: string
 }
 
 /** What listeners of `connect_error` get, and what `connect()` rejects with. */
 export interface ConnectError extends Error {
-  /** The server's code if it refused (`UNAUTHORIZED`, `UNAVAILABLE`, …), else `CONNECTION_FAILED`; its `cause` is behind that. */
+  /** The server's code if it refused (`UNAUTHORIZED`, `UNAVAILABLE`, …), else `CONNECTION_FAILED`, with a `cause`. */
   data: { code: ErrorCode }
 }
 
-/** Somebody who is subscribed to a channel. One user with many connections is one member. */
+/** A subscriber of a channel. One user with many connections is one member. */
 export interface PresenceMember {
   type: 'user' | 'anonymous'
   /** The user's id, or the connection's for anonymous members. */
@@ -63,7 +63,7 @@ export interface PresenceMember {
   joinedAt: string
 }
 
-/** What the server writes into each message; nobody else can. */
+/** What the server, and nobody else, writes into each message. */
 export interface MessageMeta {
   /** The channel's name. */
   channel?: string
@@ -73,14 +73,14 @@ export interface MessageMeta {
   senderType: 'system' | 'user'
   /** The user's id, for messages of users. */
   senderId?: string
-  /** When the message was made: ISO 8601, UTC, for `new Date(…)`. */
+  /** When the message was created: ISO 8601, UTC, for `new Date(…)`. */
   timestamp: string
 }
 
-/** A message whose payload's type is not told: any field may be read. */
+/** A message whose payload has no declared type: any field may be read. */
 export interface SocketMessage {
   meta: MessageMeta
-  // biome-ignore lint/suspicious/noExplicitAny: the payload is the application's, and it has not told us its type.
+  // biome-ignore lint/suspicious/noExplicitAny: the payload is the application's, of a type that it has not declared.
   [field: string]: any
 }
 
@@ -90,12 +90,12 @@ export interface PresenceEvent {
   meta: MessageMeta
 }
 
-/** How a `subscribe` went. */
+/** The answer to `subscribe`. */
 export type SubscribeResponse =
   | { ok: true; channel: string; presence: { members: PresenceMember[] }; error?: undefined }
   | { ok: false; channel: string; error: RealtimeErrorDetail; presence?: undefined }
 
-/** How a `publish` with `{ ack: true }` went. */
+/** The answer to `publish` with `{ ack: true }`. */
 export type PublishResponse =
   | { ok: true; messageId: string; error?: undefined }
   | { ok: false; channel?: string; error: RealtimeErrorDetail; messageId?: undefined }
@@ -103,9 +103,9 @@ export type PublishResponse =
 /** Options of `subscribe`. */
 export interface SubscribeOptions {
   /**
-   * Called each time the server has confirmed this subscription, the first time and after each reconnect, before any message
-   * of the channel is handed on: the moment to read the state from the database. Until `unsubscribe`, `disconnect` or a refusal.
-   * At once, where the channel is subscribed to already.
+   * Called each time the server confirms this subscription, the first time and after each reconnect, before any message of the
+   * channel is delivered: the moment to read the state from the database. Until `unsubscribe`, `disconnect` or a refusal.
+   * At once, where the channel is already subscribed to.
    */
   onSubscribed?: (event: SubscribedEvent) => void
 }
@@ -113,13 +113,13 @@ export interface SubscribeOptions {
 /** What listeners of `realtime:subscribed` get. */
 export interface SubscribedEvent {
   channel: string
-  /** Whether it was subscribed to before, and messages may have been missed. */
+  /** Whether it had been confirmed before, so that messages may have been missed. */
   renewed: boolean
 }
 
 /** Options of `publish`. */
 export interface PublishOptions {
-  /** Wait until the server says that the message is stored, or why it is not. */
+  /** Wait until the server has stored the message, or refused it. */
   ack?: boolean
 }
 
@@ -137,12 +137,12 @@ export interface ReservedEvents {
   'presence:leave': PresenceEvent
 }
 
-/** What a listener of each known event gets: an event's payload comes with the server's `meta`. */
+/** What a listener of each known event gets: the event's payload, with the server's `meta`. */
 export type KnownEvents<Events extends EventMap> = ReservedEvents & {
   [Name in Exclude<keyof Events, keyof ReservedEvents>]: Events[Name] & { meta: MessageMeta }
 }
 
-/** Takes a listener away again. */
+/** Removes a listener. */
 export type RemoveListener = () => void
 
 /** A function that is called with an event's payload. */

@@ -33,7 +33,7 @@ describe('unsayable', () => {
       { channel: 'a', event: '\ud800', payload: {} },
       'event: half a surrogate pair'
     ],
-    ['a cycle', { payload: cycle }, 'payload: cannot be said in JSON']
+    ['a cycle', { payload: cycle }, 'payload: cannot be represented in JSON']
   ])('tells of %s, and where it is', (_, data, fault) => {
     expect(unsayable(data)).toContain(fault)
   })

@@ -1,8 +1,8 @@
-"""The client's JSON: what is sent arrives as it is or is refused here, and integers of any length stay what they are.
+"""The client's JSON: what is sent arrives intact or is refused here, and integers of any length stay what they are.
 
-The library's own would write NaN and half a surrogate pair, which are no JSON, and reads no integer of more than 100
-digits, and nothing that is nested more than a thousand times. Knows no sockets; link.py hands it to python-socketio as
-the `json` of its packets.
+The library's own would write NaN and half a surrogate pair, which are not JSON, and cannot read integers of more than 100
+digits, nor anything nested more than a thousand deep. Knows no sockets; link.py hands it to python-socketio as the `json` of
+its packets.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from typing import Any
 from insforge_realtime.client.errors import InvalidRequest
 
 SHORT = 600
-"""Digits that Python always reads and writes itself: its limit against slow conversions cannot be set lower than 640."""
+"""Digits that Python always converts itself: its limit against slow conversions cannot be set lower than 640."""
 
 
 class Json(str):
-    """JSON text that is ready: `dumps` leaves it as it is."""
+    """Finished JSON text: `dumps` leaves it as it is."""
 
     __slots__ = ()
 
 
 def encoded(data: object) -> Json:
-    """The JSON of a command.
+    """Return the JSON of a command.
 
     Raises:
-        InvalidRequest: it has none; says what of it, and where.
+        InvalidRequest: JSON cannot represent it; the message names what, and where.
     """
     try:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except (TypeError, ValueError, RecursionError):
-        text = _written(data)  # so slow that it knows where the fault is
+        text = _written(data)  # slow, but it knows where the fault is
     return Json(text)
 
 
 def dumps(data: Any, **_: object) -> str:
-    """For python-socketio: a packet's data, which is a list of an event's name and its data, or a CONNECT's object."""
+    """Return a packet's JSON, for python-socketio: a list of an event's name and its data, or a CONNECT's object."""
     if isinstance(data, list) and data and isinstance(data[-1], Json):
         return f"[{','.join(item if isinstance(item, Json) else encoded(item) for item in data)}]"
     return encoded(data)
 
 
 def loads(text: str, **_: object) -> Any:
-    """For python-socketio: what came."""
+    """Parse what came, for python-socketio."""
     try:
         return _DECODER.decode(text)
     except RecursionError:
@@ -57,7 +57,7 @@ def loads(text: str, **_: object) -> Any:
 
 
 def _deep(text: str) -> Any:
-    """The same for JSON that is nested more deeply than Python's own reader can go."""
+    """Parse JSON that is nested more deeply than Python's own reader can go."""
     root: list[Any] = []
     inside: list[Any] = [root]
     key: str | None = None
@@ -79,7 +79,7 @@ def _deep(text: str) -> Any:
 
 
 def integer(digits: str) -> int:
-    """An integer of any length. Python refuses long ones because it is slow with them; halving is not."""
+    """Parse an integer of any length. Python refuses long ones because it is slow with them; halving is not."""
     if len(digits) <= SHORT:
         return int(digits)
     if digits.startswith("-"):
@@ -94,7 +94,7 @@ _PIECE = re.compile(r'[\[\]{},:]|"(?:[^"\\]|\\.)*"|[^\[\]{},:"\s]+')
 
 
 _Path = tuple["_Path", str] | None
-"""What a value is in, and the step from there to it."""
+"""What contains a value, and the step from there to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class _End:
 
 
 def _written(data: object) -> str:
-    """Like json.dumps, but for any depth, for integers of any length, and with the place of what cannot be said."""
+    """Write like json.dumps, but at any depth, with integers of any length, and locating what JSON cannot represent."""
     pieces: list[str] = []
     inside: set[int] = set()
     todo: list[tuple[object, _Path]] = [(data, None)]
@@ -145,7 +145,7 @@ def _members(values: Mapping[Any, object], path: _Path) -> list[tuple[object, _P
 
 
 def _key(key: object, path: _Path) -> str:
-    """As the standard library does, keys that are numbers, booleans or None become text."""
+    """Write a key. As in the standard library, numbers, booleans and None become text."""
     if key is None or isinstance(key, str | float | int):
         text = _scalar(key, (path, " (a key)"))
         return text if isinstance(key, str) else f'"{text}"'
@@ -158,10 +158,10 @@ def _scalar(value: object, path: _Path) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return _digits(value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidRequest(f"{_where(path)}: {value} cannot be said in JSON")
+        raise InvalidRequest(f"{_where(path)}: {value} cannot be represented in JSON")
     if value is None or isinstance(value, bool | float):
         return json.dumps(value)
-    raise InvalidRequest(f"{_where(path)}: a {type(value).__name__} cannot be said in JSON")
+    raise InvalidRequest(f"{_where(path)}: a value of type {type(value).__name__} cannot be represented in JSON")
 
 
 def _text(text: str, path: _Path) -> str:
@@ -169,7 +169,7 @@ def _text(text: str, path: _Path) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         half = ord(text[error.start])
-        raise InvalidRequest(f"{_where(path)}: half a surrogate pair (U+{half:04X}) is no text") from None
+        raise InvalidRequest(f"{_where(path)}: half a surrogate pair (U+{half:04X}) is not text") from None
     return json.dumps(text, ensure_ascii=False)
 
 

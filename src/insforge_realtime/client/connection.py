@@ -1,32 +1,12 @@
-"""The loop that keeps a client connected. What is said over the connection is not its business.
+"""What keeps a client connected: carries out, with handshakes and timers, what reconnection.py decides.
 
-The connection is in one of three states. A channel's states are in subscriptions.py.
+What is sent over the connection is not its business. Its `state` is what programs see of the phases: `disconnected` is
+idle, `connected` is online, and `connecting` is handshake and pause.
 
-                            DISCONNECTED          CONNECTING                            CONNECTED
-    connect(), subscribe()  → CONNECTING          waits for the same connection         done
-    the server says yes     -                     → CONNECTED; every channel is asked   -
-                                                  for, then event `connect`
-    an attempt fails, and   -                     event `connect_error`                 -
-      there was none before                       → DISCONNECTED; connect() raises
-      it is a later one                           again after back-off, without end
-      it is UNAVAILABLE                           the same; where there was none before,
-      or RATE_LIMITED                             only until connect() times out
-    the connection ends     -                     -                                     → CONNECTING; event `disconnect`,
-                                                                                        an attempt after back-off
-    a DISCONNECT packet     -                     -                                     → DISCONNECTED; event `disconnect`:
-                                                                                        the server has sent us away
-    TOKEN_EXPIRED           -                     -                                     → CONNECTING; the same, at once
-                                                                                        unless it had just begun
-    set_access_token()      used next             an attempt with it, at once           → CONNECTING; the same, at once
-    disconnect()            -                     → DISCONNECTED                        → DISCONNECTED; event `disconnect`
-    the event loop ends     -                     → DISCONNECTED; nobody is told        the same
-
-Every attempt is a handshake of its own with a token asked for anew. UNAUTHORIZED ends only the first connect(), like any
-other failure: a program wants to hear that its address or token is wrong. Later on a function may have a better token next
-time, a server that cannot tell good from bad for a while may have its keys back, and set_access_token is always possible.
-The waits begin anew after a connection that lasted STEADY_SECONDS; a shorter one counts as a failure, so that a server which
-lets in and throws out is not hammered. A dead connection that has not closed is found by the heartbeat: python-engineio
-ends it when nothing came for the server's `pingInterval` + `pingTimeout`.
+Every attempt is a handshake of its own with a fresh token. A token that changes cuts short whatever goes on: a handshake
+with the old one, or a back-off. Where an event loop ends, nobody is told: the listeners went with it. A dead connection
+that has not closed is found by the heartbeat: python-engineio ends it when nothing came for the server's `pingInterval` +
+`pingTimeout`.
 """
 
 from __future__ import annotations
@@ -34,38 +14,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from insforge_realtime.client.backoff import Backoff
-from insforge_realtime.client.errors import ConnectError
+from insforge_realtime.client.errors import LATER, ConnectError
 from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link
+from insforge_realtime.client.reconnection import IDLE, STOP, Action, LinkEvent, step
 from insforge_realtime.client.types import ConnectionState
 
 log = logging.getLogger(__name__)
 
-STEADY_SECONDS = 1.0
-"""A connection that lasted this long was a good one."""
-
-NOT_A_NO = ("UNAVAILABLE", "RATE_LIMITED")
-"""Codes after which the same is asked again: the server could not say, or not now."""
-
+HELD_SECONDS = 1.0
+"""A connection that lasted this long has held: it ends a row of failures."""
 
 SENT_AWAY = "The server has disconnected this user, who stays away until connect() is called"
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who is told of what.
+    """What to call when.
 
     Args:
-        opened: there is a connection.
-        ended: there is none any more, and the reason.
+        opened: a connection has opened.
+        ended: it has ended, and the reason.
         failed: an attempt failed.
-        given_up: there will be no further one, and why; before `failed` of the last.
+        given_up: there will not be another, and why; before `failed` of the last.
         received: an event came: its name and its data.
     """
 
@@ -83,8 +59,8 @@ class Connection:
         endpoint: where to.
         credentials: makes the data of a CONNECT packet, anew for each attempt; what it raises is a failed attempt.
         backoff: the waits between two attempts.
-        seconds: how long one attempt may take.
-        hooks: who is told.
+        seconds: how long one attempt may take, and a first connect() in all.
+        hooks: what to call.
     """
 
     def __init__(
@@ -100,15 +76,25 @@ class Connection:
         self._backoff = backoff
         self._seconds = seconds
         self._hooks = hooks
-        self.state: ConnectionState = "disconnected"
+        self._state = IDLE
         self.link: Link | None = None
         self._runner: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[None] | None = None
-        self._hurry: asyncio.Event | None = None
-        self._was_open = False
+        self._limit: asyncio.Timeout | None = None
+        """Of what can be cut short, while something can."""
+        self._renewed = False
+        """The token has changed since the last handshake began."""
+        self._give_up_at = 0.0
         self._opened_at = 0.0
         self.last_error: ConnectError | None = None
         """Why there is no connection; None while there is one, and when none was tried."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """`disconnected`, `connecting` (the first time, or again) or `connected`."""
+        if self._state.phase == "online":
+            return "connected"
+        return "disconnected" if self._state.phase == "idle" else "connecting"
 
     async def open(self) -> None:
         """Wait until it is connected; see `RealtimeClient.connect`."""
@@ -117,27 +103,26 @@ class Connection:
         settled = self.start()
         try:
             # The first attempt has a limit of its own.
-            async with asyncio.timeout(self._seconds if self._was_open else None):
+            async with asyncio.timeout(self._seconds if self._state.lasting else None):
                 await asyncio.shield(settled)
         except TimeoutError:
             raise self.late() from None
 
     def late(self) -> ConnectError:
-        """Why there is no connection in time: what the last attempt said."""
-        message = f"Not connected{' again' if self._was_open else ''} within {self._seconds:g} s"
+        """Return why there is no connection in time: the last attempt's error."""
+        message = f"Not connected{' again' if self._state.lasting else ''} within {self._seconds:g} s"
         if self.last_error is None:
             return ConnectError("CONNECTION_FAILED", message)
         return ConnectError(self.last_error.code, f"{message}: {self.last_error.message}")
 
     def start(self) -> asyncio.Future[None]:
-        """Begin to connect, unless that has begun. What it returns is done with the connection, or has its error."""
+        """Begin to connect, unless that has begun. Return what is done with the connection, or has its error."""
         if self._runner is None:
-            self.state = "connecting"
-            self._was_open = False
             self.last_error = None
-            self._hurry = asyncio.Event()
+            self._give_up_at = time.monotonic() + self._seconds
             self._settled = _future()
-            self._runner = asyncio.create_task(self._run(), name="insforge-realtime")
+            action = self._move(LinkEvent("connect"))
+            self._runner = asyncio.create_task(self._run(action), name="insforge-realtime")
         assert self._settled is not None
         return self._settled
 
@@ -148,7 +133,7 @@ class Connection:
         if runner is None:
             return
         link, self.link = self.link, None
-        self.state = "disconnected"
+        self._move(LinkEvent("disconnect"))
         self._settle(ConnectError("DISCONNECTED", "Disconnected"))
         runner.cancel()
         if link is not None:
@@ -162,32 +147,29 @@ class Connection:
 
     def renew(self) -> None:
         """Connect anew, at once: the credentials have changed."""
-        if self._hurry is not None:
-            self._hurry.set()
+        self._renewed = True
         if self.link is not None:
             self.link.drop("io client disconnect")
+        elif self._runner is not None:
+            # Its loop may have stopped for a while, where a program runs it by hand.
+            self._runner.get_loop().call_soon_threadsafe(self._cut)
 
     def expired(self) -> None:
-        """Connect anew: the server says that the credentials have ended."""
-        if self.link is None:
-            return
-        if self._hurry is not None and self._is_steady():
-            self._hurry.set()
-        self.link.drop()
+        """Connect anew: by the server's word the credentials have ended."""
+        if self.link is not None:
+            self._move(LinkEvent("expired"))
+            self.link.drop()
 
     def forget(self) -> None:
-        """There is no connection: the event loop in which there was one is no more."""
-        self.state = "disconnected"
+        """Have no connection: the event loop in which there was one is no more."""
+        self._state = IDLE
         self.last_error = None
-        self.link = self._runner = self._settled = self._hurry = None
+        self.link = self._runner = self._settled = self._limit = None
 
-    async def _run(self) -> None:
-        self._backoff.reset()
+    async def _run(self, action: Action | None) -> None:
         try:
-            link = await self._first()
-            while link is not None:
-                reason = await self._keep(link)
-                link = None if reason == SERVER_DISCONNECT else await self._again()
+            while action != STOP:
+                action = await self._carry_out(action)
         except asyncio.CancelledError:
             if self._runner is asyncio.current_task():
                 await self._loop_ends()  # it is not close() that cancels
@@ -195,8 +177,21 @@ class Connection:
         except Exception as error:
             await self._broken(error)
 
+    async def _carry_out(self, action: Action | None) -> Action | None:
+        """Do what was decided, until something happens; return what is decided then."""
+        if action is None:
+            return await self._keep()
+        if action.do == "open":
+            return await self._handshake()
+        return await self._pause(self._backoff.after(action.failures))
+
+    def _move(self, event: LinkEvent) -> Action | None:
+        """Take a step. Listeners are told after it, so that they may call anything."""
+        self._state, action = step(self._state, event)
+        return action
+
     async def _broken(self, error: Exception) -> None:
-        """A bug of ours, or of a library: nobody may wait for a connection for ever, and it must not pass unseen."""
+        """Give up on a bug of ours, or of a library: nobody may wait for ever, and it must not pass unseen."""
         log.exception("the connection cannot be kept up")
         link, self.link = self.link, None
         self._give_up(ConnectError("CONNECTION_FAILED", f"The client failed: {type(error).__name__}; the log has more"))
@@ -204,88 +199,90 @@ class Connection:
             await link.close(polite=False)
 
     async def _loop_ends(self) -> None:
-        """Who ends the event loop has cancelled all tasks, the library's too: a good-bye would wait for them in vain."""
+        """Go without a good-bye: the end of the loop has cancelled all tasks, the library's too; it would wait in vain."""
         link = self.link
         self.forget()
         if link is not None:
             await link.close(polite=False)
 
-    async def _first(self) -> Link | None:
-        """A connection within the time that connect() has, or none: it is given up."""
-        give_up_at = time.monotonic() + self._seconds
-        refusal: ConnectError | None = None
-        while refusal is None or time.monotonic() < give_up_at:
-            try:
-                return await self._attempt(give_up_at - time.monotonic())
-            except ConnectError as error:
-                if refusal is not None and time.monotonic() >= give_up_at:
-                    break  # cut short: the answer is what was said before
-                if error.code not in NOT_A_NO:
-                    self._give_up(error)
-                    self._hooks.failed(error)
-                    return None
-                refusal = self.last_error = error
-            self._hooks.failed(refusal)
-            await self._pause(give_up_at - time.monotonic())
-        self._give_up(refusal)
-        return None
-
-    async def _again(self) -> Link:
-        """Another connection, however long it takes."""
-        while True:
-            await self._pause()
-            try:
-                return await self._attempt(self._seconds)
-            except ConnectError as error:
-                self.last_error = error
-                self._hooks.failed(error)
-
-    async def _attempt(self, seconds: float) -> Link:
-        """One handshake; what it brings is void if the token was changed meanwhile."""
-        assert self._hurry is not None
-        while True:
-            self._hurry.clear()
-            link = Link(self._endpoint, self._received)
-            try:
-                await link.open(self._credentials, seconds)
-            except ConnectError:
-                if not self._hurry.is_set():
-                    raise
-                continue
-            if not self._hurry.is_set():
-                return link
+    async def _handshake(self) -> Action | None:
+        """Try once. It is void where the token changes meanwhile, or the time of a first connect() is over."""
+        self._renewed = False
+        try:
+            async with self._at_most(self._seconds_left()):
+                link = await self._attempt()
+        except TimeoutError:
+            return self._cut_short()
+        except ConnectError as error:
+            return self._failed(error)
+        if self._renewed:
             await link.close()
+            return self._cut_short()
+        return self._accepted(link)
 
-    async def _keep(self, link: Link) -> str:
-        """Be connected until it ends; why it has ended."""
+    async def _pause(self, seconds: float) -> Action | None:
+        """Sit out a back-off."""
+        try:
+            async with self._at_most(self._seconds_left()):
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            return self._cut_short()
+        return self._move(LinkEvent("due"))
+
+    async def _keep(self) -> Action | None:
+        """Be connected until it ends."""
+        link = self.link
+        assert link is not None
+        reason = await link.ended()
+        held = time.monotonic() - self._opened_at >= HELD_SECONDS
+        await link.close()
+        self.link = None
+        self._settled = _future()
+        if reason == SERVER_DISCONNECT:
+            action = self._move(LinkEvent("ended"))
+            self._stop(ConnectError("DISCONNECTED", SENT_AWAY))
+        else:
+            action = self._move(LinkEvent("token" if self._renewed else "lost", held=held))
+        self._hooks.ended(reason)
+        return action
+
+    async def _attempt(self) -> Link:
+        link = Link(self._endpoint, self._received)
+        await link.open(self._credentials, self._seconds)
+        return link
+
+    def _accepted(self, link: Link) -> Action | None:
         self._opened_at = time.monotonic()
         self.last_error = None
         self.link = link
-        self.state = "connected"
-        self._was_open = True
+        action = self._move(LinkEvent("accepted"))
         self._hooks.opened(link)
         self._settle()
-        reason = await link.ended()
-        if self._is_steady():
-            self._backoff.reset()
-        self.link = None
-        self.state = "connecting"
-        self._settled = _future()
-        if reason == SERVER_DISCONNECT:
-            self._stop(ConnectError("DISCONNECTED", SENT_AWAY))
-        self._hooks.ended(reason)
-        return reason
+        return action
 
-    def _is_steady(self) -> bool:
-        return time.monotonic() - self._opened_at >= STEADY_SECONDS
+    def _failed(self, error: ConnectError) -> Action | None:
+        self.last_error = error
+        action = self._move(LinkEvent("failed", later=error.code in LATER))
+        if action == STOP:
+            self._give_up(error)
+        self._hooks.failed(error)
+        return action
+
+    def _cut_short(self) -> Action | None:
+        if self._renewed:
+            return self._move(LinkEvent("token"))
+        action = self._move(LinkEvent("giveUp"))
+        assert self.last_error is not None  # else there is no limit
+        self._give_up(self.last_error)
+        return action
 
     def _give_up(self, error: ConnectError) -> None:
         self._stop(error)
         self._hooks.given_up(error)
 
     def _stop(self, error: ConnectError) -> None:
-        """Nothing more is tried, and why."""
-        self.state = "disconnected"
+        """Try nothing more, and know why."""
+        self._state = IDLE
         self.last_error = error
         self._runner = None
         self._settle(error)
@@ -299,14 +296,24 @@ class Connection:
         else:
             self._settled.set_exception(error)
 
-    async def _pause(self, at_most: float = math.inf) -> None:
-        """Wait a little, until there is a reason to try at once."""
-        assert self._hurry is not None
-        if self._hurry.is_set():
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(self._backoff.next(), at_most)):
-                await self._hurry.wait()
+    def _seconds_left(self) -> float | None:
+        """Return the rest of a first connect()'s time, once there is an error to raise then; None is no limit."""
+        if self._state.lasting or self.last_error is None:
+            return None
+        return self._give_up_at - time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def _at_most(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raise TimeoutError inside when the time is over, or the token changes."""
+        try:
+            async with asyncio.timeout(seconds) as self._limit:
+                yield
+        finally:
+            self._limit = None
+
+    def _cut(self) -> None:
+        if self._renewed and self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(0)
 
     def _received(self, link: Link, name: str, data: Any) -> None:
         if link is self.link:  # else we have left that connection
@@ -314,7 +321,7 @@ class Connection:
 
 
 def _future() -> asyncio.Future[None]:
-    """One whose exception may stay unread: nobody has to wait for a connection."""
+    """Make one whose exception may stay unread: nobody has to wait for a connection."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future

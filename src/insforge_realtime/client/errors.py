@@ -3,14 +3,17 @@
     ClientError              code, message: the code is for programs, the message for people
     ├── ConnectError         an attempt to connect failed; also what `connect_error` listeners get
     ├── NotConnected         a publish while there is no connection
-    ├── InvalidRequest       a publish of what cannot be said in JSON: nothing was sent
+    ├── InvalidRequest       a publish of what JSON cannot represent: nothing was sent
     ├── SubscribeError       a stream's channel was refused, now or after a reconnect
     └── StreamOverflow       a stream's reader was too slow: messages would have been lost
 
-`subscribe` and `publish(ack=True)` raise none of these for a server's no: they return it, as `ok` and `error`.
+`subscribe` and `publish(ack=True)` raise none of these for a refusal: they return it, as `ok` and `error`.
 """
 
 from __future__ import annotations
+
+LATER = ("UNAVAILABLE", "RATE_LIMITED")
+"""Codes that are not an answer: the server cannot judge, or not now. The same is sent again."""
 
 
 class ClientError(Exception):
@@ -31,14 +34,14 @@ class ClientError(Exception):
 
 
 class ConnectError(ClientError):
-    """The server could not be reached (`CONNECTION_FAILED`), or it said no (its own code)."""
+    """The server could not be reached (`CONNECTION_FAILED`), or it refused (its own code)."""
 
 
 class NotConnected(ClientError):
     """There is no connection to publish on.
 
     Args:
-        why: what the last attempt to connect has said.
+        why: the error of the last attempt to connect.
     """
 
     def __init__(self, why: ConnectError | None = None) -> None:
@@ -46,9 +49,9 @@ class NotConnected(ClientError):
 
 
 class InvalidRequest(ClientError, TypeError, ValueError):
-    """What was to be sent cannot be said in JSON, and was not sent.
+    """JSON cannot represent what was to be sent, so it was not sent.
 
-    Python's own `json` calls the same a TypeError or a ValueError; so this is both.
+    Python's own `json` raises a TypeError or a ValueError for it; so this is both.
     """
 
     def __init__(self, message: str) -> None:
@@ -60,7 +63,7 @@ class SubscribeError(ClientError):
 
 
 class StreamOverflow(ClientError):
-    """A stream's buffer was full: it ends with this error after the messages that it holds."""
+    """A stream's buffer was full: the stream ends with this error, after the messages in it."""
 
     def __init__(self, channel: str, size: int) -> None:
         super().__init__("STREAM_OVERFLOW", f"The reader of {channel!r} fell more than {size} messages behind")

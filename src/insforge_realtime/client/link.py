@@ -1,7 +1,7 @@
 """One connection to the server, from its handshake to its end. The only file that knows python-socketio.
 
 A new `Link` is made for every attempt, so nothing of a connection that has gone can reach the next one. The library's own
-reconnecting is off: who reconnects, and when, is decided in connection.py.
+reconnecting is off: reconnection.py decides when to reconnect.
 """
 
 from __future__ import annotations
@@ -24,32 +24,29 @@ except ModuleNotFoundError as missing:
         f"the client needs {missing.name}: pip install 'insforge-realtime[client]'", name=missing.name
     ) from None
 
+from insforge_realtime import tasks
 from insforge_realtime.client import codec
 from insforge_realtime.client.errors import ConnectError, InvalidRequest
 
-# The library logs packets, and so tokens and payloads, at level INFO. Who wants to see them sets the level of this logger.
+# The library logs packets, and so tokens and payloads, at level INFO. To see them, set the level of this logger.
 _wire = logging.getLogger("insforge_realtime.client.wire")
 _wire.setLevel(logging.CRITICAL + 1)
 
 CLOSE_SECONDS = 2.0
-"""How long a good-bye may take: what was sent before it, then the closing handshake."""
+"""How long a good-bye may take: first what was sent before it, then the closing handshake."""
 WRITE_SECONDS = 30.0
-"""How long one write may wait for a peer that does not read."""
+"""How long a write may wait for a peer that does not read."""
 
 TRANSPORTS = (("websocket",), ("polling",), ("polling", "websocket"))
-"""What python-engineio can do: one of the two, or to begin with polling and upgrade."""
+"""What python-engineio can do: either of the two, or polling first and an upgrade."""
 
 Reply = Callable[[dict[str, Any] | None], None]
-"""Called once, with the server's ack, or with None when the connection ended before it, or it was no object."""
+"""Called once, with the server's ack; with None when the connection ended first, or the ack was not an object."""
 
 SERVER_DISCONNECT = "io server disconnect"
-"""The reason of a connection that the server has ended for good, by a packet that says so."""
+"""The reason when the server has ended a connection for good, by a DISCONNECT packet."""
 _REASONS = {"client disconnect": "io client disconnect", "server disconnect": SERVER_DISCONNECT}
 TRANSPORT_CLOSE = "transport close"
-
-
-class LinkLost(Exception):
-    """The connection has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +67,10 @@ class Endpoint:
 
     @classmethod
     def parse(cls, base_url: str, transports: Sequence[str], ssl: ssl_module.SSLContext | None) -> Endpoint:
-        """An endpoint; a path in `base_url` is where the server is mounted.
+        """Parse an address; a path in `base_url` is where the server is mounted.
 
         Raises:
-            ValueError: it is no such URL, or a transport is unknown.
+            ValueError: the URL cannot be used, or a transport is unknown.
         """
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
@@ -85,30 +82,30 @@ class Endpoint:
 
 
 class _Socket(aiohttp.ClientWebSocketResponse):
-    """A WebSocket that ends although there are bytes which nobody takes."""
+    """A WebSocket that can end although nobody takes its bytes."""
 
     def abort(self) -> None:
-        """Close it without waiting for the bytes that are unsent: aiohttp would wait. Harmless when closed."""
+        """Close it without waiting for unsent bytes, as aiohttp would. Harmless when closed."""
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
         self._response.close()
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
-        """Fail when it takes too long: python-engineio would wait, and never find the connection dead."""
+        """Send, or fail when it takes too long: python-engineio would wait, and never find the connection dead."""
         async with asyncio.timeout(WRITE_SECONDS):
             await super().send_str(data, compress)
 
 
 class _Packet(socketio.packet.Packet):  # type: ignore[misc]
-    """A packet whose JSON is ours. (`json=` of the library's client would change everybody's.)"""
+    """A packet with our JSON. (The library client's `json=` would change everybody's.)"""
 
     json = codec
     uses_binary_events = False
 
 
 class _Namespace(socketio.AsyncClientNamespace):  # type: ignore[misc]
-    """Takes every event, whatever its name: to `on`, a message named `*` or `__disconnect_final` is no message.
+    """Takes every event, whatever its name: `on` does not take `*` or `__disconnect_final` for messages.
 
     Args:
         own: what to call for the library's events.
@@ -121,10 +118,10 @@ class _Namespace(socketio.AsyncClientNamespace):  # type: ignore[misc]
         self._on_message = on_message
 
     async def trigger_event(self, event: str, *data: Any) -> None:
-        """Called by the library."""
+        """Take an event from the library."""
         if event in self._own:
             self._own[event](*data)
-        elif data:  # without, it is one of the library's that we need not know
+        elif data:  # without data, it is one of the library's that we can ignore
             self._on_message(event, data[0])
 
 
@@ -150,18 +147,18 @@ class Link:
             engineio_logger=_wire,
             http_session=self._http,
             serializer=_Packet,
-            # A message has the size that the server lets through; there is no second limit here.
+            # The server limits the size of messages; there is no second limit here.
             websocket_extra_options={"max_msg_size": 0},
         )
         self._socket: _Socket | None = None
         self._reason = TRANSPORT_CLOSE
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[bool]] = set()
         self._replies: set[Reply] = set()
         self._ended: asyncio.Task[None] | None = None
         self._dropped = asyncio.Event()
         self.is_open = False
         self.last_words: tuple[str, dict[str, Any]] | None = None
-        """An event to send, and to have acknowledged, before a good-bye: the server forgets what waits when one leaves."""
+        """An event to send, and to have acknowledged, before a good-bye: the server drops a leaver's pending commands."""
 
     def _new_socket(self, *args: Any, **options: Any) -> _Socket:
         self._socket = _Socket(*args, **options)
@@ -169,19 +166,19 @@ class Link:
 
     @property
     def sid(self) -> str | None:
-        """The socket's id, as the server calls it."""
+        """The socket's id on the server."""
         sid: str | None = self._sio.get_sid()
         return sid
 
     async def open(self, credentials: Callable[[], Awaitable[dict[str, str]]], seconds: float) -> None:
-        """Connect, and be let in. Where it fails, nothing is left open.
+        """Connect, and be let in. A failure leaves nothing open.
 
         Args:
             credentials: makes the data of the CONNECT packet; what it raises is a failure to connect.
             seconds: how long it may take.
 
         Raises:
-            ConnectError: the server could not be reached, or it said no.
+            ConnectError: the server could not be reached, or it refused.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -226,51 +223,42 @@ class Link:
             raise _refusal(answer.result() if answer.done() else None, self._endpoint.url)
 
     async def ended(self) -> str:
-        """Wait for its end, and tidy up. Returns the reason, in Socket.IO's words."""
+        """Wait for its end; `close` tidies up. Return the reason, in Socket.IO's words."""
         assert self._ended is not None
         dropped = asyncio.ensure_future(self._dropped.wait())
         try:
             await asyncio.wait({self._ended, dropped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             dropped.cancel()
-        reason = self._reason
-        await self.close()
-        return reason
+        return self._reason
 
-    def send(self, name: str, data: dict[str, Any], reply: Reply | None = None) -> asyncio.Task[None]:
+    def send(self, name: str, data: dict[str, Any], reply: Reply | None = None) -> asyncio.Task[bool]:
         """Emit an event. Events leave in the order of the calls.
 
         Args:
             name: the event.
             data: its data.
-            reply: asks for an ack, and gets it.
+            reply: called with the ack, which it requests.
 
         Returns:
-            what tells that it is on its way, or raises LinkLost.
+            a task whose result is whether it is on its way; False where the connection has gone.
 
         Raises:
-            InvalidRequest: it cannot be said in JSON.
+            InvalidRequest: JSON cannot represent it.
         """
         ready = codec.encoded(data)
         once = self._once(reply) if reply else None
-        task = asyncio.ensure_future(self._emit(name, ready, once))
-        self._sends.add(task)
-        task.add_done_callback(self._sent)
-        return task
+        return tasks.start(self._emit(name, ready, once), name, self._sends)
 
-    async def _emit(self, name: str, data: codec.Json, reply: Reply | None) -> None:
+    async def _emit(self, name: str, data: codec.Json, reply: Reply | None) -> bool:
         try:
             await self._sio.emit(name, data, callback=reply)
-        except socketio.exceptions.SocketIOError as error:
-            raise LinkLost from error
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sends.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: who wants it has awaited the task
+        except socketio.exceptions.SocketIOError:
+            return False
+        return True
 
     def _once(self, reply: Reply) -> Reply:
-        """The same, but forgotten when called, and called with None if the connection ends first."""
+        """Return a reply that is forgotten when called, and called with None if the connection ends first."""
 
         def once(answer: object = None, *_: object) -> None:
             self._replies.discard(once)
@@ -280,18 +268,18 @@ class Link:
         return once
 
     def _on_disconnect(self, reason: str) -> None:
-        # Not to be waited for any longer: told to close by polling, python-engineio sits out a timeout first.
+        # No need to wait any longer: after a close by polling, python-engineio sits out a timeout first.
         self._reason = _REASONS.get(reason, TRANSPORT_CLOSE)
         self.drop()
 
     def drop(self, reason: str | None = None) -> None:
-        """Let it end now; `ended` returns, with the reason if one is given."""
+        """End it now: `ended` returns, with this reason if there is one."""
         self._reason = reason or self._reason
         self.is_open = False
         self._dropped.set()
 
     async def close(self, *, polite: bool = True) -> None:
-        """End it: what was sent before leaves first, as far as the peer takes it in time. Harmless to repeat.
+        """End it. What was sent before leaves first, as far as the peer takes it in time. Harmless to repeat.
 
         Args:
             polite: false ends it at once.
@@ -315,7 +303,7 @@ class Link:
                 reply(None)
 
     async def _say_goodbye(self) -> bool:
-        """Whether there was somebody to say it to."""
+        """Say it, and return whether there was anybody to hear it."""
         if self._sio.eio.state != "connected":
             return False
         if self.is_open:
@@ -342,16 +330,16 @@ async def _made(credentials: Callable[[], Awaitable[dict[str, str]]]) -> dict[st
 
 
 def _refusal(data: object, url: str) -> ConnectError:
-    """A CONNECT_ERROR's data as an error; without any, the connection ended before the answer."""
+    """Return a CONNECT_ERROR's data as an error; without any, the connection ended before the answer."""
     if isinstance(data, dict):
         details = data.get("data")
         code = details.get("code") if isinstance(details, dict) else None
         return ConnectError(str(code or "CONNECTION_FAILED"), str(data.get("message", "Refused")))
-    return ConnectError("CONNECTION_FAILED", f"{url} closed the connection before it answered")
+    return ConnectError("CONNECTION_FAILED", f"{url} closed the connection without an answer")
 
 
 def _why(error: BaseException) -> str:
-    """The deepest cause that says something: the library wraps `Connection error` around it."""
+    """Return the deepest cause with a message: the library wraps `Connection error` around it."""
     said = str(error)
     cause: BaseException | None = error
     while cause is not None:

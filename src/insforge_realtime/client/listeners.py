@@ -1,8 +1,8 @@
 """Who listens to which event, and how they are called.
 
 Plain listeners are called at once, in order. An async listener has one call running at a time; what comes meanwhile waits
-in its own line, so each listener sees its events in order and no listener waits for another. What one raises is logged
-and hurts nobody else. `on` and `off` may be called from any thread, and from a listener.
+in its own queue, so each listener sees its events in order and does not wait for another. What one raises is logged and
+affects nobody else. `on` and `off` may be called from any thread, and from a listener.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from insforge_realtime import tasks
 from insforge_realtime.client.types import Handler
 
 log = logging.getLogger(__name__)
 
 WAITING_MANY = 1000
-"""Calls in an async listener's line at which a warning is logged."""
+"""Calls in an async listener's queue at which a warning is logged."""
 
 
 class Listener:
@@ -45,7 +46,7 @@ class Listeners:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, event: str, handler: Handler, *, once: bool = False) -> Callable[[], None]:
-        """Listen; a handler that listens to this event already is not added again. Returns what removes it."""
+        """Listen, unless the handler already listens to this event. Return what removes it."""
         added = self.apart(handler)
         added.once = once
         with self._lock:
@@ -55,7 +56,7 @@ class Listeners:
         return lambda: self.remove(event, handler)
 
     def remove(self, event: str, handler: Handler | None = None) -> None:
-        """Forget a handler, or all of an event. It is not called again, not even for what already waits."""
+        """Forget a handler, or all of an event. It is not called again, not even for what is queued."""
         with self._lock:
             present = self._by_event.get(event, ())
             gone = [listener for listener in present if handler is None or listener.handler == handler]
@@ -64,7 +65,7 @@ class Listeners:
             self._keep(event, gone)
 
     def emit(self, event: str, *data: object) -> None:
-        """Call everyone who listens to this event now."""
+        """Call all current listeners of this event."""
         listeners = self._by_event.get(event, ())
         used = [listener for listener in listeners if listener.once]
         if used:
@@ -74,10 +75,10 @@ class Listeners:
             self._call(event, listener, data)
 
     def apart(self, handler: Handler) -> Listener:
-        """A listener that is kept, and told when to hear, by somebody else.
+        """Make a listener that its caller keeps, and calls by `call`.
 
         Raises:
-            TypeError: it is none.
+            TypeError: it is not callable.
         """
         if not callable(handler):
             raise TypeError(f"a listener must be callable, not {type(handler).__name__}")
@@ -88,7 +89,7 @@ class Listeners:
         self._call(event, listener, data)
 
     def forget_calls(self) -> None:
-        """What async listeners were doing, and what waits for them, went with its event loop. The listeners stay."""
+        """Forget the calls under way and those queued: they went with their event loop. The listeners stay."""
         with self._lock:
             for listeners in self._by_event.values():
                 for listener in listeners:
@@ -106,14 +107,12 @@ class Listeners:
         if listener.working:
             listener.waiting.append(data)
             if len(listener.waiting) == WAITING_MANY:
-                log.warning("a listener of %r is slow: %d events wait for it", event, WAITING_MANY)
+                log.warning("a listener of %r is slow: %d events are waiting for it", event, WAITING_MANY)
             return
         result = self._begin(event, listener, data)
         if inspect.isawaitable(result):
             listener.working = True
-            task = asyncio.ensure_future(self._work(event, listener, result))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            tasks.start(self._work(event, listener, result), f"a listener of {event!r}", self._tasks)
 
     @staticmethod
     def _begin(event: str, listener: Listener, data: tuple[Any, ...]) -> object:
@@ -124,7 +123,7 @@ class Listeners:
             return None
 
     async def _work(self, event: str, listener: Listener, result: Any) -> None:
-        """Finish a call that has begun, then those that wait."""
+        """Finish a call that has begun, then those in the queue."""
         try:
             while True:
                 try:

@@ -1,13 +1,13 @@
-"""The client's verbs: what a program calls. What they set in motion is in connection.py and in subscriptions.py, each with
-its table of states. Listeners stay over all of it, and are forgotten only by `off`.
+"""The client's verbs: what a program calls. What they set in motion is in connection.py and in subscriptions.py.
+
+Listeners outlive all of it: only `off` forgets them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import ssl as ssl_module
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -15,10 +15,11 @@ from insforge_realtime.client import codec
 from insforge_realtime.client.backoff import Backoff
 from insforge_realtime.client.connection import Connection, Hooks
 from insforge_realtime.client.errors import ConnectError, InvalidRequest, NotConnected, SubscribeError
-from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link, LinkLost
+from insforge_realtime.client.link import SERVER_DISCONNECT, Endpoint, Link
 from insforge_realtime.client.listeners import Listener, Listeners
+from insforge_realtime.client.message_buffer import MessageBuffer
+from insforge_realtime.client.options import ClientOptions, takes
 from insforge_realtime.client.registration import Registration
-from insforge_realtime.client.stream import Feed
 from insforge_realtime.client.subscriptions import Notices, Subscriptions
 from insforge_realtime.client.types import (
     SUBSCRIBED,
@@ -34,41 +35,24 @@ from insforge_realtime.client.types import (
 
 
 class RealtimeClient(Registration):
-    """A client of one server, in one event loop at a time. Made by `create_client`; used in `async with`, which disconnects.
+    """A client of one server, in one event loop at a time. Made by `create_client`; `async with` disconnects it.
 
     Entering the block does not connect, so that listeners can be added first: `connect`, `subscribe` and `stream` do.
     The end of an event loop, of `asyncio.run`, ends the connection in it; in the next one the client begins anew, with its
     listeners. Every awaited verb raises RuntimeError while the client is connected in another loop.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        access_token: AccessToken | None = None,
-        anon_key: str | None = None,
-        api_key: str | None = None,
-        transports: Sequence[str] = ("websocket",),
-        ssl: ssl_module.SSLContext | None = None,
-        timeout: float = 10.0,
-        backoff: tuple[float, float] = (1.0, 20.0),
-        listeners: Listeners | None = None,
-    ) -> None:
-        if api_key is not None and (access_token is not None or anon_key is not None):
-            raise ValueError("give either api_key, or access_token and anon_key")
-        if timeout <= 0 or not 0 < backoff[0] <= backoff[1]:
-            raise ValueError("timeout must be positive, and backoff (first, limit) with 0 < first <= limit")
-        self._access_token = access_token
-        self._anon_key = anon_key
-        self._api_key = api_key
-        self._timeout = timeout
+    def __init__(self, options: ClientOptions, listeners: Listeners | None = None) -> None:
+        self._access_token = options.access_token
+        self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(listeners or Listeners())
-        endpoint = Endpoint.parse(base_url, transports, ssl)
+        endpoint = Endpoint.parse(options.base_url, options.transports, options.ssl)
         hooks = Hooks(self._opened, self._ended, self._failed, self._given_up, self._received)
-        self._connection = Connection(endpoint, self._credentials, Backoff(*backoff), timeout, hooks)
+        backoff = Backoff(*options.backoff)
+        self._connection = Connection(endpoint, self._credentials, backoff, options.timeout, hooks)
         notices = Notices(self._joined, self._heard, self._refused, self._connection.expired, self._connection.late)
-        self._channels = Subscriptions(timeout, lambda: Backoff(*backoff), notices)
+        self._channels = Subscriptions(options.timeout, backoff, notices)
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,7 +66,7 @@ class RealtimeClient(Registration):
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection at this moment."""
+        """Whether there is a connection now."""
         return self.connection_state == "connected"
 
     @property
@@ -110,18 +94,18 @@ class RealtimeClient(Registration):
         await self._connection.open()
 
     async def disconnect(self) -> None:
-        """End the connection and every subscription. Listeners stay. What was published before is handled first."""
+        """End the connection and every subscription. Listeners stay. The server handles earlier publishes first."""
         self._enter_loop()
         self._channels.clear()
         await self._connection.close()
 
     def set_access_token(self, access_token: AccessToken | None, *, reconnect: bool = True) -> None:
-        """Use another token from now on, or another function that gives one. Who is reconnecting tries at once.
+        """Use another token from now on, or another function that returns one. A reconnecting client tries at once.
 
         Args:
             access_token: the token, or the function.
-            reconnect: make a connection that stands anew, so that the policies judge the new user and every subscription
-                is renewed. False is for a fresh token of the same user: it is used at the next handshake.
+            reconnect: replace an open connection, so that the policies judge the new user and every subscription is
+                renewed. False is for a fresh token of the same user: it is used at the next handshake.
         """
         self._access_token = access_token
         self._forget_a_closed_loop()
@@ -135,15 +119,15 @@ class RealtimeClient(Registration):
     ) -> SubscribeResponse:
         """Subscribe to a channel, connecting if need be. Harmless to repeat.
 
-        The subscription is renewed after each reconnect, until `unsubscribe`. Answers no with the server's code, or with
-        `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
-        `INVALID_REQUEST` (such a name cannot be sent).
+        The subscription is renewed after each reconnect, until `unsubscribe`. Return a refusal with the server's code, or
+        with `CONNECTION_FAILED`, `SUBSCRIBE_TIMEOUT`, `SUBSCRIPTION_CANCELLED` (by `unsubscribe`), `DISCONNECTED` or
+        `INVALID_REQUEST` (the name cannot be sent).
 
         Args:
             channel: the channel's name.
             on_subscribed: called, like a listener, at each confirmation until `unsubscribe`: the first, and after each
-                reconnect, before any message of the channel is handed on. The moment to read the state from the database.
-                At once, where the channel is subscribed to already.
+                reconnect, before any message of the channel is delivered. The moment to read the state from the database.
+                At once, where the channel is already subscribed to.
         """
         self._enter_loop()
         told = None if on_subscribed is None else self._listeners.apart(on_subscribed)
@@ -153,17 +137,17 @@ class RealtimeClient(Registration):
         return await self._channels.subscribe(channel, told)
 
     async def unsubscribe(self, channel: str) -> None:
-        """Leave a channel. No listener hears of it any more; its streams end."""
+        """Leave a channel. Listeners hear no more of it; its streams end."""
         self._enter_loop()
         self._channels.leave(channel)
 
     def get_subscribed_channels(self) -> list[str]:
-        """The channels that the server has confirmed on this connection."""
+        """Return the channels that the server has confirmed on this connection."""
         self._forget_a_closed_loop()
         return self._channels.joined()
 
     def get_presence_state(self, channel: str) -> list[Member]:
-        """Who is in a channel that we are subscribed to; while reconnecting, who was there last."""
+        """Return who is in a channel that we are subscribed to; while reconnecting, who was there last."""
         self._forget_a_closed_loop()
         return self._channels.members(channel)
 
@@ -186,34 +170,38 @@ class RealtimeClient(Registration):
             channel: the channel's name.
             event: the event's name.
             payload: a JSON object.
-            ack: wait for the server's answer: the message is committed, or why it is not. With code `DISCONNECTED` or
-                `PUBLISH_TIMEOUT` nobody knows. Without it a refusal comes as the event `error`.
+            ack: wait for the server's answer: that the message is committed, or why not. With code `DISCONNECTED` or
+                `PUBLISH_TIMEOUT` nobody knows. Without it a refusal arrives as the event `error`.
 
         Raises:
-            NotConnected: there is no connection at this moment.
-            InvalidRequest: what is to be published cannot be said in JSON (NaN, half a surrogate pair, an object of a class
-                of yours): nothing was sent.
+            NotConnected: there is no connection now.
+            InvalidRequest: JSON cannot represent it (NaN, half a surrogate pair, an object of a class of yours): nothing
+                was sent.
         """
         self._enter_loop()
         link = self._connection.link
         if link is None or not link.is_open:
             raise NotConnected(self._connection.last_error) from self._connection.last_error
         request = {"channel": channel, "event": event, "payload": payload}
-        try:
-            if not ack:
-                await link.send("realtime:publish", request)
-                # Commands are handled in their order: once this is acknowledged, the message has been handled.
-                link.last_words = ("realtime:unsubscribe", {"channel": channel})
-                return None
+        if ack:
             return await self._acknowledged(link, request)
-        except LinkLost:
-            raise NotConnected from None
+        if not await link.send("realtime:publish", request):
+            raise NotConnected
+        # Commands are handled in their order: once this is acknowledged, the message has been handled.
+        link.last_words = ("realtime:unsubscribe", {"channel": channel})
+        return None
 
     async def _acknowledged(self, link: Link, request: dict[str, Any]) -> PublishResponse:
         answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
-        await link.send("realtime:publish", request, lambda said: None if answer.done() else answer.set_result(said))
+
+        def reply(said: dict[str, Any] | None) -> None:
+            if not answer.done():
+                answer.set_result(said)
+
+        if not await link.send("realtime:publish", request, reply):
+            raise NotConnected
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._options.timeout):
                 said = await answer
         except TimeoutError:
             return _unpublished(request["channel"], "PUBLISH_TIMEOUT", "No answer from the server in time")
@@ -240,56 +228,56 @@ class RealtimeClient(Registration):
         Args:
             channel: the channel's name.
             events: the names of the events to yield (presence ones too); None for all messages, without presence.
-            buffer: how many messages may wait for a slow reader. One more, and the stream ends with StreamOverflow after
+            buffer: how many messages may wait for a slow reader. One more, and the stream ends with StreamOverflow, after
                 those that wait: a gap is never hidden.
-            on_subscribed: as of `subscribe`, until the end of the loop.
+            on_subscribed: as in `subscribe`, until the end of the loop.
 
         Raises:
             SubscribeError: the channel was refused, now or at a reconnect; or the server has disconnected this user.
             StreamOverflow: the reader was too slow.
         """
-        feed = await self._open_feed(channel, events, buffer, on_subscribed)
+        messages = await self._open_stream(channel, events, buffer, on_subscribed)
         try:
-            while (message := await feed.get()) is not None:
+            while (message := await messages.get()) is not None:
                 yield message
         finally:
-            self._close_feed(feed)
+            self._close_stream(messages)
 
-    async def _open_feed(
+    async def _open_stream(
         self,
         channel: str,
         events: Collection[str] | None,
         buffer: int,
         on_subscribed: Callable[[Subscribed], object] | None,
-    ) -> Feed:
-        """What `stream` reads from, for a loop that is not in this thread. To be closed with `_close_feed`."""
+    ) -> MessageBuffer:
+        """Return what `stream` reads from, for a loop that is not in this thread; `_close_stream` closes it."""
         self._enter_loop()
         told = None if on_subscribed is None else self._listeners.apart(on_subscribed)
-        feed = Feed(channel, events, buffer)
+        messages = MessageBuffer(channel, events, buffer)
         if problem := _unsayable(channel):
             raise SubscribeError(problem.code, problem.message)
         self._connection.start()
-        await self._channels.follow(feed, told)
-        return feed
+        await self._channels.follow(messages, told)
+        return messages
 
-    def _close_feed(self, feed: Feed) -> None:
-        """End a feed; the last one out leaves the channel."""
-        self._channels.unfollow(feed)
+    def _close_stream(self, messages: MessageBuffer) -> None:
+        """End a stream; the last one out leaves the channel."""
+        self._channels.unfollow(messages)
 
     # The event loop.
 
     def _enter_loop(self) -> None:
-        """Use the loop that runs from now on, unless there is a connection in another one.
+        """Use the running loop from now on.
 
         Raises:
-            RuntimeError: there is.
+            RuntimeError: there is a connection in another one.
         """
         self._forget_a_closed_loop()
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._connection.state != "disconnected":
                 raise RuntimeError(
-                    "This client is connected in another event loop: use it there, or disconnect it there, or make another"
+                    "This client is connected in another event loop: use or disconnect it there, or create another"
                 )
             self._forget_the_loop()
             self._loop = loop
@@ -304,7 +292,7 @@ class RealtimeClient(Registration):
         self._channels.forget()
         self._listeners.forget_calls()
 
-    # What the connection tells.
+    # What the connection reports.
 
     def _opened(self, link: Link) -> None:
         self._channels.connection_opened(link)
@@ -346,59 +334,25 @@ class RealtimeClient(Registration):
         self._listeners.emit("error", info)
 
     async def _credentials(self) -> dict[str, str]:
-        if self._api_key is not None:
-            return {"apiKey": self._api_key}
+        if self._options.api_key is not None:
+            return {"apiKey": self._options.api_key}
         token: object = self._access_token
         if callable(token):
             token = token()
         if inspect.isawaitable(token):
             token = await token
-        token = token or self._anon_key
+        token = token or self._options.anon_key
         return {"token": str(token)} if token else {}
 
 
-def create_client(
-    base_url: str,
-    *,
-    access_token: AccessToken | None = None,
-    anon_key: str | None = None,
-    api_key: str | None = None,
-    transports: Sequence[str] = ("websocket",),
-    ssl: ssl_module.SSLContext | None = None,
-    timeout: float = 10.0,
-    backoff: tuple[float, float] = (1.0, 20.0),
-) -> RealtimeClient:
-    """A client that is not connected yet: `async with create_client(url, access_token=token) as client:`.
-
-    Args:
-        base_url: of the server, `https://example.com`; a path in it is where the server is mounted.
-        access_token: the user's JWT, or a function (plain or async) that is asked for one at every handshake, so that a
-            reconnect has a fresh one. None, or a function that returns None, falls back to `anon_key`.
-        anon_key: the project's anonymous key.
-        api_key: the project's admin key, for servers only; instead of the other two.
-        transports: `("websocket",)`; or, where WebSockets do not get through, `("polling",)`; or `("polling", "websocket")`,
-            which begins with polling and upgrades.
-        ssl: for https, where the system's certificates are not enough.
-        timeout: of one handshake, of a subscribe, of an acknowledgement, in seconds.
-        backoff: the first and the longest wait between two attempts, in seconds.
-
-    Raises:
-        ValueError: an argument cannot be used.
-    """
-    return RealtimeClient(
-        base_url,
-        access_token=access_token,
-        anon_key=anon_key,
-        api_key=api_key,
-        transports=transports,
-        ssl=ssl,
-        timeout=timeout,
-        backoff=backoff,
-    )
+@takes(ClientOptions)
+def create_client(options: ClientOptions) -> RealtimeClient:
+    """Return a client that is not connected yet: `async with create_client(url, access_token=token) as client:`."""
+    return RealtimeClient(options)
 
 
 def _unsayable(channel: str) -> ErrorInfo | None:
-    """Why a channel's name cannot be sent, if it cannot."""
+    """Return why a channel's name cannot be sent, or None."""
     try:
         codec.encoded({"channel": channel})
     except InvalidRequest as error:

@@ -1,7 +1,7 @@
 """`on`, `once` and `off`, with what each event's handlers get. The same for both clients.
 
-The overloads are there for the handlers that have no annotations of their own: lambdas. The one for any `Handler` is for
-lambdas with further parameters that have defaults, which mypy does not match with the one before.
+The overloads serve handlers without annotations of their own: lambdas. The one for any `Handler` is for lambdas with
+further parameters that have defaults, which mypy does not match with the one before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Remove = Callable[[], None]
 
 
 class Registration:
-    """What a client has listeners for.
+    """The part of a client that takes listeners.
 
     Args:
         listeners: keeps and calls them.
@@ -57,7 +57,7 @@ class Registration:
     def on(self, event: str) -> Callable[[H], H]: ...
 
     def on(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Listen to an event: a published one's name, a presence one's, or one of the five reserved.
+        """Listen to an event: a published one, a presence one, or one of the five reserved.
 
         `connect` (called without data), `connect_error` (a ConnectError), `disconnect` (the reason, a string), `error` (an
         ErrorInfo) and `realtime:subscribed` (a Subscribed). With asyncio plain functions are called at once and must not
@@ -96,7 +96,7 @@ class Registration:
     def once(self, event: str) -> Callable[[H], H]: ...
 
     def once(self, event: str, handler: Handler | None = None) -> Callable[..., Any]:
-        """Like `on`, for the next event only."""
+        """Listen like `on`, for the next event only."""
         return self._register(event, handler, once=True)
 
     def off(self, event: str, handler: Handler | None = None) -> None:

@@ -3,9 +3,9 @@
 A channel is in one of four states. ABSENT is not to be in the book at all.
 
     ABSENT    nobody wants it
-    ASKED     wanted, and the server has not said yes on any connection
-    JOINED    the server said yes on this connection
-    RENEWING  the server said yes on an earlier connection, and must say it again
+    ASKED     wanted, and not confirmed on any connection yet
+    JOINED    confirmed on this connection
+    RENEWING  confirmed on an earlier connection, and to be confirmed again
 
                                  ASKED                       JOINED                   RENEWING
     subscribe()                  waits for the same answer   answered at once         waits for the answer
@@ -13,23 +13,23 @@ A channel is in one of four states. ABSENT is not to be in the book at all.
     the connection ends          stays; asked on the next    → RENEWING               stays; asked on the next
     the server sends us away     → ABSENT; answers           → RENEWING; the next     stays; the same
                                  DISCONNECTED                connect() asks; streams fail
-    ack: ok                      → JOINED; answers yes       -                        → JOINED; snapshot replaces presence
+    ack: ok                      → JOINED; answers ok        -                        → JOINED; snapshot replaces presence
                                  event `realtime:subscribed`                          event `realtime:subscribed`
     no ack in time               asks again; the first       -                        the same
                                  answer counts
     ack: UNAVAILABLE,            asks again after back-off   -                        asks again after back-off
       RATE_LIMITED
     ack: TOKEN_EXPIRED           stays; the client takes a fresh token and connects anew, at once
-    ack: any other no            → ABSENT; answers no        -                        → ABSENT; event `error`, streams fail
-    subscribe() waited too long  → ABSENT; answers no        -                        stays; answers no
+    ack: any other refusal       → ABSENT; answers it        -                        → ABSENT; event `error`, streams fail
+    subscribe() waited too long  → ABSENT; answers why       -                        stays; answers why
     nobody holds it any more     → ABSENT; tells the server, where there is a connection
     unsubscribe()                → ABSENT; the same, answers SUBSCRIPTION_CANCELLED, streams end
     disconnect()                 → ABSENT; answers DISCONNECTED, streams end
     connect() failed             → ABSENT; answers why,      -                        stays; the next connect() asks;
                                  streams fail                                         streams fail
 
-Before `realtime:subscribed` no message of the channel is handed to anybody. A subscription is held by subscribe() (until
-unsubscribe()), by each stream that is open, and by each call that waits.
+Before `realtime:subscribed` no message of the channel is delivered. A subscription is held by subscribe() (until
+unsubscribe()), by each open stream, and by each call that waits.
 Answers, snapshots and events are handled in the order in which they came, without a pause in which another could slip in.
 """
 
@@ -41,18 +41,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from insforge_realtime.client.backoff import Backoff
-from insforge_realtime.client.connection import NOT_A_NO
-from insforge_realtime.client.errors import ClientError, SubscribeError
+from insforge_realtime.client.errors import LATER, ClientError, SubscribeError
 from insforge_realtime.client.link import Link
 from insforge_realtime.client.listeners import Listener
-from insforge_realtime.client.stream import Feed
+from insforge_realtime.client.message_buffer import MessageBuffer
 from insforge_realtime.client.types import ErrorInfo, Member, Message, Subscribed, SubscribeResponse
 
 
 class Subscription:
     """A channel that is in the book."""
 
-    def __init__(self, channel: str, backoff: Backoff) -> None:
+    def __init__(self, channel: str) -> None:
         self.channel = channel
         self.joined = False
         """JOINED; else ASKED or RENEWING."""
@@ -60,26 +59,26 @@ class Subscription:
         self.kept = False
         """subscribe() holds it."""
         self.told: list[Listener] = []
-        """Who is told of confirmations, as subscribe() was asked to."""
-        self.feeds: dict[Feed, Listener | None] = {}
-        """The streams, and whom each has tell of confirmations."""
+        """What subscribe() was given to call at confirmations."""
+        self.buffers: dict[MessageBuffer, Listener | None] = {}
+        """The streams' buffers, and what each calls at confirmations."""
         self.waiting = 0
         """Calls that wait for the answer."""
         self.answer: asyncio.Future[SubscribeResponse] = asyncio.get_running_loop().create_future()
         self.members: dict[str, Member] = {}
         self.question = 0
-        """The number of the question that is out; acks of earlier ones are ignored. Asked again, it has the same number."""
+        """The number of the request under way; acks of earlier ones are ignored. Sent again, it keeps its number."""
         self.timer: asyncio.TimerHandle | None = None
         self.last_error: ErrorInfo | None = None
-        self.backoff = backoff
+        self.failures = 0
 
     @property
     def is_held(self) -> bool:
-        return self.kept or bool(self.feeds) or self.waiting > 0
+        return self.kept or bool(self.buffers) or self.waiting > 0
 
     def all_told(self) -> list[Listener]:
-        """Who is told of a confirmation."""
-        return [*self.told, *(listener for listener in self.feeds.values() if listener is not None)]
+        """Return all that is called at a confirmation."""
+        return [*self.told, *(listener for listener in self.buffers.values() if listener is not None)]
 
     def cancel_timer(self) -> None:
         if self.timer is not None:
@@ -87,7 +86,7 @@ class Subscription:
             self.timer = None
 
     def unsettle(self) -> None:
-        """There will be another answer."""
+        """Expect another answer."""
         self.answer = asyncio.get_running_loop().create_future()
 
     def settle(self, response: SubscribeResponse) -> None:
@@ -103,14 +102,14 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Notices:
-    """Who is told of what, and who is asked.
+    """What to call when.
 
     Args:
-        joined: a channel is confirmed, and who is to be told besides the event's listeners.
-        heard: one listener alone is to be told, who comes to a channel that is confirmed.
+        joined: a channel is confirmed, and what to call besides the event's listeners.
+        heard: one listener alone has come to a confirmed channel.
         refused: a renewal was refused.
         expired: the token has expired.
-        why: says why there is no connection.
+        why: returns why there is no connection.
     """
 
     joined: Callable[[Subscribed, list[Listener]], None]
@@ -125,30 +124,30 @@ class Subscriptions:
 
     Args:
         seconds: how long to wait for an ack, and for the answer to a subscribe.
-        backoff: makes the waits between two questions.
-        notices: who is told.
+        backoff: the waits between two requests.
+        notices: what to call.
     """
 
-    def __init__(self, seconds: float, backoff: Callable[[], Backoff], notices: Notices) -> None:
+    def __init__(self, seconds: float, backoff: Backoff, notices: Notices) -> None:
         self._seconds = seconds
-        self._make_backoff = backoff
+        self._backoff = backoff
         self._notices = notices
         self._book: dict[str, Subscription] = {}
         self._link: Link | None = None
 
     def joined(self) -> list[str]:
-        """The channels that are confirmed on this connection."""
+        """Return the channels that are confirmed on this connection."""
         return [channel for channel, subscription in self._book.items() if subscription.joined]
 
     def members(self, channel: str) -> list[Member]:
-        """Who is in a channel, as far as we have been told."""
+        """Return who is in a channel, as far as we know."""
         subscription = self._book.get(channel)
         return list(subscription.members.values()) if subscription else []
 
     # What the user wants.
 
     async def subscribe(self, channel: str, told: Listener | None = None) -> SubscribeResponse:
-        """Want a channel until `leave`, and wait for the answer; `told` is told of each confirmation until then."""
+        """Want a channel until `leave`, and return the answer; `told` is called at each confirmation until then."""
         subscription = self._find(channel)
         if told is not None and any(told.handler == other.handler for other in subscription.told):
             told = None
@@ -166,37 +165,37 @@ class Subscriptions:
         subscription.kept = subscription.kept or ok
         return response
 
-    async def follow(self, feed: Feed, told: Listener | None = None) -> None:
-        """Want a channel for a feed, until `unfollow`; `told` is told of each confirmation until then.
+    async def follow(self, buffer: MessageBuffer, told: Listener | None = None) -> None:
+        """Want a channel for a buffer, until `unfollow`; `told` is called at each confirmation until then.
 
         Raises:
             SubscribeError: it was refused.
         """
-        subscription = self._find(feed.channel)
-        subscription.feeds[feed] = told
+        subscription = self._find(buffer.channel)
+        subscription.buffers[buffer] = told
         if told is not None:
             self._tell_at_once(subscription, told)
         try:
             response = await self._wait(subscription)
         except BaseException:
-            self.unfollow(feed)
+            self.unfollow(buffer)
             raise
         if response.error is not None:
-            self.unfollow(feed)
-            raise SubscribeError(response.error.code, f"{feed.channel}: {response.error.message}")
+            self.unfollow(buffer)
+            raise SubscribeError(response.error.code, f"{buffer.channel}: {response.error.message}")
 
-    def unfollow(self, feed: Feed) -> None:
-        """A feed is read no more."""
-        feed.end()
-        subscription = self._book.get(feed.channel)
+    def unfollow(self, buffer: MessageBuffer) -> None:
+        """End a buffer that is not read any more."""
+        buffer.end()
+        subscription = self._book.get(buffer.channel)
         if subscription is not None:
-            told = subscription.feeds.pop(feed, None)
+            told = subscription.buffers.pop(buffer, None)
             if told is not None:
                 told.active = False
             self._release(subscription)
 
     def leave(self, channel: str) -> None:
-        """unsubscribe(): whoever holds it."""
+        """Leave a channel, whoever holds it: unsubscribe()."""
         subscription = self._book.get(channel)
         if subscription is not None:
             self._tell_goodbye(channel)
@@ -208,7 +207,7 @@ class Subscriptions:
             self._remove(subscription, subscription.no("DISCONNECTED", "Disconnected"))
 
     def forget(self) -> None:
-        """Forget every channel without a word: the event loop of who waited is no more."""
+        """Forget every channel silently: the event loop of those waiting is no more."""
         for subscription in self._book.values():
             subscription.cancel_timer()
         self._book.clear()
@@ -217,13 +216,13 @@ class Subscriptions:
     # What the connection brings.
 
     def connection_opened(self, link: Link) -> None:
-        """Ask for everything that is wanted."""
+        """Request everything that is wanted."""
         self._link = link
         for subscription in self._book.values():
             self._ask(subscription)
 
     def connection_ended(self) -> None:
-        """Nothing is confirmed any more."""
+        """Take every confirmation for void."""
         self._link = None
         for subscription in self._book.values():
             subscription.cancel_timer()
@@ -234,7 +233,7 @@ class Subscriptions:
                 subscription.unsettle()
 
     def given_up(self, error: ClientError) -> None:
-        """There will be no connection until somebody makes one, and why."""
+        """Answer everyone: there will be no connection until somebody opens one, and why."""
         for subscription in tuple(self._book.values()):
             no = subscription.no(error.code, error.message)
             failure = SubscribeError(error.code, f"{subscription.channel}: {error.message}")
@@ -245,7 +244,7 @@ class Subscriptions:
                 self._remove(subscription, no, failure)
 
     def received(self, event: str, data: Any) -> bool:
-        """Take an event: keep presence, feed the streams. False for a channel that was left: nobody hears it."""
+        """Keep presence and fill the streams' buffers. Return False for a channel that was left: nobody hears it."""
         meta = data.get("meta") if isinstance(data, dict) else None
         channel = meta.get("channel") if isinstance(meta, dict) else None
         if not isinstance(channel, str):
@@ -258,22 +257,22 @@ class Subscriptions:
             subscription.members[str(member.get("presenceId"))] = member  # type: ignore[assignment]
         elif isinstance(member, dict) and event == "presence:leave":
             subscription.members.pop(str(member.get("presenceId")), None)
-        for feed in tuple(subscription.feeds):
-            feed.put(Message(event, data))
+        for buffer in tuple(subscription.buffers):
+            buffer.put(Message(event, data))
         return True
 
     # The moves between the states.
 
     def _find(self, channel: str) -> Subscription:
-        """The channel's entry; a new one is asked for at once, where there is a connection."""
+        """Return the channel's entry; a new one is requested at once, where there is a connection."""
         subscription = self._book.get(channel)
         if subscription is None:
-            subscription = self._book[channel] = Subscription(channel, self._make_backoff())
+            subscription = self._book[channel] = Subscription(channel)
             self._ask(subscription)
         return subscription
 
     async def _wait(self, subscription: Subscription) -> SubscribeResponse:
-        """The answer. A call that is cancelled leaves nothing behind that nobody else holds."""
+        """Return the answer. A cancelled call leaves nothing behind that nobody else holds."""
         if subscription.joined:
             return subscription.yes()
         subscription.waiting += 1
@@ -285,7 +284,7 @@ class Subscriptions:
             error = late if self._link is not None else self._notices.why()
             return subscription.no(error.code, error.message)
         finally:
-            # In the next turn: whoever waited has had the time to hold it.
+            # In the next turn: by then whoever waited may hold it.
             asyncio.get_running_loop().call_soon(self._waited, subscription)
 
     def _waited(self, subscription: Subscription) -> None:
@@ -324,9 +323,10 @@ class Subscriptions:
         code, message = str(error.get("code", "INTERNAL_ERROR")), str(error.get("message", "Refused"))
         if code == "TOKEN_EXPIRED":
             self._notices.expired()
-        elif code in NOT_A_NO:
+        elif code in LATER:
             subscription.last_error = ErrorInfo(code, message, subscription.channel)
-            delay = subscription.backoff.next()
+            delay = self._backoff.after(subscription.failures)
+            subscription.failures += 1
             subscription.timer = asyncio.get_running_loop().call_later(delay, self._ask, subscription)
         else:
             self._refuse(subscription, subscription.no(code, message))
@@ -338,7 +338,7 @@ class Subscriptions:
         subscription.joined = True
         subscription.renewing = False
         subscription.last_error = None
-        subscription.backoff.reset()
+        subscription.failures = 0
         subscription.settle(subscription.yes())
         self._notices.joined(news, subscription.all_told())
 
@@ -365,10 +365,10 @@ class Subscriptions:
 
     @staticmethod
     def _end(subscription: Subscription, response: SubscribeResponse, error: ClientError | None) -> None:
-        """Answer who waits, and end the streams."""
+        """Answer whoever waits, and end the streams."""
         subscription.settle(response)
-        for feed in subscription.feeds:
-            feed.end(error)
+        for buffer in subscription.buffers:
+            buffer.end(error)
 
     def _tell_goodbye(self, channel: str) -> None:
         if self._link is not None:

@@ -4,10 +4,9 @@
         for message in client.stream("order:123"):
             print(message.event, message["status"])
 
-Two threads belong to a client, from its first use to the end of its `with` block. In one the asyncio client lives. In the
-other all listeners are called, one after the other, in the order of the events: a listener may take its time, and may use
-the client, but it holds up the listeners behind it. An `access_token` function is called in the first, and must not use
-the client.
+A client has two threads, from its first use to the end of its `with` block. The asyncio client lives in one. The other calls
+all listeners, one after the other, in the order of the events: a listener may take its time, and may use the client, but it
+holds up the listeners behind it. An `access_token` function is called in the first, and must not use the client.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import queue
-import ssl as ssl_module
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from insforge_realtime.client.listeners import Listener, Listeners
+from insforge_realtime.client.options import ClientOptions, takes
 from insforge_realtime.client.realtime import RealtimeClient as AsyncRealtimeClient
 from insforge_realtime.client.registration import Registration
 from insforge_realtime.client.types import (
@@ -42,25 +41,25 @@ T = TypeVar("T")
 
 
 class _ThreadedListeners(Listeners):
-    """Listeners that are called in a thread of their own."""
+    """Listeners with a thread of their own."""
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: queue.SimpleQueue[tuple[str, Listener, tuple[Any, ...]] | None] = queue.SimpleQueue()
 
     def apart(self, handler: Handler) -> Listener:
-        """A listener; plain functions only."""
+        """Make a listener; plain functions only."""
         if inspect.iscoroutinefunction(handler):
             raise TypeError("async listeners are for insforge_realtime.client; this one takes plain functions")
         return super().apart(handler)
 
     def run(self) -> None:
-        """Call listeners until `stop`. The body of the thread."""
+        """Call listeners until `stop`: the body of the thread."""
         while (call := self._calls.get()) is not None:
             self._begin(*call)
 
     def stop(self) -> None:
-        """Let `run` return after what has come so far."""
+        """Have `run` return after what has come so far."""
         self._calls.put(None)
 
     def _call(self, event: str, listener: Listener, data: tuple[Any, ...]) -> None:
@@ -68,12 +67,12 @@ class _ThreadedListeners(Listeners):
 
 
 class RealtimeClient(Registration):
-    """The asyncio client of the same name, for threads: see it for what each verb does. May be used from several threads."""
+    """The asyncio client of the same name, for threads: see there for what each verb does. Several threads may share it."""
 
-    def __init__(self, base_url: str, **options: Any) -> None:
+    def __init__(self, options: ClientOptions) -> None:
         self._threaded = _ThreadedListeners()
         super().__init__(self._threaded)
-        self._client = AsyncRealtimeClient(base_url, listeners=self._threaded, **options)
+        self._client = AsyncRealtimeClient(options, self._threaded)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
@@ -87,7 +86,7 @@ class RealtimeClient(Registration):
         self.close()
 
     def close(self) -> None:
-        """Disconnect, and end the threads once the listeners have had what came before. The end of the `with` block."""
+        """Disconnect, and end the threads once the listeners have had what came before: the end of the `with` block."""
         with self._lock:
             loop, self._loop = self._loop, None
             threads, self._threads = self._threads, []
@@ -104,7 +103,7 @@ class RealtimeClient(Registration):
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection at this moment."""
+        """Whether there is a connection now."""
         return self._client.is_connected
 
     @property
@@ -134,7 +133,7 @@ class RealtimeClient(Registration):
     def subscribe(
         self, channel: str, *, on_subscribed: Callable[[Subscribed], object] | None = None
     ) -> SubscribeResponse:
-        """Subscribe to a channel, connecting if need be; `on_subscribed` is called at each confirmation."""
+        """Subscribe to a channel, connecting if need be, and return the answer; see the asyncio client."""
         return self._wait(self._client.subscribe(channel, on_subscribed=on_subscribed))
 
     def unsubscribe(self, channel: str) -> None:
@@ -142,11 +141,11 @@ class RealtimeClient(Registration):
         self._wait(self._client.unsubscribe(channel))
 
     def get_subscribed_channels(self) -> list[str]:
-        """The channels that the server has confirmed on this connection."""
+        """Return the channels that the server has confirmed on this connection."""
         return self._wait(_call(self._client.get_subscribed_channels))
 
     def get_presence_state(self, channel: str) -> list[Member]:
-        """Who is in a channel that we are subscribed to."""
+        """Return who is in a channel that we are subscribed to."""
         return self._wait(_call(self._client.get_presence_state, channel))
 
     @overload
@@ -158,7 +157,7 @@ class RealtimeClient(Registration):
     def publish(
         self, channel: str, event: str, payload: dict[str, Any], *, ack: bool = False
     ) -> PublishResponse | None:
-        """Publish to a channel that we are subscribed to; with `ack`, wait for the server's answer."""
+        """Publish to a channel that we are subscribed to; with `ack`, wait for the server's answer and return it."""
         if ack:
             return self._wait(self._client.publish(channel, event, payload, ack=True))
         return self._wait(self._client.publish(channel, event, payload))
@@ -172,18 +171,18 @@ class RealtimeClient(Registration):
         on_subscribed: Callable[[Subscribed], object] | None = None,
     ) -> Iterator[Message]:
         """Subscribe, yield the channel's messages as they come, and unsubscribe at the end of the loop."""
-        feed = self._wait(self._client._open_feed(channel, events, buffer, on_subscribed))
+        messages = self._wait(self._client._open_stream(channel, events, buffer, on_subscribed))
         try:
-            while (message := self._wait(feed.get())) is not None:
+            while (message := self._wait(messages.get())) is not None:
                 yield message
         finally:
             if self._loop is not None:
-                self._wait(_call(self._client._close_feed, feed))
+                self._wait(_call(self._client._close_stream, messages))
 
     # The threads.
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it in the client's thread, and wait for it here. An interrupt here (Ctrl-C) cancels it there."""
+        """Run it in the client's thread, and return its result. An interrupt here (Ctrl-C) cancels it there."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result()
@@ -204,35 +203,14 @@ class RealtimeClient(Registration):
             return self._loop
 
 
-def create_client(
-    base_url: str,
-    *,
-    access_token: AccessToken | None = None,
-    anon_key: str | None = None,
-    api_key: str | None = None,
-    transports: Sequence[str] = ("websocket",),
-    ssl: ssl_module.SSLContext | None = None,
-    timeout: float = 10.0,
-    backoff: tuple[float, float] = (1.0, 20.0),
-) -> RealtimeClient:
-    """A client that is not connected yet: `with create_client(url, access_token=token) as client:`.
-
-    The arguments, and the errors, are those of `insforge_realtime.client.create_client`.
-    """
-    return RealtimeClient(
-        base_url,
-        access_token=access_token,
-        anon_key=anon_key,
-        api_key=api_key,
-        transports=transports,
-        ssl=ssl,
-        timeout=timeout,
-        backoff=backoff,
-    )
+@takes(ClientOptions)
+def create_client(options: ClientOptions) -> RealtimeClient:
+    """Return a client that is not connected yet: `with create_client(url, access_token=token) as client:`."""
+    return RealtimeClient(options)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """The body of the client's thread: like asyncio.run, what is left over is cancelled at the end."""
+    """Run the client's loop: the body of its thread. As in asyncio.run, what is left over is cancelled at the end."""
     try:
         loop.run_forever()
     finally:
@@ -246,5 +224,5 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _call(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Something that is not to be awaited, in the client's thread."""
+    """Call something that is not to be awaited, in the client's thread."""
     return function(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The values that the client hands out. What came over the wire stays a dict; what we make is a dataclass."""
+"""The values that the client hands out. What came over the wire stays a dict; what we build is a dataclass."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Literal, NotRequired, TypedDict
 ConnectionState = Literal["disconnected", "connecting", "connected"]
 
 SUBSCRIBED = "realtime:subscribed"
-"""The event of a confirmed subscription: a name that no application can publish."""
+"""The event of a confirmed subscription, a name that applications cannot publish."""
 
 AccessToken = str | Callable[[], str | Awaitable[str | None] | None]
-"""A token, or a function (plain or async) that is asked for one at every handshake."""
+"""A token, or a function (plain or async) that is called for one at every handshake."""
 
 Handler = Callable[..., object]
-"""Called with the event's data (`connect` has none). Plain, or async: what it returns is awaited."""
+"""Called with the event's data (`connect` has none). Plain or async: what it returns is awaited."""
 
 
 class Meta(TypedDict):
-    """What the server says of a message; under the key `meta` of every payload."""
+    """What the server adds to a message, under the key `meta` of every payload."""
 
     channel: str
     messageId: str
@@ -30,7 +30,7 @@ class Meta(TypedDict):
 
 
 class Member(TypedDict):
-    """Someone who is in a channel. A user with two connections is one member."""
+    """Someone in a channel. A user with two connections is one member."""
 
     type: Literal["user", "anonymous"]
     presenceId: str
@@ -38,7 +38,7 @@ class Member(TypedDict):
 
 
 class PresenceEvent(TypedDict):
-    """Someone came into a channel, or left it."""
+    """Someone entered a channel, or left it."""
 
     member: Member
     meta: Meta
@@ -51,7 +51,7 @@ class ErrorInfo:
     Args:
         code: what a program branches on: `UNAUTHORIZED`, `NOT_SUBSCRIBED`, …
         message: for people.
-        channel: what it is about, where it is about one.
+        channel: the channel concerned, if any.
     """
 
     code: str
@@ -65,7 +65,7 @@ class Subscribed:
 
     Args:
         channel: which.
-        renewed: it was confirmed before, on another connection: messages may have been missed.
+        renewed: it had been confirmed before, on another connection: messages may have been missed.
     """
 
     channel: str
@@ -109,7 +109,7 @@ class Message:
 
     @property
     def meta(self) -> Meta:
-        """What the server says of it."""
+        """What the server added to it."""
         meta: Meta = self.payload["meta"]
         return meta
 

@@ -1,5 +1,5 @@
-// The hooks. Who shares a subscription with whom, and who is the last one out, is counted in channels.ts: a mounted hook is
-// one holder there. `useSyncExternalStore` mounts, remounts (StrictMode), and moves it to another channel.
+// The hooks. channels.ts counts who shares a subscription, and who is the last one out: a mounted hook is one holder there.
+// `useSyncExternalStore` mounts it, remounts it (StrictMode), and moves it to another channel.
 
 import { useCallback, useInsertionEffect, useRef, useSyncExternalStore } from 'react'
 import type { ChannelStatus, ChannelView } from '../channel'
@@ -13,19 +13,19 @@ import type {
 } from '../types'
 import { channelsOf, useRealtimeClient } from './provider'
 
-/** A channel's name; `null` while it is not known yet. */
+/** A channel's name; `null` while it is unknown. */
 export type ChannelName = string | null | undefined
 
 /**
- * What to call at which event. With a map of events, `useRealtime<{ UPDATE_order: Order }>(…)`, the names are checked and
+ * What to call at each event. With a map of events, `useRealtime<{ UPDATE_order: Order }>(…)`, the names are checked and
  * the payloads typed.
  */
 export type Handlers<Events extends EventMap = object> = keyof Events extends never
-  ? // biome-ignore lint/suspicious/noExplicitAny: the payload is the application's, and it has not told us its type.
+  ? // biome-ignore lint/suspicious/noExplicitAny: the payload is the application's, of a type that it has not declared.
     Record<string, (payload: any) => void>
   : { [Name in keyof KnownEvents<Events>]?: (payload: KnownEvents<Events>[Name]) => void }
 
-/** Publishes to the hook's channel. With `{ ack: true }` the promise tells how it went. */
+/** Publishes to the hook's channel. With `{ ack: true }` it resolves to the answer. */
 export interface Publish {
   (event: string, payload: object): Promise<void>
   (
@@ -40,28 +40,28 @@ export interface UseRealtime {
   /** The same function until the channel changes. */
   publish: Publish
   /**
-   * `'connecting'` (also while reconnecting), `'subscribed'`, `'error'` (refused: nothing is tried any more) or
+   * `'connecting'` (also while reconnecting), `'subscribed'`, `'error'` (refused: nothing more is tried) or
    * `'disconnected'` (`disconnect()` was called, the server has disconnected this user, or there is no channel).
    */
   status: ChannelStatus
-  /** Why it is not subscribed: the refusal, or what went wrong last while it is being tried again. */
+  /** Why it is not subscribed: the refusal, or, while it is being retried, the last failure. */
   error: RealtimeErrorPayload | null
-  /** Tries again, at once: after a refusal, a disconnect, or in place of a wait. The same function until the channel changes. */
+  /** Tries again at once: after a refusal, a disconnect, or instead of a wait. The same function until the channel changes. */
   retry: () => void
   /**
-   * How often the server has confirmed the subscription: 0 at first, one more after each reconnect. An effect that reads the
-   * state from the database depends on it.
+   * How often the server has confirmed the subscription: 0 at first, one more after each reconnect. A dependency for effects
+   * that read the state from the database.
    */
   confirmations: number
 }
 
 /**
- * Be subscribed to a channel while the component is mounted; connects by itself, and does not give up.
+ * Subscribe to a channel while the component is mounted. Connects by itself, and does not give up.
  *
- * Components on one channel share one subscription. The handlers may be others at every render.
+ * Components on one channel share one subscription. The handlers may change at every render.
  *
- * @param channel - changes move the subscription.
- * @param handlers - called with the messages of this channel alone, and with the client's own events.
+ * @param channel - a change moves the subscription.
+ * @param handlers - called with this channel's messages only, and with the client's own events.
  */
 export function useRealtime<Events extends EventMap = object>(
   channel: ChannelName,
@@ -92,7 +92,7 @@ export function useRealtime<Events extends EventMap = object>(
 }
 
 /**
- * Who is subscribed to a channel, oneself included. Holds the channel, like `useRealtime`.
+ * Return who is subscribed to a channel, yourself included. Holds the channel, like `useRealtime`.
  *
  * @returns a new array at each change.
  */

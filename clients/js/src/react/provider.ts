@@ -1,4 +1,4 @@
-// Which client the hooks of a tree use.
+// The client that the hooks of a tree use.
 
 import { createContext, createElement, type ReactElement, type ReactNode, useContext } from 'react'
 import { CHANNELS, type Channels } from '../channels'
@@ -8,23 +8,23 @@ const ClientContext = createContext<RealtimeClient | null>(null)
 
 /** What `RealtimeProvider` takes. */
 export interface RealtimeProviderProps {
-  /** Made by `createClient`, once, outside of components. */
+  /** Made by `createClient`, once, outside components. */
   // biome-ignore lint/suspicious/noExplicitAny: a client with any events.
   client: RealtimeClient<any>
   children?: ReactNode
 }
 
 /**
- * Gives a client to all the hooks below it. Where the page has two copies of React, no hook can work: it says so in place of
- * its children, and in the console.
+ * Give a client to all the hooks below. Where the page has two copies of React, no hook can work: render that message in
+ * place of the children, and log it to the console.
  */
 export function RealtimeProvider({ client, children }: RealtimeProviderProps): ReactElement {
   try {
-    // biome-ignore lint/correctness/useHookAtTopLevel: it is always called; what is caught is that nobody answers it.
+    // biome-ignore lint/correctness/useHookAtTopLevel: it is always called; the catch is for React's having no dispatcher.
     useClientContext()
   } catch (error) {
     console.error(error)
-    return String(error) as unknown as ReactElement // text: an element of another version of React would be none
+    return String(error) as unknown as ReactElement // text: an element of another version of React would not be one
   }
   return createElement(ClientContext.Provider, { value: client }, children)
 }
@@ -34,7 +34,7 @@ function useClientContext(): RealtimeClient | null {
     // biome-ignore lint/correctness/useHookAtTopLevel: the same.
     return useContext(ClientContext)
   } catch (cause) {
-    // Without a renderer of its own, React has nobody who answers its hooks, and says `null` has no property.
+    // A copy of React without a renderer has no dispatcher for its hooks: they read a property of `null`.
     throw new Error(TWO_REACTS, { cause })
   }
 }
@@ -45,7 +45,7 @@ const TWO_REACTS =
   '(docs/sdk-javascript.md, Two copies of React)'
 
 /**
- * The client that the provider above has given.
+ * Return the client of the provider above.
  *
  * @throws when there is no provider.
  */
@@ -55,7 +55,7 @@ export function useRealtimeClient(): RealtimeClient {
   throw new Error('This component needs a <RealtimeProvider client={…}> above it')
 }
 
-/** The channels of a client of this package. */
+/** Return the channels of a client of this package. */
 export function channelsOf(client: RealtimeClient): Channels {
   const channels = (client as unknown as Record<symbol, Channels | undefined>)[CHANNELS]
   if (channels) return channels

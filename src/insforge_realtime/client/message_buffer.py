@@ -10,8 +10,8 @@ from insforge_realtime.client.errors import ClientError, StreamOverflow
 from insforge_realtime.client.types import Message
 
 
-class Feed:
-    """One reader's messages.
+class MessageBuffer:
+    """The messages of one stream's reader.
 
     Args:
         channel: the channel's name.
@@ -41,16 +41,16 @@ class Feed:
         self._news.set()
 
     def end(self, error: ClientError | None = None) -> None:
-        """Nothing more will come. What waits is still read, then comes the error or the end."""
+        """Take nothing more. What waits is still read; then comes the error, or the end."""
         if not self._ended:
             self._ended, self._error = True, error
             self._news.set()
 
     async def get(self) -> Message | None:
-        """The next message, or None at the end.
+        """Return the next message, or None at the end.
 
         Raises:
-            ClientError: why there will be no more.
+            ClientError: why there are no more.
         """
         while not self._messages:
             if self._error:

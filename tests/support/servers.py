@@ -17,10 +17,13 @@ from typing import Any
 
 from insforge_realtime.auth import mint
 from support.databases import free_port
+from support.forkserver import Forked
 
 SECRET = "a secret for tests that is long enough for HS256"
 ANON_KEY = "anon_test"
 API_KEY = "ik_test"
+
+Process = subprocess.Popen[str] | Forked
 
 
 def token(subject: str | None = None, *, role: str = "authenticated", ttl: float = 3600, **claims: object) -> str:
@@ -51,7 +54,7 @@ class Server:
         self.lines: list[dict[str, Any]] = []
         """What it logged."""
         self.raw: list[str] = []
-        self.process: subprocess.Popen[str] = None  # type: ignore[assignment]
+        self.process: Process = None  # type: ignore[assignment]
 
     @property
     def url(self) -> str:
@@ -63,14 +66,7 @@ class Server:
 
     def start(self, seconds: float = 20.0) -> Server:
         """Start it, and return once it serves. A second start takes the port of the first."""
-        self.process = subprocess.Popen(
-            self._command(),
-            stderr=subprocess.STDOUT,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self._environment,
-            cwd="/",
-        )
+        self.process = self._launch()
         before = len(self.lines)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
@@ -82,8 +78,8 @@ class Server:
             raise
         return self
 
-    def _command(self) -> list[str]:
-        return [sys.executable, "-m", "insforge_realtime", "serve", "--port", str(self.port)]
+    def _launch(self) -> Process:
+        return Forked(["serve", "--port", str(self.port)], env=self._environment, cwd="/")
 
     def _wait_until_it_serves(self, seconds: float, before: int) -> None:
         line = self.wait_for_log("serving", seconds, start=before)
@@ -126,7 +122,7 @@ class Server:
         """The lines of level error, and whatever was no log line at all (a traceback, say)."""
         return [line for line in self.lines if line.get("level") in ("error", "critical", None)]
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: Process) -> None:
         assert process.stdout is not None
         for text in process.stdout:
             self.raw.append(text.rstrip())
@@ -157,6 +153,16 @@ class AsgiServer(Server):
         super().__init__(database_url, port=free_port(), **settings)
         self._arguments = command
         self._environment |= {name: value.format(port=self.port) for name, value in environment.items()}
+
+    def _launch(self) -> Process:
+        return subprocess.Popen(
+            self._command(),
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            cwd="/",
+        )
 
     def _command(self) -> list[str]:
         return [sys.executable, *(argument.format(port=self.port) for argument in self._arguments)]

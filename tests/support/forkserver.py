@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
@@ -32,33 +33,31 @@ class Forked:
     Args:
         arguments: what follows `python -m insforge_realtime`.
         env, cwd: as for `Popen`.
-
-    Attributes:
-        stdout: what the process writes to standard output and standard error.
+        outputs: where standard output and standard error go; else both can be read from `stdout`.
 
     Raises:
         ConnectionError: the fork server has ended.
     """
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
-        output, write = os.pipe()
+    def __init__(
+        self, arguments: Sequence[str], env: Mapping[str, str], cwd: str, outputs: tuple[int, int] | None = None
+    ) -> None:
+        self.stdout: IO[str] | None = None
+        self.returncode: int | None = None
         self._news, far = socket.socketpair()
-        request = {
-            "argv": list(arguments),
-            "env": dict(env),
-            "cwd": cwd,
-            "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE),
-        }
-        try:
-            socket.send_fds(_fork_server(), [b"+"], [write, far.fileno()])
-        finally:
-            os.close(write)
-            far.close()
+        with contextlib.ExitStack() as ours:
+            ours.enter_context(far)
+            if outputs is None:
+                read, write = os.pipe()
+                self.stdout = open(read, encoding="utf-8")  # noqa: SIM115
+                ours.callback(os.close, write)
+                outputs = write, write
+            socket.send_fds(_fork_server(), [b"+"], [*outputs, far.fileno()])
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        request = {"argv": list(arguments), "env": dict(env), "cwd": cwd, "descriptors": limits}
         self._news.sendall(json.dumps(request).encode() + b"\n")
-        self.stdout: IO[str] | None = open(output, encoding="utf-8")  # noqa: SIM115
         self._lines = self._news.makefile("r", encoding="ascii")
         self.pid = self._next()
-        self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """The exit status; None while it runs."""
@@ -101,6 +100,25 @@ class Forked:
         return int(line)
 
 
+def run(arguments: Sequence[str], env: Mapping[str, str], cwd: str = "/") -> subprocess.CompletedProcess[str]:
+    """Run one to its end, and return what it wrote, as `subprocess.run` does.
+
+    Raises:
+        subprocess.TimeoutExpired: it had not ended after 60 s.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = Forked(arguments, env, cwd, (output.fileno(), errors.fileno()))
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()
+        written = []
+        for file in (output, errors):
+            file.seek(0)
+            written.append(file.read().decode())
+        return subprocess.CompletedProcess(arguments, status, *written)
+
+
 @functools.cache
 def _fork_server() -> socket.socket:
     """Start it, and return how to reach it. It ends when this end is closed, at the latest with this process."""
@@ -131,7 +149,7 @@ def main(control: socket.socket) -> list[str]:
     gc.freeze()  # a child that looks through all that was imported, at its end at the latest, copies every page of it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        _, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 3)
         if not descriptors:
             raise SystemExit
         if os.fork() == 0:
@@ -141,7 +159,7 @@ def main(control: socket.socket) -> list[str]:
             os.close(descriptor)
 
 
-def _tend(output: int, news: int) -> list[str]:
+def _tend(output: int, errors: int, news: int) -> list[str]:
     """Be the parent that tells the test of its child's end. Returns in the child."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with socket.socket(fileno=news) as test:
@@ -150,18 +168,20 @@ def _tend(output: int, news: int) -> list[str]:
         pid = os.fork()
         if pid != 0:
             os.close(output)
+            os.close(errors)
             test.sendall(b"%d\n" % pid)
             _, status = os.waitpid(pid, 0)
             with contextlib.suppress(OSError):  # the test is over
                 test.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
             os._exit(0)
-    return _become(output, request)
+    return _become(output, errors, request)
 
 
-def _become(output: int, request: dict[str, Any]) -> list[str]:
+def _become(output: int, errors: int, request: dict[str, Any]) -> list[str]:
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     os.close(output)
+    os.close(errors)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -28,7 +28,7 @@ class Mute(AsgiServer):
 
     def __init__(self, database_url: str, **settings: object) -> None:
         self._may_read = threading.Event()
-        Server.__init__(self, database_url, port=free_port(), **settings)
+        Server.__init__(self, database_url, port=free_port(), forked=False, **settings)
         self._arguments = ["-m", "insforge_realtime", "serve", "--port", "{port}"]
 
     def listen(self) -> None:

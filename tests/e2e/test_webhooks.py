@@ -365,7 +365,7 @@ async def test_a_certificate_is_verified_for_its_name(
     authority.issue_cert("elsewhere.example").configure_cert(wrong)
     async with receiving(tls=right, host="localhost") as good, receiving(tls=wrong, host="localhost") as bad:
         await db.channel("order:%", good.url, bad.url)
-        begin(webhook_retry_delays="")
+        begin(webhook_retry_delays="", forked=False)
         await db.publish("order:1")
         assert [row["state"] for row in await db.all_over()] == ["delivered", "failed"]
         assert (len(good.hits), len(bad.hits)) == (1, 0)

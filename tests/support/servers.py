@@ -37,10 +37,12 @@ class Server:
     Args:
         database_url: its database.
         settings: further environment variables, without `REALTIME_` and in any case: `max_connections=3`.
+            With `forked=False` it is not forked: where a library is to read the environment while it is imported.
     """
 
     def __init__(self, database_url: str, **settings: object) -> None:
         self.port = int(settings.pop("port", 0))  # type: ignore[call-overload]
+        self._forked = settings.pop("forked", True)
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")},
             "DATABASE_URL": database_url,
@@ -79,7 +81,19 @@ class Server:
         return self
 
     def _launch(self) -> Process:
-        return Forked(["serve", "--port", str(self.port)], env=self._environment, cwd="/")
+        if self._forked:
+            return Forked(self._command()[3:], env=self._environment, cwd="/")
+        return subprocess.Popen(
+            self._command(),
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            cwd="/",
+        )
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "insforge_realtime", "serve", "--port", str(self.port)]
 
     def _wait_until_it_serves(self, seconds: float, before: int) -> None:
         line = self.wait_for_log("serving", seconds, start=before)
@@ -150,19 +164,9 @@ class AsgiServer(Server):
         environment: Mapping[str, str] = MappingProxyType({}),
         **settings: object,
     ) -> None:
-        super().__init__(database_url, port=free_port(), **settings)
+        super().__init__(database_url, port=free_port(), forked=False, **settings)
         self._arguments = command
         self._environment |= {name: value.format(port=self.port) for name, value in environment.items()}
-
-    def _launch(self) -> Process:
-        return subprocess.Popen(
-            self._command(),
-            stderr=subprocess.STDOUT,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self._environment,
-            cwd="/",
-        )
 
     def _command(self) -> list[str]:
         return [sys.executable, *(argument.format(port=self.port) for argument in self._arguments)]

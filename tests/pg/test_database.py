@@ -194,3 +194,19 @@ async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_tha
                 os.kill(pid, signal.SIGCONT)
             await wait_until(lambda: bench.coalescer.live == 1)
             assert await bench.coalescer.submit(0) == "slept 0"
+
+
+async def test_a_link_that_is_cancelled_in_the_moment_in_which_it_is_ready_ends(
+    demo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ready(_: object) -> None:
+        task.cancel()
+
+    async def session() -> None:
+        async with connected(demo, name="test"):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("insforge_realtime.pg.database._learn_types", ready)
+    task = asyncio.create_task(session())
+    await asyncio.wait({task}, timeout=5)
+    assert task.cancelled()

@@ -79,7 +79,8 @@ async def connect(
     outage.dialling(parsed.place)
     connection = await dial(parsed, session, seconds=CONNECT_SECONDS)
     try:
-        await asyncio.wait_for(_learn_types(connection), CONNECT_SECONDS)
+        async with asyncio.timeout(CONNECT_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
+            await _learn_types(connection)
     except BaseException:
         connection.terminate()
         raise

@@ -37,7 +37,7 @@ endef
 export LOCKED
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench soak fuzz format lock clean
+.PHONY: help dev test quick check bench soak fuzz format lock clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -46,7 +46,10 @@ dev: $(VENV)/.run ## Start a database, a demo and the server (PORT=7130, ARGS="-
 	@$(BIN)/insforge-realtime dev --port $(PORT) $(ARGS)
 
 test: $(VENV)/.dev $(JS) ## Run the whole test suite (ARGS="-k name", SOAK_SECONDS=120)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+quick: $(VENV)/.dev ## Run unit tests, and those of SQL on the newest PostgreSQL, in a minute (ARGS="-k name")
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests/unit tests/pg $(ARGS)
 
 check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of imports
 	@$(BIN)/ruff check .

@@ -16,7 +16,26 @@ from support.servers import Server
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+LONGEST = ("test_soak.py", "test_benchmarks.py")
+"""Modules that take minutes: with `--dist worksteal`, what is first begins first, and nobody waits for it at the end."""
+_SLOW = """
+    crash database deliveries doctor_server embedded failover feed feed_fuzz links matching
+    migrate migrate_locks pgbouncer replication terminal two_phase undeliverable
+"""
+SLOW = {f"test_{name}.py" for name in _SLOW.split()}
+"""Modules in which servers are started, fail and are waited for, many rows written, or a command run for each case."""
+
 _state_was_there = STATE_DIR.exists()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first, and mark what `make quick` leaves out: slow modules, and all majors but the newest."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+    older = {f"pg{major}" for major in MAJORS[:-1]}
+    for item in items:
+        case = item.name.partition("[")[2].rstrip("]").split("-")
+        if item.path.name in SLOW or older & set(case):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from insforge_realtime.pg.demo import BOB, ROOM
 from support.databases import free_port, wait_until
-from support.servers import AsgiServer, Server, token
+from support.servers import AsgiServer, Process, Server, token
 from support.wire import WireClient
 
 TOKEN = {"token": token(BOB)}
@@ -28,7 +28,7 @@ class Mute(AsgiServer):
 
     def __init__(self, database_url: str, **settings: object) -> None:
         self._may_read = threading.Event()
-        Server.__init__(self, database_url, port=free_port(), **settings)
+        Server.__init__(self, database_url, port=free_port(), forked=False, **settings)
         self._arguments = ["-m", "insforge_realtime", "serve", "--port", "{port}"]
 
     def listen(self) -> None:
@@ -39,7 +39,7 @@ class Mute(AsgiServer):
         self.process.stdout.close()
         self._may_read.set()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: Process) -> None:
         self._may_read.wait()
         assert process.stdout is not None
         if not process.stdout.closed:

@@ -55,7 +55,8 @@ async def connected(server: Server, transport: str) -> AsyncIterator[Conversatio
             async with WireClient(server.ws_url, auth) as client:
                 yield client
         else:
-            async with PollingClient(server.url, auth) as polling, polling.polling():
+            async with PollingClient(server.url, auth) as polling:
+                polling.start()
                 yield polling
 
 

@@ -22,6 +22,7 @@ from support.wire import WireClient
 
 HELLO = "40" + json.dumps({"token": TOKEN})
 UVICORN = ("-m", "uvicorn", "--factory", "insforge_realtime:create_app", "--port", "{port}")
+CLOSE = b"\x88\x80\0\0\0\0"
 
 # What comes in the same bytes as the CONNECT, so that it is looked at before the CONNECT's own task begins.
 BEHIND: dict[str, list[bytes]] = {
@@ -34,7 +35,7 @@ BEHIND: dict[str, list[bytes]] = {
     "a pong and an unknown packet": [masked_text_frame("3"), masked_text_frame("9")],
     "an empty frame": [masked_text_frame("")],
     "bytes": [b"\x82\x81\0\0\0\0x"],
-    "a goodbye": [b"\x88\x80\0\0\0\0"],
+    "a goodbye": [CLOSE],
     "a reserved opcode": [b"\x83\x80\0\0\0\0"],
     "a frame of 2 GB": [b"\x81\xff" + (2 << 30).to_bytes(8, "big") + bytes(4)],
     "nothing, but the end": [],
@@ -71,8 +72,9 @@ async def say_at_once(server: Server, *frames: bytes) -> None:
         writer.write(masked_text_frame(HELLO) + b"".join(frames))
         if frames:
             with contextlib.suppress(ConnectionError):
-                while await reader.read(65536):
-                    pass
+                while received := await reader.read(65536):
+                    if b"\x88" in received:  # a close, which uvicorn waits 10 s for the answer to
+                        writer.write(CLOSE)
         writer.transport.abort()
 
 

@@ -11,7 +11,6 @@ import socket
 import ssl
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from standardwebhooks.webhooks import Webhook
 
 from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
+from support import forkserver
 from support.databases import Cluster, free_port, running_cluster, wait_until
 from support.receivers import LOOPBACK, Hit, Hooked, hooked, receiving, status
 from support.servers import API_KEY, Server
@@ -366,7 +366,7 @@ async def test_a_certificate_is_verified_for_its_name(
     authority.issue_cert("elsewhere.example").configure_cert(wrong)
     async with receiving(tls=right, host="localhost") as good, receiving(tls=wrong, host="localhost") as bad:
         await db.channel("order:%", good.url, bad.url)
-        begin(webhook_retry_delays="")
+        begin(webhook_retry_delays="", forked=False)
         await db.publish("order:1")
         assert [row["state"] for row in await db.all_over()] == ["delivered", "failed"]
         assert (len(good.hits), len(bad.hits)) == (1, 0)
@@ -643,15 +643,7 @@ async def test_a_second_signal_waits_for_nothing_and_gives_back_what_is_in_fligh
 def command(db: Hooked, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it, with nothing set but the database."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
-    return subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", "webhooks", *arguments],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env={**inherited, "DATABASE_URL": db.url, "COLUMNS": "80"},
-        timeout=60,
-        check=False,
-    )
+    return forkserver.run(["webhooks", *arguments], {**inherited, "DATABASE_URL": db.url, "COLUMNS": "80"})
 
 
 async def test_an_operator_lists_retries_and_cancels(db: Hooked, begin: Start) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from insforge_realtime.pg.check.finding import Finding
 from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
+from support import forkserver
 from support.databases import Cluster, running_cluster
 from support.patients import Plain, as_user, configuration, name_of, run, the_trouble, troubles
 from support.servers import SECRET
@@ -616,14 +616,7 @@ async def test_a_link_that_goes_silent_does_not_hang_the_check(
 
 def check(url: str, **settings: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
-    return subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", "check"],
-        env={**clean, "DATABASE_URL": url, **settings},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return forkserver.run(["check"], {**clean, "DATABASE_URL": url, **settings})
 
 
 async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(healthy: str, admin: str) -> None:
@@ -647,10 +640,7 @@ async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(
 def serve(url: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """A server that is to end by itself."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
-    return subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", "serve", "--port", "0"],
-        env={**clean, "DATABASE_URL": url, **settings}, cwd="/", capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return forkserver.run(["serve", "--port", "0"], {**clean, "DATABASE_URL": url, **settings})
 
 
 PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n"

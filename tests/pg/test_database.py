@@ -217,3 +217,19 @@ async def test_a_publish_of_the_system_that_takes_too_long_is_not_blamed_on_a_po
     assert raised.value.message == "Publishing took too long, and none of the messages was published"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_link_that_is_cancelled_in_the_moment_in_which_it_is_ready_ends(
+    demo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ready(_: object) -> None:
+        task.cancel()
+
+    async def session() -> None:
+        async with Database(demo).connected("test"):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("insforge_realtime.pg.database._learn_types", ready)
+    task = asyncio.create_task(session())
+    await asyncio.wait({task}, timeout=5)
+    assert task.cancelled()

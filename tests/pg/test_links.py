@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ROOM
 from insforge_realtime.pg.dial import WrongHost, remedy
 from insforge_realtime.pg.embedded import accounts
+from support import forkserver
 from support.databases import MAJORS, Cluster, bare_server, data_folder, free_port, installed, running_cluster
 from support.receivers import LOOPBACK, receiving
 from support.servers import Server, token
@@ -422,11 +422,7 @@ async def test_what_a_url_has_that_means_nothing_is_said_once(demo: str, start: 
 
 def run(url: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("REALTIME_", "PG"))}
-    return subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", *arguments],
-        env={**clean, "DATABASE_URL": url, "REALTIME_JWT_SECRET": "x" * 32},
-        cwd=cwd, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return forkserver.run(arguments, {**clean, "DATABASE_URL": url, "REALTIME_JWT_SECRET": "x" * 32}, str(cwd))
 
 
 @pytest.mark.parametrize("command", ["migrate", "check", "webhooks list --json"])

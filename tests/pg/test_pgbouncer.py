@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import pytest
 from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, ROOM, load_demo
 from insforge_realtime.pg.migrate import migrate, plan
+from support import forkserver
 from support.client import run_sql, say
 from support.databases import Cluster, wait_until
 from support.pgbouncer import PgBouncer, pooling
@@ -48,11 +48,8 @@ async def setup(request: pytest.FixtureRequest, newest: Cluster) -> AsyncIterato
 def command(setup: Setup, *arguments: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")}
     settings = {f"REALTIME_{name.upper()}": value for name, value in setup.settings.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", *arguments],
-        env={**clean, **settings, "DATABASE_URL": setup.pooled, "REALTIME_JWT_SECRET": SECRET},
-        cwd="/", capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    ours = {"DATABASE_URL": setup.pooled, "REALTIME_JWT_SECRET": SECRET}
+    return forkserver.run(arguments, {**clean, **settings, **ours})
 
 
 async def test_every_command_works_behind_it(setup: Setup) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +21,7 @@ QUERY = "EIO=4&transport=polling"
 class PollingClient(Conversation):
     """One session: `async with PollingClient(server.url, auth={"token": …}) as client`.
 
-    Nothing goes on behind the test's back: a poll is asked for with `poll`, or with `polling()` for the length of a block.
+    Nothing goes on behind the test's back: a poll is asked for with `poll`, or from `start()` on.
 
     Args:
         url: the server's, without the path.
@@ -140,15 +139,6 @@ class PollingClient(Conversation):
             while not answer.done() and self._polls is None and self.ws is None:
                 await self.poll()
             return await answer
-
-    @contextlib.asynccontextmanager
-    async def polling(self) -> AsyncIterator[None]:
-        """Poll without a pause for the length of a block, and end with no poll under way."""
-        self.start()
-        try:
-            yield
-        finally:
-            await self.rest()
 
     def start(self) -> None:
         """Poll from now on, until the session ends."""

@@ -17,10 +17,13 @@ from typing import Any
 
 from insforge_realtime.auth import mint
 from support.databases import free_port
+from support.forkserver import Forked
 
 SECRET = "a secret for tests that is long enough for HS256"
 ANON_KEY = "anon_test"
 API_KEY = "ik_test"
+
+Process = subprocess.Popen[str] | Forked
 
 
 def token(subject: str | None = None, *, role: str = "authenticated", ttl: float = 3600, **claims: object) -> str:
@@ -34,10 +37,12 @@ class Server:
     Args:
         database_url: its database.
         settings: further environment variables, without `REALTIME_` and in any case: `max_connections=3`.
+            With `forked=False` it is not forked: where a library is to read the environment while it is imported.
     """
 
     def __init__(self, database_url: str, **settings: object) -> None:
         self.port = int(settings.pop("port", 0))  # type: ignore[call-overload]
+        self._forked = settings.pop("forked", True)
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("REALTIME_")},
             "DATABASE_URL": database_url,
@@ -51,7 +56,7 @@ class Server:
         self.lines: list[dict[str, Any]] = []
         """What it logged."""
         self.raw: list[str] = []
-        self.process: subprocess.Popen[str] = None  # type: ignore[assignment]
+        self.process: Process = None  # type: ignore[assignment]
 
     @property
     def url(self) -> str:
@@ -63,14 +68,7 @@ class Server:
 
     def start(self, seconds: float = 20.0) -> Server:
         """Start it, and return once it serves. A second start takes the port of the first."""
-        self.process = subprocess.Popen(
-            self._command(),
-            stderr=subprocess.STDOUT,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self._environment,
-            cwd="/",
-        )
+        self.process = self._launch()
         before = len(self.lines)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
@@ -81,6 +79,18 @@ class Server:
             self.stop()
             raise
         return self
+
+    def _launch(self) -> Process:
+        if self._forked:
+            return Forked(self._command()[3:], env=self._environment, cwd="/")
+        return subprocess.Popen(
+            self._command(),
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            cwd="/",
+        )
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "insforge_realtime", "serve", "--port", str(self.port)]
@@ -126,7 +136,7 @@ class Server:
         """The lines of level error, and whatever was no log line at all (a traceback, say)."""
         return [line for line in self.lines if line.get("level") in ("error", "critical", None)]
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: Process) -> None:
         assert process.stdout is not None
         for text in process.stdout:
             self.raw.append(text.rstrip())
@@ -154,7 +164,7 @@ class AsgiServer(Server):
         environment: Mapping[str, str] = MappingProxyType({}),
         **settings: object,
     ) -> None:
-        super().__init__(database_url, port=free_port(), **settings)
+        super().__init__(database_url, port=free_port(), forked=False, **settings)
         self._arguments = command
         self._environment |= {name: value.format(port=self.port) for name, value in environment.items()}
 

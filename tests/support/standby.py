@@ -104,6 +104,8 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL the postmaster and all its children at once, frozen ones as well."""
+        # One by one, a backend that finds the postmaster gone no longer waits for a standby, and shows others its commit.
+        self.freeze()
         processes = self.processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -114,7 +116,8 @@ class Node:
     def freeze(self) -> None:
         """Stop all its processes: the kernel goes on accepting its connections, and nobody ever answers."""
         for process in self.processes():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def quit(self) -> None:
         """An immediate shutdown, as of `pg_ctl -m immediate`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from insforge_realtime.config import EMPTY_IS_NONE, EMPTY_IS_WRONG, GROUPS, Config, load, variable
 from insforge_realtime.errors import ConfigError
+from support import forkserver
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
 SENSITIVE = "hunter2"
@@ -388,13 +388,7 @@ def test_origins_are_compared_whole_and_programs_send_none() -> None:
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-    )
+    return forkserver.run(arguments, {**os.environ, **environment}, os.getcwd())
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from insforge_realtime.config import Config, variable
 from insforge_realtime.typos import OF_CLIENTS, Unknown, unknown_variables
+from support import forkserver
 
 
 @pytest.fixture(autouse=True)
@@ -62,17 +61,14 @@ def test_what_is_known_or_belongs_to_others_is_not_named(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("command", ["serve", "dev", "migrate", "webhooks list", "token"])
 def test_a_command_warns_on_standard_error_at_its_start(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "insforge_realtime", *command.split()],
-        env={
-            **os.environ,
-            "DATABASE_URL": "postgresql://127.0.0.1:1/none?connect_timeout=1",
-            "REALTIME_LOG_FORMAT": "json",
-            "REALTIME_JWT_SECERT": "hunter2",
-            "REALTIME_SSL_KEYFILE": "none.pem",
-        },
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    environment = {
+        **os.environ,
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none?connect_timeout=1",
+        "REALTIME_LOG_FORMAT": "json",
+        "REALTIME_JWT_SECERT": "hunter2",
+        "REALTIME_SSL_KEYFILE": "none.pem",
+    }
+    done = forkserver.run(command.split(), environment, os.getcwd())
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     [line] = [line for line in lines if line["event"] == "there is no such setting"]
     assert (line["level"], line["variable"], line["nearest"]) == (

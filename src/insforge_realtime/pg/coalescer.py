@@ -209,7 +209,8 @@ class Coalescer(Generic[Req, Res]):
         began = _now()
         try:
             requests = [pending.request for pending in batch]
-            answers = await asyncio.wait_for(self._ask(connection, requests, seconds), seconds + GRACE_SECONDS)
+            async with asyncio.timeout(seconds + GRACE_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
+                answers = await self._ask(connection, requests, seconds)
         except asyncpg.QueryCanceledError:
             if mode == "batch":
                 self._size = max(1, len(batch) // 4)

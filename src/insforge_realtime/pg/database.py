@@ -105,7 +105,8 @@ class Database:
         outage.dialling(dsn.place)
         connection = await dial(dsn, settings, seconds=CONNECT_SECONDS)
         try:
-            await asyncio.wait_for(_learn_types(connection), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):  # wait_for of Python 3.11 can lose a cancellation
+                await _learn_types(connection)
         except BaseException:
             connection.terminate()
             raise

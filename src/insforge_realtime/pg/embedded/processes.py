@@ -86,7 +86,7 @@ def is_ready(cluster: Path, pid: int) -> bool:
 
 
 def clear_pid_file(cluster: Path) -> None:
-    """Remove the pid file. We hold the lock: it records an orphan to stop, or a process that is not this cluster's server."""
+    """Remove the pid file. We hold the lock: it records an orphan to stop, or a process that does not serve this cluster."""
     first = "".join(_pid_file(cluster)[:1])
     pid = int(first) if re.fullmatch(r"[1-9][0-9]{0,8}", first) else None
     if pid and _serves(pid, cluster):

@@ -12,7 +12,7 @@ TARGET ?=
 WORKERS ?= 3
 # What the tests need of Node.
 JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist \
-	benchmarks/node/node_modules
+	benchmarks/peers/node/node_modules
 
 # What `make bench` measures: all rows, or ROW="P1 P3"; how often each.
 ROW ?= all
@@ -21,8 +21,23 @@ REPEAT ?= 5
 RESULTS := benchmarks/results
 MEASURED := $(RESULTS)/$(if $(filter all,$(ROW)),latest,some).jsonl
 
+# What pyproject.toml names in these extras and groups, in the versions of requirements.lock, checked against its hashes. The
+# build tools are among them, and pip: older ones want a requirement itself to be pinned.
+UV ?= uv
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(BIN)/python -c "$$LOCKED"
+define LOCKED
+import subprocess, sys, tomllib
+read = tomllib.load(open('pyproject.toml', 'rb'))
+parts = read['project']['optional-dependencies'] | read['dependency-groups']
+needed = [*read['project']['dependencies'], *(each for name in sys.argv[1:] for each in parts[name])]
+pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
+sys.exit(subprocess.call([*pip, 'install', '--constraint', 'requirements.lock', *needed]))
+endef
+export LOCKED
+
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench soak fuzz format clean
+.PHONY: help dev test check bench soak fuzz format lock clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,7 +55,7 @@ check: $(VENV)/.dev clients/js/dist ## Lint, formats, types, the direction of im
 	@$(BIN)/lint-imports
 	@cd clients/js && npm run --silent check
 
-bench: $(VENV)/.bench benchmarks/node/node_modules ## Measure ours and the peers, three quarters of an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
+bench: $(VENV)/.bench benchmarks/peers/node/node_modules ## Measure ours and the peers, three quarters of an hour (ROW="P1 P3", REPEAT=5, ARGS="--quick")
 	@mkdir -p $(RESULTS)
 	@$(BIN)/python -m benchmarks.run $(ROW) --repeat $(REPEAT) --output $(MEASURED) $(ARGS); status=$$?; \
 	$(BIN)/python -m benchmarks.report $(MEASURED) $(if $(filter all,$(ROW)),--folder $(RESULTS)) && exit $$status
@@ -56,30 +71,35 @@ format: $(VENV)/.dev clients/js/node_modules ## Put the code into its format
 	@$(BIN)/ruff format .
 	@cd clients/js && npm run --silent format
 
+lock: ## Renew requirements.lock, the newest of everything that pyproject.toml allows (needs uv)
+	@$(UV) --no-config export --quiet --format requirements-txt --all-extras --all-groups \
+		--no-emit-project --no-annotate --no-header --output-file requirements.lock
+	@rm uv.lock
+
 clean: ## Remove all that was installed or built here (not the data in .realtime)
 	@rm -rf $(VENV) $(JS) */*/node_modules tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # What both halves need; and, on top of it, what their developers need.
-$(VENV)/.run: pyproject.toml
+$(VENV)/.run: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,client,embedded]'
+	@sed -n '/^pip==/,/[^\\]$$/p' requirements.lock | $(PIP) install --requirement /dev/stdin
+	@$(INSTALL) server client embedded build
+	@$(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@$(INSTALL) dev
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@$(INSTALL) bench
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	@$(INSTALL) fuzz
 	@touch $@
 
 %/node_modules: %/package-lock.json

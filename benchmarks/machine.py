@@ -1,4 +1,4 @@
-"""What the machine says: the CPU time of processes, read from outside, and what it is that we measure on."""
+"""The machine: the CPU time and the memory of processes, read from outside; who else is busy; and what we measure on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import resource
-import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 def tree(root: int) -> list[int]:
-    """A process and all its descendants."""
+    """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -28,7 +27,7 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of a process and its descendants so far, those that have ended (and were waited for) too."""
+    """Return user and system time of a process and its descendants so far, ended (and reaped) ones too."""
     ticks = 0
     for pid in tree(root):
         fields = _stat(pid)
@@ -39,7 +38,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def pss_bytes(root: int, kind: str = "Pss") -> int:
-    """The memory of a process and its descendants; what several processes share counts in parts.
+    """Return the memory of a process and its descendants; what several processes share counts in parts.
 
     Args:
         root: the process.
@@ -57,13 +56,13 @@ def pss_bytes(root: int, kind: str = "Pss") -> int:
 
 
 def many_files() -> None:
-    """Let this process and its children have as many open files as the system allows."""
+    """Allow this process and its children as many open files as the system does."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: the second is a name, with anything in it."""
+    """Return the fields of /proc/PID/stat from the third on: the second is a name, with anything in it."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -79,6 +78,7 @@ class Others:
         self._busy = _busy_seconds() - cpu_seconds(os.getpid())
 
     def cpus(self) -> float:
+        """Return the mean since then."""
         passed = time.monotonic() - self._begun
         return max(0.0, (_busy_seconds() - cpu_seconds(os.getpid()) - self._busy) / passed)
 
@@ -89,8 +89,8 @@ NO_IDLE = 0.05
 """Of the whole machine: below this, rates are what the machine has left for them."""
 
 
-class Load:
-    """Whether what measures stands in the way of what is measured, since this was made.
+class Saturation:
+    """Whether what measures gets in the way of what is measured, since this was made.
 
     Args:
         crowd: the load generator's process, or None where there is none of ours.
@@ -103,21 +103,22 @@ class Load:
         self._idle, self._all = _idle_and_all_seconds()
 
     def report(self) -> dict[str, object]:
+        """Return the shares for the results, and what was saturated, if anything was."""
         idle, everything = _idle_and_all_seconds()
         left = (idle - self._idle) / max(everything - self._all, _TICK)
-        said: dict[str, object] = {"machine_idle_share": round(left, 3)}
+        shares: dict[str, object] = {"machine_idle_share": round(left, 3)}
         saturated = [] if left >= NO_IDLE else ["machine"]
         if self._crowd:
             share = (cpu_seconds(self._crowd) - self._crowd_cpu) / max(time.monotonic() - self._begun, _TICK)
-            said["crowd_cpu_share"] = round(share, 3)
+            shares["crowd_cpu_share"] = round(share, 3)
             saturated += ["load generator"] * (share > BUSY_CROWD)
         if saturated:
-            said |= {"saturated": True, "saturated_by": saturated}
-        return said
+            shares |= {"saturated": True, "saturated_by": saturated}
+        return shares
 
 
 async def calm(seconds: float) -> None:
-    """Wait until nobody else computes, but not longer than this."""
+    """Wait until nobody else computes, at most so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         others = Others()
@@ -127,30 +128,21 @@ async def calm(seconds: float) -> None:
 
 
 def _idle_and_all_seconds() -> tuple[float, float]:
-    """How long all CPUs together have been idle so far, and how long they have been there."""
+    """Return how long all CPUs together have been idle so far, and how long they have been there."""
     numbers = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
     return (numbers[3] + numbers[4]) * _TICK, sum(numbers) * _TICK
 
 
 def _busy_seconds() -> float:
-    """What all CPUs together have worked so far."""
+    """Return how long all CPUs together have worked so far."""
     user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     )
     return (user + nice + system + irq + softirq) * _TICK
 
 
-def spread(values: list[float], digits: int = 3) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {
-        "median": round(statistics.median(values), digits),
-        "min": round(min(values), digits),
-        "max": round(max(values), digits),
-    }
-
-
 def describe() -> dict[str, str]:
-    """The machine and the versions, without names or dates."""
+    """Return the machine and the versions, without names or dates."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.MULTILINE)

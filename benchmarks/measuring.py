@@ -1,4 +1,4 @@
-"""How everything is measured: what the command line says, the waiting for a quiet machine, the alternation, the bars."""
+"""How every row is measured: the command line's options, the wait for a quiet machine, the alternation, the bars."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from benchmarks.machine import Others, calm, spread
+from benchmarks.figures import spread
+from benchmarks.machine import Others, calm
 
 Result = dict[str, Any]
+OURS, INCUMBENT, NODE, PYTHON, C_LOOP = "insforge-realtime", "incumbent", "socket.io", "python-socketio", "c loop"
+"""The names of targets in the results."""
 DISTURBED = 0.2
-"""So many CPUs' worth of somebody else's work spoils a measurement."""
+"""How many CPUs' worth of other people's work spoils a measurement."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """Of the command line."""
 
     repeat: int
     quick: bool
@@ -25,12 +28,13 @@ class Options:
     patience: float
 
     def seconds(self, usual: float) -> float:
+        """Return how long a measurement lasts that usually lasts so long."""
         return 2.0 if self.quick else usual
 
 
 async def undisturbed(options: Options, measure: Callable[[], Awaitable[Result]]) -> Result:
-    """Measure while nobody else computes: wait for it, and measure again what was disturbed all the same. What decides is
-    what the others did, never the figure; of two disturbed ones, the less disturbed counts."""
+    """Measure while nobody else computes, once more if it was disturbed all the same, and return the less disturbed result.
+    What decides is what the others did, never the figure."""
     tries: list[Result] = []
     while True:
         if not options.quick:
@@ -56,11 +60,11 @@ class Series:
         return statistics.median(self.values(target, key))
 
     def figures(self, key: str, digits: int = 3) -> dict[str, dict[str, float]]:
-        """Of every target: median, least and greatest."""
+        """Return median, least and greatest of every target."""
         return {target: spread(self.values(target, key), digits) for target in self.results}
 
     def ratio(self, target: str, other: str, key: str) -> float:
-        """The median of the ratios of neighbouring measurements."""
+        """Return the median of the ratios of neighbouring measurements."""
         pairs = zip(self.values(target, key), self.values(other, key), strict=False)
         return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs)
 
@@ -71,7 +75,7 @@ class Series:
 async def alternate(
     row: str, options: Options, variants: Mapping[str, Callable[[], Awaitable[Result]]], series: Series
 ) -> AsyncIterator[Result]:
-    """Measure each variant in each turn, in a rotating order; `series` has the results too."""
+    """Measure each variant in each turn, in a rotating order, and yield the results; `series` gets them, too."""
     names = list(variants)
     for turn in range(options.repeat):
         first = turn % len(names)
@@ -82,7 +86,7 @@ async def alternate(
 
 
 def bar(value: float, limit: float, text: str = "", *, least: bool = False) -> Result:
-    """What is asked of a row, and whether it is met: at most `limit`, or at least."""
+    """Return what a row has to reach, and whether it does: at most `limit`, or at least."""
     met = value >= limit if least else value <= limit
     return {"bar": f"{'≥' if least else '≤'} {limit:g}{text}", "value": round(value, 3), "met": met}
 
@@ -96,7 +100,7 @@ def summary(
     intact: bool = True,
     **more: object,
 ) -> Result:
-    """The last object of a row, which the report is made of."""
+    """Return the last object of a row, which the report is made of."""
     return {
         "row": row,
         "summary": text,

@@ -1,6 +1,6 @@
 """`python -m benchmarks.run P1 [P2 …] [--repeat 5] [--quick]`: one JSON object per measurement, and a summary for each row.
 
-`all` stands for all rows. `--quick` takes a few seconds and says only that the benchmark works. stderr tells how far it is.
+`all` stands for all rows. `--quick` takes a few seconds and shows only that the benchmark works. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ from benchmarks.rows import ROWS
 
 
 async def run(rows: list[str], options: Options, output: TextIO) -> list[str]:
-    """Measure the rows one after the other; returns those that failed, of which the output says why."""
+    """Measure the rows one after the other, and return those that failed; why is in the output."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    say(output, {"machine": describe(), "postgres": options.postgres, "repeat": options.repeat, "quick": options.quick})
+    write(
+        output, {"machine": describe(), "postgres": options.postgres, "repeat": options.repeat, "quick": options.quick}
+    )
     failed = []
     begun = time.monotonic()
     for number, row in enumerate(rows, 1):
         try:
             with temporary_folder() as folder:
                 async for result in ROWS[row](options, folder):
-                    say(output, result)
-                    progress(f"{time.monotonic() - begun:5.0f} s  row {number} of {len(rows)}  {told(result, options)}")
+                    write(output, result)
+                    progress(
+                        f"{time.monotonic() - begun:5.0f} s  row {number} of {len(rows)}  {described(result, options)}"
+                    )
         except Exception as error:
             # The other rows are worth having all the same.
             traceback.print_exc()
-            say(output, {"row": row, "failed": f"{type(error).__name__}: {error}".splitlines()[0]})
+            write(output, {"row": row, "failed": f"{type(error).__name__}: {error}".splitlines()[0]})
             failed.append(row)
     return failed
 
 
-def say(output: TextIO, result: Result) -> None:
+def write(output: TextIO, result: Result) -> None:
     print(json.dumps(result, ensure_ascii=False), file=output, flush=True)
 
 
@@ -52,8 +56,8 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def told(result: Result, options: Options) -> str:
-    """One line about a result."""
+def described(result: Result, options: Options) -> str:
+    """Return one line about a result."""
     if "summary" in result:
         return f"{result['row']}: {'met' if result['met'] else 'not met'}"
     return f"{result['row']}  turn {result['turn'] + 1} of {options.repeat}  {result['target']}"

@@ -2,8 +2,9 @@
 figures.
 
     __main__.py    one attack after the other, each on a server of its own; a table
-    witness.py     the honest: a subscriber, and people who connect; and the server's memory and sockets
+    witness.py     the honest: a subscriber, and clients that connect; and the server's memory and sockets
     attacker.py    the process that attacks
-    strangers.py   attacks by who has no token
+    strangers.py   attacks by clients without a token
     members.py     attacks by users who are let in, and by a webhook's receiver
+    policies.sql   the rooms of these users
 """

@@ -3,7 +3,7 @@
 The settings are the defaults. On stdout is a line of JSON for each attack; `BENCHMARK_SERVER="command …"` in the environment
 attacks another server.
 
-    receipt_max_ms   the longest time from a commit to its receipt, of one who is subscribed elsewhere
+    receipt_max_ms   the longest time from a commit to its receipt by a subscriber of another room
     connect_max_ms   the longest time that somebody needed to connect, prove who they are, and subscribe
     connects_failed  how many could not, of `connects`, or waited longer than 20 s
     grown_mb         by how much the server's memory grew at most
@@ -24,21 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks.witness import witness
+from benchmarks.database import Database, database
+from benchmarks.load.launch import greeted
 from benchmarks.machine import many_files
-from benchmarks.processes import Child, Database, Server, child, database, server, stuck_log, temporary_folder
+from benchmarks.processes import Child, temporary_folder
+from benchmarks.server import Server, server, server_with_unread_log
 
-POLICIES = """
-CREATE FUNCTION public.slow() RETURNS boolean LANGUAGE sql VOLATILE AS 'SELECT pg_sleep(0.3) IS NOT NULL';
-INSERT INTO realtime.channels (pattern) VALUES ('slow-%'), ('open-%');
-CREATE POLICY slow ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'slow-%' AND public.slow());
-CREATE POLICY open ON realtime.channels FOR SELECT TO authenticated USING (pattern = 'open-%');
-CREATE POLICY open ON realtime.messages FOR INSERT TO authenticated WITH CHECK (true);
-"""
+POLICIES = Path(__file__).with_name("policies.sql")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """How one is prepared.
+    """How an attack is prepared.
 
     Args:
         settings: of the server.
@@ -69,27 +66,27 @@ ATTACKS = {
 
 
 async def attack(name: str, there: Database, folder: Path, seconds: float) -> dict[str, Any]:
-    """Attack for so long; what came of it."""
+    """Attack for so many seconds, and return what came of it."""
     how = ATTACKS[name]
-    serving = server if how.log_is_read else stuck_log
+    serving = server if how.log_is_read else server_with_unread_log
     async with (
         serving(folder, there.url, defaults=True, **how.settings) as ours,
         witness(there, ours) as honest,
         attacker(name, there, ours, folder, how) as attacking,
     ):
         await asyncio.sleep(seconds)
-        return {"attack": name, **honest.report(), **await attacking.ask(do="stop")}
+        return {"attack": name, **honest.report(), **await attacking.do("stop")}
 
 
 @contextlib.asynccontextmanager
 async def attacker(name: str, there: Database, ours: Server, folder: Path, how: Attack) -> AsyncIterator[Child]:
+    """Run the attacking process for the length of a block."""
     port = ours.port
     if how.webhook:
         with socket.create_server(("127.0.0.1", 0)) as found:
             port = found.getsockname()[1]
-    attack_of_a_kind = "wrong_tokens" if not how.log_is_read else name
-    command = [sys.executable, "-m", "benchmarks.attacks.attacker", attack_of_a_kind, str(port)]
-    async with child(command, folder / "attacker.log") as attacking:
+    kind = name if how.log_is_read else "wrong_tokens"
+    async with greeted("attacks.attacker", folder, kind, str(port)) as attacking:
         if how.webhook:
             await there.execute(
                 f"INSERT INTO realtime.channels (pattern, webhook_urls) VALUES ('hook', ARRAY['http://127.0.0.1:{port}/']);"
@@ -99,9 +96,10 @@ async def attacker(name: str, there: Database, ours: Server, folder: Path, how: 
 
 
 async def run(names: list[str], seconds: float) -> None:
+    """Attack in each of these ways, and print what came of it."""
     with temporary_folder() as folder:
         async with database(folder, 18) as there:
-            await there.execute(POLICIES)
+            await there.execute(POLICIES.read_text())
             for name in names:
                 print(f"{name} …", file=sys.stderr, flush=True)
                 print(json.dumps(await attack(name, there, folder, seconds)), flush=True)

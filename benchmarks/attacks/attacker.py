@@ -1,5 +1,5 @@
-"""`python -m benchmarks.attacks.attacker NAME PORT`: attack until something comes on stdin; then one line of JSON, with what
-was counted. It lets everybody else go first, as an attacker on another machine would.
+"""`python -m benchmarks.attacks.attacker NAME PORT`: print `{}` and attack until something comes on stdin; then print what
+was counted. Both are lines of JSON. It lets everybody else go first, as an attacker on another machine would.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import os
 import sys
 
 from benchmarks.attacks import members, strangers
-from benchmarks.lines import say, told
+from benchmarks.control import lines, write
 from benchmarks.machine import many_files
 
 
 async def main(name: str, port: int) -> None:
     attack = asyncio.create_task(getattr(strangers if hasattr(strangers, name) else members, name)(port))
-    async for _ in told():
+    write({})
+    async for _ in lines():
         break
     if attack.done():
-        await attack  # it failed: say why
-    say(dict(members.COUNTS))
+        await attack  # it failed: raise why
+    write(dict(members.COUNTS))
     os._exit(0)  # thousands of sockets, all at once
 
 

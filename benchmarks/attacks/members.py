@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from collections import Counter
 
-from benchmarks.attacks.strangers import GONE
-from benchmarks.clients import WebSocketClient
-from benchmarks.identities import token_of, user
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import token_of, user
+from benchmarks.load.wire import GONE
 
 ROOM = 1000
 COUNTS: Counter[str] = Counter()
@@ -16,7 +16,7 @@ COUNTS: Counter[str] = Counter()
 
 
 class CountingClient(WebSocketClient):
-    """Counts what it gets."""
+    """A client that counts what it gets."""
 
     def data_received(self, data: bytes) -> None:
         COUNTS["bytes"] += len(data)
@@ -24,11 +24,11 @@ class CountingClient(WebSocketClient):
 
 
 async def slow_policy(port: int) -> None:
-    """One user with a hundred sockets, who asks a policy of 0.3 s again and again."""
+    """One user with a hundred sockets, each of which has a policy of 0.3 s decide again and again."""
     token = token_of(user(1))
 
     async def ask(number: int) -> None:
-        client = await WebSocketClient.connect(port, token, lambda _: None)
+        client = await WebSocketClient.connect(port, token)
         while True:
             answer = await client.call("realtime:subscribe", {"channel": f"slow-{number}"})
             COUNTS["answers"] += 1
@@ -40,11 +40,11 @@ async def slow_policy(port: int) -> None:
 
 
 async def fifty_sockets(port: int) -> None:
-    """One user, who publishes as fast as 50 sockets may."""
+    """One user that publishes as fast as 50 sockets may."""
     token, channel = token_of(user(1)), "open-room"
 
     async def publish() -> None:
-        client = await WebSocketClient.connect(port, token, lambda _: None)
+        client = await WebSocketClient.connect(port, token)
         await client.subscribe(channel)
         while True:
             answer = await client.call("realtime:publish", {"channel": channel, "event": "tick", "payload": {}})
@@ -55,11 +55,11 @@ async def fifty_sockets(port: int) -> None:
 
 
 async def restless(port: int) -> None:
-    """A member who joins and leaves as often as a user may, in a room of a thousand sockets."""
+    """A member that joins and leaves as often as a user may, in a room of a thousand sockets."""
     for number in range(ROOM):
-        member = await CountingClient.connect(port, token_of(user(2 + number % 10)), lambda _: None)
+        member = await CountingClient.connect(port, token_of(user(2 + number % 10)))
         await member.subscribe("bench-crowd")
-    client = await WebSocketClient.connect(port, token_of(user(1)), lambda _: None)
+    client = await WebSocketClient.connect(port, token_of(user(1)))
     await asyncio.sleep(1.0)  # until all have heard of all
     COUNTS.clear()
     while True:

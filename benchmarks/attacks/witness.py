@@ -1,4 +1,4 @@
-"""What honest clients notice of an attack, and what the server needs meanwhile: memory, open sockets."""
+"""What honest clients notice of an attack, and what the server uses meanwhile: memory, open sockets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.growth.probe import CHANNEL, PUBLISH, UpgradeAttempt, probe
-from benchmarks.identities import token_of, user
-from benchmarks.processes import Database, Server
+from benchmarks.database import Database
+from benchmarks.growth.probe import CHANNEL, PUBLISH, Probe, probe
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import token_of, user
+from benchmarks.server import Server
 
 PAUSE = 0.05
-"""Seconds between two messages, between two people who connect, and between two looks at the server."""
+"""Seconds between two messages, between two clients that connect, and between two looks at the server."""
 PATIENCE = 20.0
-"""Who has waited so long has failed."""
+"""Seconds; what has taken so long has failed."""
 
 
 class Waits:
@@ -30,12 +31,12 @@ class Waits:
         self._begun: float | None = None
 
     def longest(self) -> int:
-        """In ms; who still waits counts with what it has waited so far."""
+        """Return the longest, in ms; one that still lasts counts with what it has lasted so far."""
         passed = 0.0 if self._begun is None else time.monotonic() - self._begun
         return round(max(self._longest, passed) * 1000)
 
     async def time(self, work: Awaitable[object]) -> None:
-        """Do it once, and rest a little. What takes too long has failed."""
+        """Do something once, take the time, and rest a little. What takes too long has failed."""
         self._begun = time.monotonic()
         self.number += 1
         try:
@@ -47,9 +48,9 @@ class Waits:
 
 
 class Witness:
-    """Somebody who listens, people who come in, and an eye on the server."""
+    """Somebody that listens, clients that come in, and an eye on the server."""
 
-    def __init__(self, listener: UpgradeAttempt, server: Server) -> None:
+    def __init__(self, listener: Probe, server: Server) -> None:
         self._listener = listener
         self._port = server.port
         self._server = psutil.Process(server.pid)
@@ -60,7 +61,7 @@ class Witness:
         self._number = 0
 
     def report(self) -> dict[str, float]:
-        """Since this was made. Waits in ms, memory in MB."""
+        """Return what was seen since this was made. Waits in ms, memory in MB."""
         return {
             "receipt_max_ms": self._receipts.longest(),
             "connect_max_ms": self._connects.longest(),
@@ -71,7 +72,7 @@ class Witness:
         }
 
     async def look(self) -> None:
-        """Until cancelled."""
+        """Look until cancelled."""
         await asyncio.gather(self._listen(), self._come_and_go(), self._watch())
 
     async def _listen(self) -> None:
@@ -84,7 +85,7 @@ class Witness:
             await self._connects.time(self._come())
 
     async def _come(self) -> None:
-        somebody = await WebSocketClient.connect(self._port, token_of(user(100_000 + self._number)), lambda _: None)
+        somebody = await WebSocketClient.connect(self._port, token_of(user(100_000 + self._number)))
         try:
             await somebody.subscribe(CHANNEL)
         finally:
@@ -101,7 +102,7 @@ class Witness:
 
 @contextlib.asynccontextmanager
 async def witness(there: Database, server: Server) -> AsyncIterator[Witness]:
-    """One that looks for the length of a block."""
+    """Have a witness look for the length of a block."""
     async with probe(there, server) as listener:
         await listener.connection.execute(PUBLISH, CHANNEL, 0)
         found = Witness(listener, server)

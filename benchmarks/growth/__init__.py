@@ -1,4 +1,4 @@
-"""How cost grows: what should stay flat, against what there is more and more of. Rows of `python -m benchmarks.run`."""
+"""How cost grows: what should stay flat, against what there is more and more of. `benchmarks.run` runs its rows."""
 
 from __future__ import annotations
 

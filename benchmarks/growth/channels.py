@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import asyncpg
 
+from benchmarks.database import Connection, Database, database
 from benchmarks.growth.curve import measure, point, summarise
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import residents
 from benchmarks.machine import cpu_seconds, pss_bytes
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import Child, Database, Server, database, residents, server, token
+from benchmarks.processes import Child
+from benchmarks.server import Server, server
+from benchmarks.timing import paced
 
 SOCKETS = 100
 AT_ONCE = 10_000
-"""How many subscribes one command asks for."""
+"""How many subscribes one command makes."""
 PUBLISH = "SELECT realtime.publish('bench-' || $1::int, 'tick', jsonb_build_object('n', 1, 'text', repeat('x', 40)))"
 
 
 async def g2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """1 … 100 000 rooms with one subscriber each, on 100 sockets: what a message costs, a subscribe, and a subscription."""
+    """Measure 1 … 100 000 rooms of one subscriber each, on 100 sockets: what a message, a subscribe, a subscription cost."""
     sizes = (1, 100, 1_000) if options.quick else (1, 100, 1_000, 10_000, 100_000)
     points: list[Result] = []
     async with (
@@ -32,8 +36,7 @@ async def g2(options: Options, folder: Path) -> AsyncIterator[Result]:
         server(folder, there.url, max_channels_per_connection=0, max_messages_per_second=0) as ours,
     ):
         connection = await asyncpg.connect(there.url)
-        await people.line()
-        await people.ask(do="connect", port=ours.port, count=SOCKETS, token=token())
+        await people.do("connect", port=ours.port, count=SOCKETS, token=common_token())
         for before, size in zip((0, *sizes), sizes, strict=False):
             cost = await subscribe(there, ours, people, before, size)
             figures = await measure(options, partial(publish, there, ours, people, connection, size, options))
@@ -56,11 +59,11 @@ async def g2(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def subscribe(there: Database, ours: Server, people: Child, before: int, size: int) -> dict[str, float]:
-    """From so many rooms to so many: the cost of each."""
+    """Subscribe to more rooms, from `before` to `size`, and return what each costs."""
     memory, spent, postgres_spent = pss_bytes(ours.pid), cpu_seconds(ours.pid), cpu_seconds(there.pid)
     for first in range(before, size, AT_ONCE):
         channels = [f"bench-{number}" for number in range(first, min(first + AT_ONCE, size))]
-        await people.ask(do="subscribe", channels=channels)
+        await people.do("subscribe", channels=channels)
     count = size - before
     return {
         "server_us_per_subscribe": round((cpu_seconds(ours.pid) - spent) / count * 1e6, 1),
@@ -73,20 +76,17 @@ async def publish(
     there: Database,
     ours: Server,
     people: Child,
-    connection: asyncpg.Connection[asyncpg.Record],
+    connection: Connection,
     size: int,
     options: Options,
 ) -> dict[str, float]:
-    """200 messages a second, each in a transaction of its own and to any of the rooms."""
+    """Publish 200 messages a second, each in a transaction of its own to any of the rooms, and return what each costs."""
     messages, chance = round(options.seconds(3) * 200), random.Random(size)
-    await people.ask(do="mark")
+    await people.do("mark")
     spent, postgres_spent = cpu_seconds(ours.pid), cpu_seconds(there.pid)
-    due = time.monotonic()
-    for _ in range(messages):
+    async for _ in paced(0.005, messages):
         await connection.execute(PUBLISH, chance.randrange(size))
-        due += 0.005
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-    report = await people.ask(do="wait", events=messages, seconds=30)
+    report = await people.do("wait", events=messages, seconds=30)
     await asyncio.sleep(0.4)  # the audience counters of the last ones
     return {
         "server_us_per_message": (cpu_seconds(ours.pid) - spent) / messages * 1e6,

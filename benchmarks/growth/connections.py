@@ -7,20 +7,24 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+from benchmarks.database import database
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import UpgradeAttempt, describe, probe
+from benchmarks.growth.probe import Probe, describe, probe
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import residents
 from benchmarks.machine import cpu_seconds, pss_bytes
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import Child, database, residents, server, token
+from benchmarks.processes import Child
+from benchmarks.server import server
 
 PING_INTERVAL = 25
 """The default. (The other benchmarks switch heartbeats off.)"""
 ROOMS = 1000
-"""How many rooms the idle ones are in, each in one."""
+"""How many rooms the idle connections share; each is in one."""
 
 
 async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """0 … 10 000 idle connections: what they cost by themselves, and what they cost one subscriber of another room."""
+    """Measure 0 … 10 000 idle connections: what they cost in themselves, and one subscriber of another room."""
     sizes = (0, 100) if options.quick else (0, 100, 1_000, 10_000)
     points: list[Result] = []
     async with (
@@ -29,17 +33,16 @@ async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
         server(folder, there.url, ping_interval=PING_INTERVAL) as ours,
         probe(there, ours) as quiet,
     ):
-        await people.line()
         for before, size in zip((0, *sizes), sizes, strict=False):
             await join(people, ours.port, before, size)
             figures = await measure(options, partial(publish, quiet, ours.pid, options))
             idle = await idle_cost(ours.pid, 2.0 if options.quick else PING_INTERVAL)
             memory = pss_bytes(ours.pid)
-            closed = (await people.ask(do="mark"))["closed"]
+            closed = (await people.do("mark"))["closed"]
             points.append(
                 point("G5", "idle connections", size, {**figures, **idle, "server_bytes": memory, "closed": closed})
             )
-            if size >= 10_000:  # fewer cost less than what the idle server's own varies by
+            if size >= 10_000:  # fewer cost less than the variation of the idle server
                 points[-1] |= heartbeat_cost(points)
             yield points[-1]
     yield summarise(
@@ -57,12 +60,12 @@ async def g5(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 async def join(people: Child, port: int, before: int, size: int) -> None:
     if size > before:
-        await people.ask(do="connect", port=port, count=size - before, token=token())
-        await people.ask(do="subscribe", channels=[f"bench-idle-{n % ROOMS}" for n in range(size)])
+        await people.do("connect", port=port, count=size - before, token=common_token())
+        await people.do("subscribe", channels=[f"bench-idle-{n % ROOMS}" for n in range(size)])
 
 
-async def publish(quiet: UpgradeAttempt, pid: int, options: Options) -> dict[str, float]:
-    """100 messages a second to the one subscriber."""
+async def publish(quiet: Probe, pid: int, options: Options) -> dict[str, float]:
+    """Publish 100 messages a second to the one subscriber, and return what each costs."""
     messages = round(options.seconds(3) * 100)
     spent = cpu_seconds(pid)
     latencies = await quiet.latencies(messages, 0.01)
@@ -70,14 +73,14 @@ async def publish(quiet: UpgradeAttempt, pid: int, options: Options) -> dict[str
 
 
 async def idle_cost(pid: int, seconds: float) -> dict[str, float]:
-    """While nothing is published: one heartbeat for everybody."""
+    """Return the CPU while nothing is published: one heartbeat for everybody."""
     spent = cpu_seconds(pid)
     await asyncio.sleep(seconds)
     return {"idle_cpu_ms_per_second": round((cpu_seconds(pid) - spent) / seconds * 1000, 2)}
 
 
 def heartbeat_cost(points: list[Result]) -> dict[str, float]:
-    """What of the idle cost is heartbeats."""
+    """Return what of the idle cost is heartbeats."""
     empty, full = points[0], points[-1]
     per_second = (full["idle_cpu_ms_per_second"] - empty["idle_cpu_ms_per_second"]) * 1000
     return {"server_us_per_heartbeat": round(per_second * PING_INTERVAL / full["size"], 1)}

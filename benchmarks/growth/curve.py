@@ -13,7 +13,7 @@ FLAT = 1.5
 
 
 async def measure(options: Options, once: Callable[[], Awaitable[Mapping[str, float]]]) -> Result:
-    """One point of the curves: the medians of several short measurements, and what others used meanwhile."""
+    """Return one point of the curves: the medians of several short measurements, and what others used meanwhile."""
     if not options.quick:
         await calm(options.patience)
     others = Others()
@@ -23,14 +23,14 @@ async def measure(options: Options, once: Callable[[], Awaitable[Mapping[str, fl
 
 
 def point(row: str, of: str, size: int, figures: Mapping[str, float]) -> Result:
-    """One point as an object of the output, where it counts as a measurement of its own."""
+    """Return one point as an object of the output, where it counts as a measurement of its own."""
     return {"row": row, "turn": 0, "target": f"{size} {of}", "size": size, **figures}
 
 
 def summarise(
     row: str, of: str, points: Sequence[Result], figures: Mapping[str, tuple[str, int]], *, intact: bool = True
 ) -> Result:
-    """The last object of a row.
+    """Return the last object of a row.
 
     Args:
         row: its name.
@@ -46,7 +46,7 @@ def summarise(
         curve = [[at["size"], at[name]] for at in points if at["size"] >= start and name in at]
         (first, before), (last, after) = curve[0], curve[-1]
         curves[meaning] = curve
-        if before <= 0:  # below what the kernel's clock can tell, as in a quick run: no measure for the others
+        if before <= 0:  # below what the kernel's clock resolves, as in a quick run: not to be compared with
             says.append(f"{meaning}: {before:g} at {first} {of}, {after:g} at {last}: cannot be told")
             continue
         flat = bar(after / before, FLAT, f" × {meaning} at {first} {of}")

@@ -7,19 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
+from benchmarks.database import Connection, Database, database
 from benchmarks.growth.curve import measure, point, summarise
+from benchmarks.load.identities import user
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import Database, database
 from insforge_realtime.pg.queries import query
-
-if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
-
 
 TOGETHER = 20
 PUBLISH = (
@@ -29,8 +25,8 @@ PUBLISH = (
 
 
 async def g4(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """1 … 10 000 patterns: what a publish costs the database, to a name that is in the table as it is, to one that the
-    pattern written last matches, and to one that none matches; and a subscribe."""
+    """Measure 1 … 10 000 patterns: what a publish costs the database, to a name that is a row itself, to one that the
+    pattern written last matches, and to one that none matches; and what a subscribe costs."""
     sizes = (1, 100) if options.quick else (1, 10, 100, 1_000, 10_000)
     points: list[Result] = []
     async with database(folder, options.postgres) as there:
@@ -57,7 +53,7 @@ async def g4(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def patterns(connection: Connection, size: int) -> None:
-    """So many patterns as an application has them, a prefix and a wildcard, and one exact name."""
+    """Write so many patterns of the kind that applications have, a prefix and a wildcard, and one exact name."""
     await connection.execute("TRUNCATE realtime.channels CASCADE")
     await connection.execute(
         "INSERT INTO realtime.channels (pattern) SELECT 'tenant-' || n || ':%' FROM generate_series(1, $1::int) n", size
@@ -77,7 +73,7 @@ async def costs(there: Database, connection: Connection, size: int, options: Opt
 
 
 async def publish_cost(there: Database, connection: Connection, channel: str, expected: int, seconds: float) -> float:
-    """CPU µs of one publish, in transactions of several that are rolled back: what they leave is not what is measured."""
+    """Return the CPU µs of one publish, in transactions of several that are rolled back, to leave nothing."""
     statement = await connection.prepare(PUBLISH)
     published = 0
     spent, begun = cpu_seconds(there.pid), time.monotonic()
@@ -91,13 +87,13 @@ async def publish_cost(there: Database, connection: Connection, channel: str, ex
 
 
 async def subscribe_cost(there: Database, connection: Connection, channel: str, seconds: float) -> float:
-    """CPU µs of one check of many in a call."""
-    claims = json.dumps({"sub": "5eed0000-0000-4000-8000-000000000001", "role": "authenticated"})
+    """Return the CPU µs of one subscribe check of the many in a call."""
+    claims = json.dumps({"sub": user(1), "role": "authenticated"})
     statement = await connection.prepare(query("check_subscribe"))
-    asked = 0
+    checked = 0
     spent, begun = cpu_seconds(there.pid), time.monotonic()
     while time.monotonic() - begun < seconds:
         verdicts = await statement.fetchval(["authenticated"] * TOGETHER, [claims] * TOGETHER, [channel] * TOGETHER)
         assert verdicts == ["yes"] * TOGETHER, verdicts
-        asked += TOGETHER
-    return (cpu_seconds(there.pid) - spent) / asked * 1e6
+        checked += TOGETHER
+    return (cpu_seconds(there.pid) - spent) / checked * 1e6

@@ -1,4 +1,4 @@
-"""Somebody in a quiet room, in the process that publishes to it: both ends of a latency are read from one clock."""
+"""A subscriber of a quiet room, in the process that publishes to it: both ends of a latency are read from one clock."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.latencies import percentile
-from benchmarks.processes import Database, Server, token
+from benchmarks.database import Connection, Database
+from benchmarks.figures import percentile
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import common_token
+from benchmarks.server import Server
+from benchmarks.timing import paced
 
 CHANNEL = "bench-quiet"
 PUBLISH = "SELECT realtime.publish($1, 'tick', jsonb_build_object('n', $2::int, 'text', repeat('x', 40)))"
 
 
-class UpgradeAttempt:
+class Probe:
     """One subscriber, and a connection to publish with."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.client: WebSocketClient = None  # type: ignore[assignment]
         self.connection = connection
         self._committed: dict[int, float] = {}
@@ -29,20 +32,17 @@ class UpgradeAttempt:
         self._next = 0
 
     async def latencies(self, number: int, pause: float) -> list[float]:
-        """Publish to the quiet room at a fixed rate: milliseconds from each commit to its receipt.
+        """Publish to the quiet room at a fixed rate, and return the milliseconds from each commit to its receipt.
 
         Raises:
-            TimeoutError: something did not come.
+            TimeoutError: one did not come.
         """
         self._committed.clear()
         self._received.clear()
-        due = time.monotonic()
-        for _ in range(number):
+        async for _ in paced(pause, number):
             self._next += 1
             await self.connection.execute(PUBLISH, CHANNEL, self._next)
             self._committed[self._next] = time.monotonic()
-            due += pause
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
         async with asyncio.timeout(30):
             while len(self._received) < number:
                 await asyncio.sleep(0.005)
@@ -50,7 +50,7 @@ class UpgradeAttempt:
         return [max(0.0, self._received[n] - committed) * 1000 for n, committed in self._committed.items()]
 
     async def echo(self) -> float:
-        """Milliseconds that the server needs for the simplest request: a subscribe to where one is already."""
+        """Return how many milliseconds the simplest request takes: a subscribe to a room that one is in already."""
         begun = time.monotonic()
         await self.client.subscribe(CHANNEL)
         return (time.monotonic() - begun) * 1000
@@ -61,12 +61,12 @@ class UpgradeAttempt:
 
 
 @contextlib.asynccontextmanager
-async def probe(there: Database, ours: Server) -> AsyncIterator[UpgradeAttempt]:
-    """A probe that is subscribed, for the length of a block."""
+async def probe(there: Database, ours: Server) -> AsyncIterator[Probe]:
+    """Subscribe a probe for the length of a block."""
     connection = await asyncpg.connect(there.url)
     try:
-        found = UpgradeAttempt(connection)
-        found.client = await WebSocketClient.connect(ours.port, token(), found.on_event)
+        found = Probe(connection)
+        found.client = await WebSocketClient.connect(ours.port, common_token(), found.on_event)
         await found.client.subscribe(CHANNEL)
         yield found
         found.client.abort()

@@ -1,7 +1,5 @@
 """Connections that stay: idle ones that answer heartbeats, or a few that are in very many rooms. A process of its own,
-`python -m benchmarks.growth.residents`, by the rows G2 and G5 only.
-
-Commands are lines of JSON on stdin, each answered by one line on stdout:
+`python -m benchmarks.growth.residents`, by the rows G2 and G5 only. Commands (control.py):
 
     {"do": "connect", "port": n, "count": n, "token": t}     so many more
     {"do": "subscribe", "channels": [c, …]}                  the first of them by the first connection, and so on, in turn
@@ -11,17 +9,14 @@ Commands are lines of JSON on stdin, each answered by one line on stdout:
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import Any
-
 import uvloop
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.lines import say, told
+from benchmarks.control import Answer, Command, obey
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.timing import few_at_a_time, until
 
-AT_ONCE = 50
-"""How many connections are made at the same time, and how many subscribes one connection has under way."""
+SUBSCRIBES_AT_ONCE = 200
+"""How many are under way at the same time, so that no connection waits for an answer while it could call again."""
 
 
 class Residents:
@@ -31,43 +26,24 @@ class Residents:
         self._clients: list[WebSocketClient] = []
         self._events = 0
 
-    async def run(self) -> None:
-        say({})
-        async for command in told():
-            say(await self._do(command))
-
-    async def _do(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def do(self, command: Command) -> Answer:
         match command["do"]:
             case "connect":
-                await self._connect(command["port"], command["count"], command["token"])
+                port, token = command["port"], command["token"]
+                connects = (WebSocketClient.connect(port, token, self._on_event) for _ in range(command["count"]))
+                self._clients += await few_at_a_time(connects)
             case "subscribe":
                 await self._subscribe(command["channels"])
             case "mark":
                 self._events = 0
             case "wait":
-                deadline = time.monotonic() + command["seconds"]
-                while self._events < command["events"] and time.monotonic() < deadline:
-                    await asyncio.sleep(0.02)
+                await until(lambda: self._events >= command["events"], command["seconds"])
         return {"events": self._events, "closed": sum(client.closed for client in self._clients)}
 
-    async def _connect(self, port: int, count: int, token: str) -> None:
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def one() -> WebSocketClient:
-            async with gate, asyncio.timeout(60):
-                return await WebSocketClient.connect(port, token, self._on_event)
-
-        self._clients += await asyncio.gather(*(one() for _ in range(count)))
-
     async def _subscribe(self, channels: list[str]) -> None:
-        """Each connection one part, in pieces, so that nobody waits for an answer while it could ask."""
-        gate = asyncio.Semaphore(AT_ONCE * 4)
-
-        async def one(number: int, channel: str) -> None:
-            async with gate:
-                await self._clients[number % len(self._clients)].subscribe(channel)
-
-        await asyncio.gather(*(one(number, channel) for number, channel in enumerate(channels)))
+        """Have each connection subscribe to its part, in turn."""
+        subscribes = (self._clients[n % len(self._clients)].subscribe(channel) for n, channel in enumerate(channels))
+        await few_at_a_time(subscribes, SUBSCRIBES_AT_ONCE)
 
     def _on_event(self, event: bytes) -> None:
         if event.startswith(b'["tick"'):
@@ -75,4 +51,4 @@ class Residents:
 
 
 if __name__ == "__main__":
-    uvloop.run(Residents().run())
+    uvloop.run(obey(Residents().do, {}))

@@ -8,20 +8,17 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
+from benchmarks.database import CHANNEL, Connection, Database, database
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import UpgradeAttempt, describe, probe
+from benchmarks.growth.probe import Probe, describe, probe
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import CHANNEL, Database, database, server
+from benchmarks.server import server
+from insforge_realtime.pg.pages import PAGE_BYTES, PAGE_ROWS
 from insforge_realtime.pg.queries import query
-
-if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
-
 
 PER_TRANSACTION = 1000
 BATCHES, OLDEST = 5, 1000
@@ -29,8 +26,8 @@ BATCHES, OLDEST = 5, 1000
 
 
 async def g3(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """0 … 2 million rows: what a publish costs the database, a look of the feed, a message from insert to counters, and the
-    deletion of old rows; and how long a message takes."""
+    """Measure 0 … 2 million rows: what a publish, a look of the feed, a message from insert to counters, and the deletion of
+    old rows cost the database; and how long a message takes."""
     sizes = (0, 5_000) if options.quick else (0, 20_000, 200_000, 2_000_000)
     points: list[Result] = []
     async with database(folder, options.postgres) as there:
@@ -41,7 +38,7 @@ async def g3(options: Options, folder: Path) -> AsyncIterator[Result]:
         await there.tidy()
         for before, size in zip((0, *sizes), sizes, strict=False):
             filled = await fill(there, connection, size - before)
-            # A server that stopped while it slept is rung for by every publish until one comes back.
+            # Where a server stopped while it slept, every publish rings for it until one is back.
             await there.doorbell(on=False)
             alone = await measure(options, partial(cost, there, connection, options))
             await there.doorbell(on=True)
@@ -68,7 +65,7 @@ async def g3(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def fill(there: Database, connection: Connection, rows: int) -> float:
-    """As many transactions as it would have been, a thousand rows each. How many seconds that took."""
+    """Insert so many rows, a thousand to a transaction, and return how many seconds that took."""
     begun = time.monotonic()
     await connection.execute("SET session_replication_role = replica; SET synchronous_commit = off")  # no triggers
     await connection.execute(f"""
@@ -87,9 +84,9 @@ async def fill(there: Database, connection: Connection, rows: int) -> float:
 
 
 async def cost(there: Database, connection: Connection, options: Options) -> dict[str, float]:
-    """Without a server: publishes, looks, the deletion of the oldest."""
+    """Return what publishes, looks and the deletion of the oldest rows cost, without a server."""
     looks = 200 if options.quick else 1000
-    async with feed_session(there.url) as feed:
+    async with feed_connection(there.url) as feed:
         spent, wal = cpu_seconds(there.pid), await wal_position(connection)
         _, published = await there.pgbench(4, options.seconds(2))
         per_publish = (cpu_seconds(there.pid) - spent) / published
@@ -113,36 +110,36 @@ async def cost(there: Database, connection: Connection, options: Options) -> dic
 
 
 async def wal_position(connection: Connection) -> int:
-    """How many bytes of write-ahead log there have been."""
+    """Return how many bytes of write-ahead log there have been."""
     position: int = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
     return position
 
 
 @contextlib.asynccontextmanager
-async def feed_session(url: str) -> AsyncIterator[Connection]:
-    """A connection with the settings of the feed's."""
+async def feed_connection(url: str) -> AsyncIterator[Connection]:
+    """Connect with the settings of the feed's connection."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off")
+        await connection.execute(query("plan_looks_by_index"))
         yield connection
     finally:
         await connection.close()
 
 
 async def look_cost(there: Database, feed: Connection, since: str, looks: int, expected: int) -> float:
-    """CPU seconds of one look."""
-    look = await feed.prepare(query("look"))
-    page = await look.fetchrow(since, 4000, 1_000_000)  # warm
+    """Return the CPU seconds of one look."""
+    look = partial((await feed.prepare(query("look"))).fetchrow, since, None, 0, PAGE_ROWS, PAGE_BYTES, PAGE_BYTES)
+    page = await look()  # warm
     assert page is not None
-    assert page["found"] == expected, page["found"]
+    assert len(page["seqs"]) == expected, page["seqs"]
     spent = cpu_seconds(there.pid)
     for _ in range(looks):
-        await look.fetchrow(since, 4000, 1_000_000)
+        await look()
     return (cpu_seconds(there.pid) - spent) / looks
 
 
 async def deletion_cost(there: Database, connection: Connection) -> float:
-    """CPU seconds for each of the oldest rows, deleted by their seq, a thousand at a time."""
+    """Return the CPU seconds for each of the oldest rows, deleted by their seq, a thousand at a time."""
     deleted = 0
     spent = cpu_seconds(there.pid)
     for _ in range(BATCHES):
@@ -155,8 +152,8 @@ async def deletion_cost(there: Database, connection: Connection) -> float:
     return (cpu_seconds(there.pid) - spent) / deleted
 
 
-async def serve(there: Database, quiet: UpgradeAttempt, options: Options) -> dict[str, float]:
-    """With a server and one subscriber: 100 messages a second."""
+async def serve(there: Database, quiet: Probe, options: Options) -> dict[str, float]:
+    """Return what 100 messages a second cost, with a server and one subscriber."""
     messages = round(options.seconds(3) * 100)
     spent = cpu_seconds(there.pid)
     found = await quiet.latencies(messages, 0.01)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import asyncpg
 
+from benchmarks.database import CHANNEL, Connection, database
 from benchmarks.growth.curve import measure, point, summarise
-from benchmarks.growth.probe import UpgradeAttempt, probe
+from benchmarks.growth.probe import Probe, probe
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import crowd
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import Options, Result
-from benchmarks.processes import CHANNEL, Child, crowd, database, server, token
+from benchmarks.processes import Child
+from benchmarks.server import server
+from benchmarks.timing import paced
 
 TEXT = "x" * 100
 DELIVERIES, PER_SECOND = 30_000, 20_000
-"""How many deliveries one measurement has, where that takes no more than 150 messages; and at most so many a second."""
+"""How many deliveries one measurement has, unless that takes more than 150 messages; and how many a second at most."""
 
 
 async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """A room of 1 … 10 000 sockets: CPU per delivery; and how long it holds up a second, quiet room."""
+    """Measure a room of 1 … 10 000 sockets: CPU per delivery, and how long it holds up a second, quiet room."""
     sizes = (1, 10, 50) if options.quick else (1, 10, 100, 1_000, 10_000)
     points: list[Result] = []
     async with (
@@ -31,7 +35,6 @@ async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
         server(folder, there.url) as ours,
         probe(there, ours) as quiet,
     ):
-        await people.line()
         connection = await asyncpg.connect(there.url)
         room = Room(people, quiet, connection)
         for size in sizes:
@@ -58,7 +61,7 @@ async def g1(options: Options, folder: Path) -> AsyncIterator[Result]:
 class Room:
     """The room that grows: a group of the crowd for each of its sizes."""
 
-    def __init__(self, people: Child, quiet: UpgradeAttempt, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, people: Child, quiet: Probe, connection: Connection) -> None:
         self.size = 0
         self.quiet = quiet
         self._people = people
@@ -67,30 +70,38 @@ class Room:
 
     async def grow(self, port: int, size: int) -> None:
         group, count = str(size), size - self.size
-        await self._people.ask(
-            do="connect", group=group, kind="realtime", port=port, count=count, record=0, token=token(), channel=CHANNEL
+        await self._people.do(
+            "connect",
+            group=group,
+            kind="realtime",
+            port=port,
+            count=count,
+            record=0,
+            token=common_token(),
+            channel=CHANNEL,
         )
         self._groups[group] = count
         self.size = size
 
     async def publish(self, messages: int) -> int:
-        """At a rate that leaves the server time for other things. How many deliveries did not come, or came too often."""
+        """Publish at a rate that leaves the server time for other things.
+
+        Returns:
+            How many deliveries did not come; less than zero if there were too many.
+        """
         for group in self._groups:
-            await self._people.ask(do="mark", group=group)
+            await self._people.do("mark", group=group)
         pause = max(0.02, self.size / PER_SECOND)
-        due = time.monotonic()
-        for number in range(messages):
+        async for number in paced(pause, messages):
             await self._connection.execute(
                 "SELECT realtime.publish($1, 'tick', jsonb_build_object('n', $2::int, 'w', 0, 'text', $3::text))",
                 CHANNEL,
                 number,
                 TEXT,
             )
-            due += pause
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
         came = 0
         for group, count in self._groups.items():
-            report = await self._people.ask(do="wait", group=group, frames=messages * count, seconds=30)
+            report = await self._people.do("wait", group=group, frames=messages * count, seconds=30)
             came += report["frames"]
         return messages * self.size - came
 
@@ -104,8 +115,8 @@ async def once(room: Room, pid: int) -> dict[str, float]:
 
 
 async def held_up(room: Room) -> dict[str, float]:
-    """While the room gets messages: how long the simplest request waits, which is how long the event loop is held; and
-    how long a message to a quiet room takes, which comes behind the others in the order of the feed."""
+    """Return, for while the room gets messages, how long the simplest request waits, which is how long the event loop is
+    held; and how long a message to a quiet room takes, which comes behind the others in the order of the feed."""
     echoes: list[float] = []
 
     async def ask() -> None:

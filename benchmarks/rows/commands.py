@@ -9,47 +9,42 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.machine import Load, cpu_seconds
-from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.peers import add_chats, incumbent, incumbent_database
-from benchmarks.processes import Child, Database, Server, all_reaped, callers, database, server
-from benchmarks.rows.ingest import INCUMBENT, OURS
+from benchmarks.database import all_reaped
+from benchmarks.load.launch import callers
+from benchmarks.machine import Saturation, cpu_seconds
+from benchmarks.measuring import INCUMBENT, OURS, Options, Result, Series, alternate, bar, summary
+from benchmarks.processes import Child
+from benchmarks.rows.servers import Served, ours_and_incumbent
 
+CHATS = Path(__file__).with_name("chats.sql")
+"""The application whose policies judge."""
 BURSTS = 5
 WINDOWS = (1, 16)
 
 
 @dataclass(frozen=True)
-class Served:
-    """A server, its database, and clients who are signed in to it and have no others to mind."""
+class Occupied(Served):
+    """A server, its database, and clients that are signed in to it and have no other."""
 
-    server: Server
-    database: Database
     clients: Child
 
 
 @contextlib.asynccontextmanager
-async def both(folder: Path, options: Options, count: int) -> AsyncIterator[dict[str, Served]]:
-    """Ours and the incumbent, each with `count` clients, on the same application."""
+async def both(folder: Path, options: Options, count: int) -> AsyncIterator[dict[str, Occupied]]:
+    """Run ours and the incumbent, each with `count` clients, on the same application."""
     async with contextlib.AsyncExitStack() as stack:
-        there = await stack.enter_async_context(database(folder, options.postgres))
-        theirs = await incumbent_database(there, folder)
-        await add_chats(there)
-        await add_chats(theirs)
         # A client may send 100 messages a second by default, and these send as fast as they can.
-        ours = await stack.enter_async_context(server(folder, there.url, max_messages_per_second=0))
-        other = await stack.enter_async_context(incumbent(folder, theirs.url))
-        served = {}
-        for name, running, tables in ((OURS, ours, there), (INCUMBENT, other, theirs)):
+        servers = ours_and_incumbent(folder, options, tables=CHATS.read_text(), max_messages_per_second=0)
+        occupied = {}
+        for name, one in (await stack.enter_async_context(servers)).items():
             clients = await stack.enter_async_context(callers(folder))
-            await clients.line()
-            await clients.ask(do="enter", port=running.port, count=count)
-            served[name] = Served(running, tables, clients)
-        yield served
+            await clients.do("enter", port=one.server.port, count=count)
+            occupied[name] = Occupied(one.server, one.database, clients)
+        yield occupied
 
 
 async def p5(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """1 000 clients subscribe at the same moment, each to a chat that is theirs alone."""
+    """Measure 1 000 clients that subscribe at the same moment, each to a chat that is theirs alone."""
     count = 100 if options.quick else 1000
     series = Series()
     async with both(folder, options, count) as served:
@@ -68,12 +63,12 @@ async def p5(options: Options, folder: Path) -> AsyncIterator[Result]:
     )
 
 
-async def subscribe(served: Served, count: int) -> Result:
-    """Five bursts; the rate is that of all of them together."""
+async def subscribe(served: Occupied, count: int) -> Result:
+    """Subscribe in five bursts; the rate is that of all of them together."""
     before, postgres_before = cpu_seconds(served.server.pid), cpu_seconds(served.database.pid)
-    load = Load(served.clients.pid)
-    seconds = [(await served.clients.ask(do="subscribe"))["seconds"] for _ in range(BURSTS)]
-    saturation = load.report()
+    saturation = Saturation(served.clients.pid)
+    seconds = [(await served.clients.do("subscribe"))["seconds"] for _ in range(BURSTS)]
+    shares = saturation.report()
     spent = cpu_seconds(served.server.pid) - before
     postgres_spent = cpu_seconds(served.database.pid) - postgres_before
     number = count * BURSTS
@@ -83,12 +78,12 @@ async def subscribe(served: Served, count: int) -> Result:
         "burst_s": round(statistics.median(seconds), 3),
         "server_us": round(spent / number * 1e6, 1),
         "postgres_us": round(postgres_spent / number * 1e6, 1),
-        **saturation,
+        **shares,
     }
 
 
 async def p6(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """20 clients publish, each to a chat of their own; what counts is acknowledged, and a watcher of all chats has it."""
+    """Measure 20 clients that publish, each to a chat of their own; what counts is acknowledged, and reaches a watcher."""
     series = Series()
     async with both(folder, options, 20) as served:
         variants = {
@@ -116,12 +111,12 @@ async def p6(options: Options, folder: Path) -> AsyncIterator[Result]:
     )
 
 
-async def publish(served: Served, window: int, seconds: float) -> Result:
+async def publish(served: Occupied, window: int, seconds: float) -> Result:
     await served.database.tidy()
     before, postgres_before = cpu_seconds(served.server.pid), cpu_seconds(served.database.pid)
-    load = Load(served.clients.pid)
-    report = await served.clients.ask(do="publish", window=window, seconds=seconds)
-    saturation = load.report()
+    saturation = Saturation(served.clients.pid)
+    report = await served.clients.do("publish", window=window, seconds=seconds)
+    shares = saturation.report()
     await all_reaped()
     spent = cpu_seconds(served.server.pid) - before
     postgres_spent = cpu_seconds(served.database.pid) - postgres_before
@@ -135,6 +130,6 @@ async def publish(served: Served, window: int, seconds: float) -> Result:
         "disordered": report["disordered"],
         "server_us": round(spent / max(number, 1) * 1e6, 1),
         "postgres_us": round(postgres_spent / max(number, 1) * 1e6, 1),
-        **saturation,
+        **shares,
         "intact": report["distinct"] == number and not (report["doubled"] or report["disordered"] or report["refused"]),
     }

@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.machine import Load, cpu_seconds, pss_bytes
-from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.peers import incumbent, incumbent_database, python_socketio_peer, socketio_peer
-from benchmarks.processes import CHANNEL, Child, Server, crowd, database, server, token
-from benchmarks.rows.fan_out import INCUMBENT, NODE, OURS, PYTHON
+from benchmarks.database import CHANNEL
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import crowd
+from benchmarks.machine import Saturation, cpu_seconds, pss_bytes
+from benchmarks.measuring import NODE, OURS, PYTHON, Options, Result, Series, alternate, bar, summary
+from benchmarks.peers import launch
+from benchmarks.processes import Child
+from benchmarks.rows.servers import ours_and_incumbent
+from benchmarks.server import Server
 
 CLIENTS, STEP, PER_CHANNEL = 5000, 1000, 100
 SETTLED = 30.0
@@ -24,13 +28,11 @@ SETTLED = 30.0
 @contextlib.asynccontextmanager
 async def all_servers(folder: Path, options: Options) -> AsyncIterator[dict[str, Server]]:
     async with contextlib.AsyncExitStack() as stack:
-        there = await stack.enter_async_context(database(folder, options.postgres))
-        theirs = await incumbent_database(there, folder)
+        both = await stack.enter_async_context(ours_and_incumbent(folder, options))
         yield {
-            OURS: await stack.enter_async_context(server(folder, there.url)),
-            INCUMBENT: await stack.enter_async_context(incumbent(folder, theirs.url)),
-            NODE: await stack.enter_async_context(socketio_peer(folder)),
-            PYTHON: await stack.enter_async_context(python_socketio_peer(folder)),
+            **{name: one.server for name, one in both.items()},
+            NODE: await stack.enter_async_context(launch.socketio(folder)),
+            PYTHON: await stack.enter_async_context(launch.python_socketio(folder)),
         }
 
 
@@ -38,7 +40,7 @@ async def all_servers(folder: Path, options: Options) -> AsyncIterator[dict[str,
 
 
 async def p8(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """5 000 clients, each another user, 100 to a channel. All servers at the same time: memory does not mind."""
+    """Measure 5 000 clients, each another user, 100 to a channel. All servers at the same time: memory does not mind."""
     count, step = (200, 100) if options.quick else (CLIENTS, STEP)
     series = Series()
     for turn in range(options.repeat):
@@ -59,12 +61,12 @@ async def p8(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def fill(servers: dict[str, Server], folder: Path, count: int, step: int, settled: float) -> dict[str, Result]:
-    """Connect the clients step by step, and see how the servers grow; a crowd for each, for the sake of its files."""
+    """Connect the clients step by step, and return how the servers grow; each has a crowd of its own, for the limit of open
+    files."""
     async with contextlib.AsyncExitStack() as stack:
         crowds: dict[str, Child] = {}
         for name in servers:
             crowds[name] = await stack.enter_async_context(crowd(folder))
-            await crowds[name].line()
         await asyncio.sleep(1)
         samples = {name: [[0, pss_bytes(running.pid)]] for name, running in servers.items()}
         for first in range(0, count, step):
@@ -78,8 +80,8 @@ async def fill(servers: dict[str, Server], folder: Path, count: int, step: int, 
 
 
 async def connect_users(people: Child, port: int, first: int, number: int) -> None:
-    await people.ask(
-        do="connect", group=f"from {first}", kind="realtime", port=port, count=number, record=0, own=True,
+    await people.do(
+        "connect", group=f"from {first}", kind="realtime", port=port, count=number, record=0, own=True,
         first_user=first, per_channel=PER_CHANNEL, channel=CHANNEL,
     )  # fmt: skip
 
@@ -95,7 +97,7 @@ def grown(points: list[list[int]]) -> Result:
 
 
 def median_curve(curves: list[list[list[float]]]) -> list[list[float]]:
-    """Of curves with the same abscissae, MB above the empty server."""
+    """Return the median of curves with the same abscissae, in MB above the empty server."""
     return [[points[0][0], statistics.median(point[1] for point in points)] for points in zip(*curves, strict=True)]
 
 
@@ -105,11 +107,10 @@ _users = itertools.count()
 
 
 async def p9(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """2 000 connects, 50 at a time, with a token of their own each; and ours once more, with one token for all."""
+    """Measure 2 000 connects, 50 at a time, each with a token of its own; and ours once more, with one token for all."""
     count = 100 if options.quick else 2000
     series = Series()
     async with all_servers(folder, options) as servers, crowd(folder) as people:
-        await people.line()
         variants = {name: partial(connect, people, running, count, own=True) for name, running in servers.items()}
         variants[f"{OURS}, one token"] = partial(connect, people, servers[OURS], count, own=False)
         for running in servers.values():  # JIT, caches
@@ -126,16 +127,16 @@ async def p9(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def connect(people: Child, running: Server, count: int, *, own: bool) -> Result:
-    # In every turn other users: a token that was seen before might be remembered.
+    # New users in every turn: a token that was seen before might be remembered.
     first = next(_users) * count
-    load, before = Load(people.pid), cpu_seconds(running.pid)
-    answer = await people.ask(
-        do="connect", group="new", kind="socketio", port=running.port, count=count, record=0, own=own, first_user=first,
-        token=token(), channel=CHANNEL,
+    saturation, before = Saturation(people.pid), cpu_seconds(running.pid)
+    answer = await people.do(
+        "connect", group="new", kind="socketio", port=running.port, count=count, record=0, own=own, first_user=first,
+        token=common_token(), channel=CHANNEL,
     )  # fmt: skip
-    saturation = load.report()
+    shares = saturation.report()
     await asyncio.sleep(0.3)
     spent = cpu_seconds(running.pid) - before
-    await people.ask(do="close", group="new")
-    await asyncio.sleep(1)  # for the server to have cleared up
-    return {"connects": answer["connected"], "us_per_connect": round(spent / count * 1e6, 1), **saturation}
+    await people.do("close", group="new")
+    await asyncio.sleep(1)  # until the server has cleaned up
+    return {"connects": answer["connected"], "us_per_connect": round(spent / count * 1e6, 1), **shares}

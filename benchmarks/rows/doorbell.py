@@ -9,13 +9,14 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.machine import Load
+from benchmarks.database import Connection, Database, database
+from benchmarks.machine import Saturation
 from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.processes import Database, database, server
+from benchmarks.server import server
 
 
 async def p10(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """What the doorbell costs 8 and 32 writers while the feed is awake."""
+    """Measure what the doorbell costs 8 and 32 writers while the feed is awake."""
     series = Series()
     # A short fallback, so that the feed is awake soon where nobody rings.
     async with database(folder, options.postgres) as there, server(folder, there.url, feed_fallback_seconds=0.05):
@@ -42,9 +43,7 @@ def named(writers: int, bell: bool) -> str:
     return f"{writers} writers, {'with' if bell else 'without'}"
 
 
-async def commit_rate(
-    there: Database, listener: asyncpg.Connection[asyncpg.Record], writers: int, bell: bool, options: Options
-) -> Result:
+async def commit_rate(there: Database, listener: Connection, writers: int, bell: bool, options: Options) -> Result:
     rings: list[object] = []
 
     def heard(*ring: object) -> None:
@@ -54,8 +53,8 @@ async def commit_rate(
     await there.tidy()
     await listener.add_listener("realtime", heard)
     await asyncio.sleep(0.5)
-    load = Load()
+    saturation = Saturation()
     rate, number = await there.pgbench(writers, options.seconds(4))
-    saturation = load.report()
+    shares = saturation.report()
     await listener.remove_listener("realtime", heard)
-    return {"per_second": round(rate), "transactions": number, "rings": len(rings), **saturation}
+    return {"per_second": round(rate), "transactions": number, "rings": len(rings), **shares}

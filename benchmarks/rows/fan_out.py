@@ -13,15 +13,20 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.machine import Load, cpu_seconds
-from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.peers import Peer, incumbent, incumbent_database, python_socketio_peer, socketio_peer, write_loop
-from benchmarks.processes import CHANNEL, Child, crowd, database, server, token
+from benchmarks.database import CHANNEL, Connection
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import crowd
+from benchmarks.machine import Saturation, cpu_seconds
+from benchmarks.measuring import C_LOOP, NODE, OURS, PYTHON, Options, Result, Series, alternate, bar, summary
+from benchmarks.peers import launch
+from benchmarks.peers.launch import Peer
+from benchmarks.processes import Child
+from benchmarks.rows.servers import Served, ours_and_incumbent
+from benchmarks.timing import paced
 
 SUBSCRIBERS = 1000
 SWEEP = (10, 100, 1000, 4000)
 TEXT = "x" * 100
-OURS, INCUMBENT, NODE, PYTHON, C_LOOP = "insforge-realtime", "incumbent", "socket.io", "python-socketio", "c loop"
 MESSAGES_PER_SECOND = 50
 
 
@@ -32,7 +37,7 @@ class Target:
     pid: int
     port: int
     pace = 1.0
-    """Of the messages, the share that it is sent: python-socketio could not keep up with all, and would be waited for."""
+    """The share of the messages that it gets: python-socketio could not keep up with all, and all would wait for it."""
 
     async def publish(self, first: int, number: int) -> None:
         """Send the messages `first` … `first + number - 1`, together."""
@@ -42,8 +47,8 @@ class Target:
 class Committed(Target):
     """A server that delivers what is committed to its database."""
 
-    def __init__(self, name: str, pid: int, port: int, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self.name, self.pid, self.port = name, pid, port
+    def __init__(self, name: str, served: Served, connection: Connection) -> None:
+        self.name, self.pid, self.port = name, served.server.pid, served.server.port
         self._connection = connection
 
     async def publish(self, first: int, number: int) -> None:
@@ -53,8 +58,8 @@ class Committed(Target):
         )
 
 
-class Told(Target):
-    """A server that emits what it is told on stdin."""
+class Fed(Target):
+    """A server that emits what it reads on stdin."""
 
     def __init__(self, name: str, peer: Peer, pace: float = 1.0) -> None:
         self.name, self.pid, self.port, self.pace = name, peer.pid, peer.port, pace
@@ -64,15 +69,15 @@ class Told(Target):
         self.child.send(f"[{','.join(peer_payload(n) for n in range(first, first + number))}]")
 
 
-class WriteLoop(Told):
-    """It knows nothing of Socket.IO, so it is given the whole packet."""
+class WriteLoop(Fed):
+    """It knows nothing of Socket.IO, so it gets the whole packet."""
 
     async def publish(self, first: int, number: int) -> None:
         self.child.send(*(f'42["tick",{peer_payload(n)}]' for n in range(first, first + number)))
 
 
 def peer_payload(number: int) -> str:
-    """What a peer has to send for its frames to be as long as ours, which have spaces in them and `meta`."""
+    """Return what a peer has to send for its frames to be as long as ours, which have spaces in them and `meta`."""
     data = {
         "n": number,
         "w": 0,
@@ -90,31 +95,24 @@ def peer_payload(number: int) -> str:
 
 @contextlib.asynccontextmanager
 async def all_targets(folder: Path, options: Options) -> AsyncIterator[list[Target]]:
-    """Ours and the servers that it is compared with. Only one of them works at a time."""
+    """Run ours and the servers that it is compared with. Only one of them works at a time."""
     async with contextlib.AsyncExitStack() as stack:
-        there = await stack.enter_async_context(database(folder, options.postgres))
-        theirs = await incumbent_database(there, folder)
-        ours = await stack.enter_async_context(server(folder, there.url))
-        other = await stack.enter_async_context(incumbent(folder, theirs.url))
-        node = await stack.enter_async_context(socketio_peer(folder))
-        python = await stack.enter_async_context(python_socketio_peer(folder))
-        connections = [await asyncpg.connect(url) for url in (there.url, theirs.url)]
-        for connection in connections:
+        targets: list[Target] = []
+        for name, one in (await stack.enter_async_context(ours_and_incumbent(folder, options))).items():
+            connection = await asyncpg.connect(one.database.url)
             stack.push_async_callback(connection.close)
-        yield [
-            Committed(OURS, ours.pid, ours.port, connections[0]),
-            Committed(INCUMBENT, other.pid, other.port, connections[1]),
-            Told(NODE, node),
-            Told(PYTHON, python, pace=0.2),
-        ]
+            targets.append(Committed(name, one, connection))
+        targets.append(Fed(NODE, await stack.enter_async_context(launch.socketio(folder))))
+        targets.append(Fed(PYTHON, await stack.enter_async_context(launch.python_socketio(folder)), pace=0.2))
+        yield targets
 
 
 async def subscribe_all(people: Child, targets: Sequence[Target], count: int) -> None:
     """Give each of the targets `count` sockets of the crowd."""
     for target in targets:
         kind = "plain" if target.name == C_LOOP else "realtime"
-        await people.ask(
-            do="connect", group=target.name, kind=kind, port=target.port, count=count, record=1, token=token(),
+        await people.do(
+            "connect", group=target.name, kind=kind, port=target.port, count=count, record=1, token=common_token(),
             channel=CHANNEL,
         )  # fmt: skip
 
@@ -132,14 +130,17 @@ class Traffic:
 async def fan_out(
     row: str, options: Options, folder: Path, *, together: int, bars: dict[str, float]
 ) -> AsyncIterator[Result]:
-    """`together` messages per commit to 1 000 subscribers, 50 messages a second."""
+    """Measure `together` messages per commit to 1 000 subscribers, 50 messages a second."""
     count = 100 if options.quick else SUBSCRIBERS
     pause = together / MESSAGES_PER_SECOND
     traffic = Traffic(round(options.seconds(4) / pause), together, pause, count)
     warm_up = Traffic(traffic.commits // 4 + 1, together, pause, count)
     series = Series()
-    async with crowd(folder) as people, all_targets(folder, options) as targets, write_loop(folder, count) as loop:
-        await people.line()
+    async with (
+        crowd(folder) as people,
+        all_targets(folder, options) as targets,
+        launch.write_loop(folder, count) as loop,
+    ):
         targets.append(WriteLoop(C_LOOP, loop))
         await subscribe_all(people, targets, count)
         await loop.child.line()
@@ -170,15 +171,13 @@ async def fan_out_once(target: Target, people: Child, traffic: Traffic) -> Resul
     pause = traffic.pause / target.pace
     messages = commits * traffic.together
     await asyncio.sleep(0.3)
-    await people.ask(do="mark", group=target.name)
-    load, before = Load(people.pid), cpu_seconds(target.pid)
-    begun = due = time.monotonic()
-    for commit in range(commits):
+    await people.do("mark", group=target.name)
+    saturation, before = Saturation(people.pid), cpu_seconds(target.pid)
+    begun = time.monotonic()
+    async for commit in paced(pause, commits):
         await target.publish(1_000_001 + commit * traffic.together, traffic.together)
-        due += pause
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-    report = await people.ask(do="wait", group=target.name, frames=messages * traffic.count, seconds=30, quiet=3)
-    seconds = max(report["last"], due) - begun
+    report = await people.do("wait", group=target.name, frames=messages * traffic.count, seconds=30, quiet=3)
+    seconds = max(report["last"] - begun, commits * pause)
     spent = cpu_seconds(target.pid) - before
     read = report["read"][0]
     return {
@@ -186,7 +185,7 @@ async def fan_out_once(target: Target, people: Child, traffic: Traffic) -> Resul
         "subscribers": traffic.count,
         "us_per_delivery": round(spent / max(report["frames"], 1) * 1e6, 3),
         "server_cpu_share": round(spent / seconds, 3),
-        **load.report(),
+        **saturation.report(),
         "bytes_per_delivery": round(report["bytes"] / max(report["frames"], 1), 1),
         "lost": messages - read["distinct"],
         "disordered": read["disordered"],
@@ -196,13 +195,13 @@ async def fan_out_once(target: Target, people: Child, traffic: Traffic) -> Resul
 
 
 async def p1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """Fan-out, one message per commit."""
+    """Measure the fan-out of one message per commit."""
     async for result in fan_out("P1", options, folder, together=1, bars={C_LOOP: 1.6, NODE: 0.5}):
         yield result
 
 
 async def p2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """Fan-out, ten messages per commit."""
+    """Measure the fan-out of ten messages per commit."""
     async for result in fan_out("P2", options, folder, together=10, bars={NODE: 0.15}):
         yield result
 
@@ -211,14 +210,13 @@ async def p2(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def s1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """One message per commit, to more and more subscribers; at most 20 000 deliveries and 200 messages a second."""
+    """Measure one message per commit, to more and more subscribers; at most 20 000 deliveries and 200 messages a second."""
     series = Series()
     turns = Options(max(1, options.repeat // 2), options.quick, options.postgres, options.patience)
     points = SWEEP[:2] if options.quick else SWEEP
     async with all_targets(folder, options) as targets:
         for count in points:
             async with crowd(folder) as people:
-                await people.line()
                 await subscribe_all(people, targets, count)
                 rate = min(200, 20_000 / count)
                 traffic = Traffic(round(options.seconds(3) * rate), 1, 1 / rate, count)

@@ -1,4 +1,4 @@
-"""The measurements P3, P4 and P11: how fast what writers commit arrives, row by row and in one large statement, and what a
+"""The measurements P3, P4 and P11: how fast what writers commit arrives, row by row and from one large statement; and what a
 message costs PostgreSQL."""
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.machine import Load, cpu_seconds
-from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.peers import incumbent, incumbent_database
-from benchmarks.processes import CHANNEL, Child, Database, Server, all_reaped, crowd, database, server, token
+from benchmarks.database import CHANNEL, Database, all_reaped, database
+from benchmarks.load.identities import common_token
+from benchmarks.load.launch import crowd
+from benchmarks.machine import Saturation, cpu_seconds
+from benchmarks.measuring import INCUMBENT, OURS, Options, Result, Series, alternate, bar, summary
+from benchmarks.peers.launch import incumbent, incumbent_database
+from benchmarks.processes import Child
+from benchmarks.server import Server, server
 
 WRITERS = 8
-OURS, INCUMBENT, ALONE = "insforge-realtime", "incumbent", "without us"
+ALONE = "without us"
 Opener = Callable[[Path, str], AbstractAsyncContextManager[Server]]
 
 
 async def connect_one(people: Child, port: int) -> None:
-    """One subscriber, who keeps what comes."""
-    await people.ask(
-        do="connect", group="one", kind="realtime", port=port, count=1, record=1, token=token(), channel=CHANNEL
+    """Connect one subscriber, which keeps what comes."""
+    await people.do(
+        "connect", group="one", kind="realtime", port=port, count=1, record=1, token=common_token(), channel=CHANNEL
     )
 
 
@@ -37,11 +41,10 @@ _measured: dict[Options, Series] = {}
 
 
 async def ingest(row: str, options: Options, folder: Path) -> AsyncIterator[Result]:
-    """The writers with no server, with ours, and with the incumbent."""
+    """Measure the writers with no server, with ours, and with the incumbent."""
     series = Series()
     async with database(folder, options.postgres) as there, crowd(folder) as people:
         theirs = await incumbent_database(there, folder)
-        await people.line()
         await there.pgbench(WRITERS, 1)  # warm
         variants = {
             ALONE: partial(ingest_alone, there, options),
@@ -64,7 +67,7 @@ async def ingest_once(row: str, options: Options, folder: Path) -> AsyncIterator
 
 
 async def p3(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """8 writers, one row per transaction, one subscriber."""
+    """Measure 8 writers, one row per transaction, one subscriber."""
     async for result in ingest_once("P3", options, folder):
         yield result
     series = _measured[options]
@@ -84,16 +87,16 @@ async def p3(options: Options, folder: Path) -> AsyncIterator[Result]:
 async def ingest_alone(there: Database, options: Options) -> Result:
     await there.doorbell(on=False)
     await there.tidy()
-    load, postgres_before = Load(), cpu_seconds(there.pid)
+    saturation, postgres_before = Saturation(), cpu_seconds(there.pid)
     rate, number = await there.pgbench(WRITERS, options.seconds(5))
-    saturation = load.report()
+    shares = saturation.report()
     await all_reaped()
     await there.doorbell(on=True)
     return {
         "per_second": round(rate),
         "transactions": number,
         "postgres_us_per_message": round((cpu_seconds(there.pid) - postgres_before) / number * 1e6, 1),
-        **saturation,
+        **shares,
     }
 
 
@@ -102,16 +105,16 @@ async def ingest_served(there: Database, opener: Opener, people: Child, folder: 
     async with opener(folder, there.url) as served:
         await connect_one(people, served.port)
         await asyncio.sleep(0.5)
-        await people.ask(do="mark", group="one")
+        await people.do("mark", group="one")
         before, postgres_before = cpu_seconds(served.pid), cpu_seconds(there.pid)
-        load, begun = Load(people.pid), time.monotonic()
+        saturation, begun = Saturation(people.pid), time.monotonic()
         rate, number = await there.pgbench(WRITERS, options.seconds(5))
         ended = time.monotonic()
-        saturation = load.report()
-        report = await people.ask(do="wait", group="one", frames=number, seconds=30, quiet=3)
+        shares = saturation.report()
+        report = await people.do("wait", group="one", frames=number, seconds=30, quiet=3)
         await all_counted(there)
         spent, postgres_spent = cpu_seconds(served.pid) - before, cpu_seconds(there.pid) - postgres_before
-        await people.ask(do="close", group="one")
+        await people.do("close", group="one")
     read = report["read"][0]
     return {
         "per_second": round(rate),
@@ -123,13 +126,13 @@ async def ingest_served(there: Database, opener: Opener, people: Child, folder: 
         "behind_at_the_end_s": round(max(0.0, report["last"] - ended), 3),
         "server_us_per_message": round(spent / number * 1e6, 1),
         "postgres_us_per_message": round(postgres_spent / number * 1e6, 1),
-        **saturation,
+        **shares,
         "intact": read["distinct"] == number and not (read["doubled"] or read["disordered"]),
     }
 
 
 async def all_counted(there: Database, seconds: float = 10) -> None:
-    """Until the audience of every message is written down, and the writers' backends are gone."""
+    """Wait until the audience of every message is written down, and the writers' backends are gone."""
     connection = await asyncpg.connect(there.url)
     deadline = time.monotonic() + seconds
     await all_reaped()
@@ -145,7 +148,7 @@ async def all_counted(there: Database, seconds: float = 10) -> None:
 
 
 async def p11(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """The same; PostgreSQL's CPU from the insert to the counters, which without a server are not written."""
+    """Measure the same; PostgreSQL's CPU from the insert to the counters, which without a server are not written."""
     async for result in ingest_once("P11", options, folder):
         yield result
     series = _measured[options]
@@ -163,12 +166,11 @@ async def p11(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def p4(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """One statement that publishes 60 000 rows; 10 000 for the incumbent, which would need a minute for more."""
+    """Measure one statement that publishes 60 000 rows; 10 000 for the incumbent, which would need a minute for more."""
     rows, fewer = (6000, 1000) if options.quick else (60_000, 10_000)
     series = Series()
     async with database(folder, options.postgres) as there, crowd(folder) as people:
         theirs = await incumbent_database(there, folder)
-        await people.line()
         variants = {
             OURS: partial(publish_many, there, server, people, folder, rows),
             INCUMBENT: partial(publish_many, theirs, incumbent, people, folder, fewer),
@@ -193,18 +195,18 @@ async def publish_many(there: Database, opener: Opener, people: Child, folder: P
         await connect_one(people, served.port)
         connection = await asyncpg.connect(there.url)
         await asyncio.sleep(0.5)
-        await people.ask(do="mark", group="one")
-        load, before, begun = Load(people.pid), cpu_seconds(served.pid), time.monotonic()
+        await people.do("mark", group="one")
+        saturation, before, begun = Saturation(people.pid), cpu_seconds(served.pid), time.monotonic()
         await connection.execute(
             f"SELECT count(realtime.publish('{CHANNEL}', 'tick', jsonb_build_object('w', 0, 'n', n, "
             f"'text', 'forty characters of what happened to it'))) FROM generate_series(1, {rows}) n"
         )
         committed, postgres_before = time.monotonic(), cpu_seconds(there.pid)
-        report = await people.ask(do="wait", group="one", frames=rows, seconds=60, quiet=3)
-        saturation = load.report()
+        report = await people.do("wait", group="one", frames=rows, seconds=60, quiet=3)
+        shares = saturation.report()
         spent, postgres_spent = cpu_seconds(served.pid) - before, cpu_seconds(there.pid) - postgres_before
         await connection.close()
-        await people.ask(do="close", group="one")
+        await people.do("close", group="one")
     read, last = report["read"][0], report["last"]
     return {
         "rows": rows,
@@ -217,6 +219,6 @@ async def publish_many(there: Database, opener: Opener, people: Child, folder: P
         "lost": rows - read["distinct"],
         "doubled": read["doubled"],
         "disordered": read["disordered"],
-        **saturation,
+        **shares,
         "intact": read["distinct"] == rows and not (read["doubled"] or read["disordered"]),
     }

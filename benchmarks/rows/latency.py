@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.machine import Load
-from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.peers import incumbent, incumbent_database
-from benchmarks.processes import Child, callers, database, server
-from benchmarks.rows.ingest import INCUMBENT, OURS
+from benchmarks.load.launch import callers
+from benchmarks.machine import Saturation
+from benchmarks.measuring import INCUMBENT, OURS, Options, Result, Series, alternate, bar, summary
+from benchmarks.processes import Child
+from benchmarks.rows.servers import ours_and_incumbent
 
 CONNECTIONS = 8
-"""To the database. A commit whose turn has come need not wait for the one before it."""
+"""To the database, so that a commit that is due need not wait for the one before it."""
 SHARES = ("p50", "p90", "p99", "max")
 RATES = (10, 100, 500, 1000, 2000)
 LISTENERS_OF_THE_SWEEP = 10
@@ -24,37 +24,33 @@ LISTENERS_OF_THE_SWEEP = 10
 
 @contextlib.asynccontextmanager
 async def both(folder: Path, options: Options, listeners: int) -> AsyncIterator[dict[str, Child]]:
-    """Ours and the incumbent, each with its listeners: the process that commits and hears."""
+    """Run ours and the incumbent, each with its listeners: the process that commits and hears."""
     async with contextlib.AsyncExitStack() as stack:
-        there = await stack.enter_async_context(database(folder, options.postgres))
-        theirs = await incumbent_database(there, folder)
-        ours = await stack.enter_async_context(server(folder, there.url))
-        other = await stack.enter_async_context(incumbent(folder, theirs.url))
         listening = {}
-        for name, port, url in ((OURS, ours.port, there.url), (INCUMBENT, other.port, theirs.url)):
+        for name, one in (await stack.enter_async_context(ours_and_incumbent(folder, options))).items():
             clients = await stack.enter_async_context(callers(folder))
-            await clients.line()
-            await clients.ask(do="listen", port=port, count=listeners, url=url, connections=CONNECTIONS)
-            await clients.ask(do="tick", rate=50, seconds=1)  # plans, caches
+            port, url = one.server.port, one.database.url
+            await clients.do("listen", port=port, count=listeners, url=url, connections=CONNECTIONS)
+            await clients.do("tick", rate=50, seconds=1)  # plans, caches
             listening[name] = clients
         yield listening
 
 
 async def tick(clients: Child, rate: float, seconds: float) -> Result:
-    load = Load(clients.pid)
-    report = await clients.ask(do="tick", rate=rate, seconds=seconds)
+    saturation = Saturation(clients.pid)
+    report = await clients.do("tick", rate=rate, seconds=seconds)
     return {
         "rate": rate,
         **{f"{share}_ms": value for share, value in report.pop("from_commit_ms").items()},
         **{f"due_{share}_ms": value for share, value in report.pop("from_due_ms").items()},
         **report,
         "kept_up": report["committed_per_second"] >= 0.95 * rate,
-        **load.report(),
+        **saturation.report(),
     }
 
 
 async def p7(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """100 messages a second to 50 subscribers."""
+    """Measure 100 messages a second to 50 subscribers."""
     series = Series()
     async with both(folder, options, 50) as listening:
         variants = {name: partial(tick, clients, 100, options.seconds(8)) for name, clients in listening.items()}
@@ -76,7 +72,7 @@ async def p7(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def s2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """More and more messages a second, to 10 subscribers."""
+    """Measure more and more messages a second, to 10 subscribers."""
     series = Series()
     turns = replace(options, repeat=max(1, options.repeat // 2))
     rates = RATES[:2] if options.quick else RATES

@@ -1,4 +1,4 @@
-"""The measurements of webhooks: W1, how fast and at what cost they are sent; W2, what they cost those who have none."""
+"""The measurements of webhooks: W1, how fast and at what cost they are sent; W2, what they cost channels without any."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.machine import Load, cpu_seconds
+from benchmarks.database import Connection, Database, all_reaped, database
+from benchmarks.load.launch import webhook_receiver
+from benchmarks.machine import Saturation, cpu_seconds
 from benchmarks.measuring import Options, Result, Series, alternate, bar, summary
-from benchmarks.processes import Child, Database, all_reaped, database, receiver, server
+from benchmarks.processes import Child
+from benchmarks.server import server
 
 LOOPBACK = "127.0.0.0/8"
 PUBLISH = (
@@ -26,10 +29,10 @@ TEXT = "forty characters of what happened to it"
 
 
 async def w1(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """Many webhooks at once, to one host and to eight."""
+    """Measure many webhooks at once, to one host and to eight."""
     number = 504 if options.quick else 10_000
     series = Series()
-    async with database(folder, options.postgres) as there, receiver(folder) as receiving:
+    async with database(folder, options.postgres) as there, webhook_receiver(folder) as receiving:
         ports = (await receiving.line())["ports"]
         connection = await asyncpg.connect(there.url)
         for hosts in (1, len(ports)):
@@ -58,21 +61,21 @@ async def w1(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 async def deliver(
     there: Database,
-    connection: asyncpg.Connection[asyncpg.Record],
+    connection: Connection,
     pid: int,
     receiving: Child,
     channels: list[str],
     number: int,
 ) -> Result:
     await there.tidy()
-    await receiving.ask(do="mark")
+    await receiving.do("mark")
     async with connection.transaction():
         for channel in channels:
             await connection.execute(PUBLISH, channel, TEXT, number // len(channels))
     committed = time.monotonic()
-    load, before, postgres_before = Load(receiving.pid), cpu_seconds(pid), cpu_seconds(there.pid)
-    report = await receiving.ask(do="wait", requests=number, seconds=100)
-    saturation = load.report()
+    saturation, before, postgres_before = Saturation(receiving.pid), cpu_seconds(pid), cpu_seconds(there.pid)
+    report = await receiving.do("wait", requests=number, seconds=100)
+    shares = saturation.report()
     await all_written(connection)
     spent, postgres_spent = cpu_seconds(pid) - before, cpu_seconds(there.pid) - postgres_before
     delivered = await connection.fetchval("SELECT sum(wh_delivered_count) FROM realtime.messages")
@@ -81,12 +84,12 @@ async def deliver(
         "server_us_per_delivery": round(spent / number * 1e6, 1),
         "postgres_us_per_delivery": round(postgres_spent / number * 1e6, 1),
         "twice": report["requests"] - report["distinct"],
-        **saturation,
+        **shares,
         "intact": report["requests"] == report["distinct"] == delivered == number,
     }
 
 
-async def all_written(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def all_written(connection: Connection) -> None:
     pending = "SELECT count(*) FROM realtime.webhook_deliveries WHERE state = 'pending'"
     while await connection.fetchval(pending):
         await asyncio.sleep(0.02)
@@ -96,7 +99,7 @@ async def all_written(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def w2(options: Options, folder: Path) -> AsyncIterator[Result]:
-    """8 writers to a channel without webhooks, with the queue's trigger and without it."""
+    """Measure 8 writers to a channel without webhooks, with the queue's trigger and without it."""
     series = Series()
     async with database(folder, options.postgres) as there:
         await there.pgbench(8, 1)  # warm
@@ -115,11 +118,11 @@ async def w2(options: Options, folder: Path) -> AsyncIterator[Result]:
 
 
 async def publish(there: Database, on: bool, options: Options) -> Result:
-    await there.execute(f"ALTER TABLE realtime.messages {'ENABLE' if on else 'DISABLE'} TRIGGER queue_webhooks")
+    await there.trigger("queue_webhooks", on=on)
     await there.tidy()
-    load, before = Load(), cpu_seconds(there.pid)
+    saturation, before = Saturation(), cpu_seconds(there.pid)
     rate, number = await there.pgbench(8, options.seconds(4))
-    saturation = load.report()
+    shares = saturation.report()
     await all_reaped()
     spent = cpu_seconds(there.pid) - before
-    return {"per_second": round(rate), "postgres_us_per_message": round(spent / number * 1e6, 1), **saturation}
+    return {"per_second": round(rate), "postgres_us_per_message": round(spent / number * 1e6, 1), **shares}

@@ -1,7 +1,7 @@
 """`python -m benchmarks.soak [--minutes 10] [--clients 2000]`: samples as JSON lines on stdout, and a summary at the end.
 
 The server has its default settings, PostgreSQL those of production. Exit status 1 where a message was lost, doubled or
-out of order; whether memory and latency stayed flat is said, and is for whoever reads it.
+out of order; whether memory and latency stayed flat is printed, for the reader to judge.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.control import write
+from benchmarks.database import Database, database
+from benchmarks.load.launch import population
 from benchmarks.machine import cpu_seconds, describe, many_files, pss_bytes
-from benchmarks.processes import Child, Database, Server, child, database, server, temporary_folder
+from benchmarks.processes import Child, temporary_folder
+from benchmarks.server import Server, server
 from benchmarks.soak.summary import flatness, latency
 from benchmarks.soak.traffic import Traffic
 
@@ -30,7 +34,7 @@ DEFAULT_PING_INTERVAL = 25
 
 
 class Soak:
-    """One run of it."""
+    """One run."""
 
     def __init__(self, there: Database, ours: Server, people: Child, traffic: Traffic) -> None:
         self._pids = {"server": ours.pid, "postgres": there.pid, "crowd": people.pid}
@@ -42,22 +46,22 @@ class Soak:
         self.samples: list[dict[str, Any]] = []
 
     async def run(self, seconds: float) -> dict[str, Any]:
-        """Traffic for so long, then the reckoning: the summary."""
+        """Run the traffic for so long, then reckon, and return the summary."""
         stopping = asyncio.Event()
-        await self._people.ask(do="begin")
+        await self._people.do("begin")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._traffic.change(stopping))
             group.create_task(self._traffic.burst(stopping))
             while time.monotonic() - self.begun < seconds:
                 await asyncio.sleep(min(SAMPLE_SECONDS, max(0.0, self.begun + seconds - time.monotonic())))
-                say(await self._sample(seconds))
+                write(await self._sample(seconds))
             stopping.set()
         ended = time.monotonic()
-        stopped = await self._people.ask(do="stop")
+        stopped = await self._people.do("stop")
         return {**await self._reckon(stopped), **flatness(self.samples, self._traffic.latencies, self.begun, ended)}
 
     async def _sample(self, seconds: float) -> dict[str, Any]:
-        crowd = await self._people.ask(do="report")
+        crowd = await self._people.do("report")
         # In a thread: the kernel takes milliseconds for it, which would be taken for latency.
         figures = await asyncio.to_thread(self._figures)
         now = time.monotonic()
@@ -96,9 +100,9 @@ class Soak:
         }
 
     async def _reckon(self, stopped: dict[str, Any]) -> dict[str, Any]:
-        """Has everybody who was there all along got everything?"""
+        """Check that each client that was there all along got everything."""
         totals = await self._traffic.totals()
-        verdict = await self._people.ask(do="finish", totals=totals, seconds=60)
+        verdict = await self._people.do("finish", totals=totals, seconds=60)
         for ledger in self._traffic.ledgers:
             verdict["lost"] += ledger.lost + abs(ledger.missing(totals))
             verdict["doubled"] += ledger.doubled
@@ -121,12 +125,8 @@ def _mb(size: int) -> float:
     return round(size / 1e6, 2)
 
 
-def say(what: dict[str, Any]) -> None:
-    print(json.dumps(what), flush=True)
-
-
 def progress(sample: dict[str, Any], seconds: float) -> None:
-    """One line for whoever waits."""
+    """Print one line for whoever waits."""
     print(
         f"{sample['seconds']:6.0f} s of {seconds:.0f}: server {sample['server_mb']:.1f} MB, {sample['server_cpu']:.2f} CPU; "
         f"p50 {sample['latency_p50_ms']:.1f} ms, p99 {sample['latency_p99_ms']:.1f} ms; "
@@ -139,31 +139,30 @@ def progress(sample: dict[str, Any], seconds: float) -> None:
 
 @contextlib.asynccontextmanager
 async def soaking(folder: Path, clients: int, postgres: int) -> AsyncIterator[Soak]:
-    """Everything connected, nothing published yet."""
+    """Connect everything, with nothing published yet."""
     async with (
         database(folder, postgres) as there,
         server(folder, there.url, ping_interval=DEFAULT_PING_INTERVAL) as ours,
-        child([sys.executable, "-m", "benchmarks.soak.crowd"], folder / "crowd.log") as people,
+        population(folder) as people,
     ):
-        await people.line()
         traffic = Traffic(there.url, ROOMS)
         await traffic.prepare()
         await traffic.watch(ours.port)
-        await people.ask(do="connect", port=ours.port, clients=clients, rooms=ROOMS)
+        await people.do("connect", port=ours.port, clients=clients, rooms=ROOMS)
         yield Soak(there, ours, people, traffic)
         traffic.abort()
 
 
 async def run(minutes: float, clients: int, postgres: int) -> bool:
-    """Whether nothing was lost, doubled or out of order."""
+    """Run the soak, and return whether nothing was lost, doubled or out of order."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    say({"machine": describe(), "postgres": postgres, "minutes": minutes, "clients": clients})
+    write({"machine": describe(), "postgres": postgres, "minutes": minutes, "clients": clients})
     with temporary_folder() as folder:
         async with soaking(folder, clients, postgres) as soak:
             summary = await soak.run(minutes * 60)
-    say(summary)
+    write(summary)
     return bool(summary["intact"])
 
 

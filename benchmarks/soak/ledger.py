@@ -28,15 +28,15 @@ class Ledger:
         self._last: dict[str, dict[int, int]] = {}
 
     def enter(self, room: str) -> None:
-        """A stay begins."""
+        """Begin a stay."""
         self._last[room] = {}
 
     def leave(self, room: str) -> None:
-        """It ends; what still comes would be wrong."""
+        """End it; whatever still comes is wrong."""
         self._last.pop(room, None)
 
     def take(self, event: bytes) -> tuple[str, int, int] | None:
-        """Write one event down: room, writer and number of a message, None for a presence event."""
+        """Enter one event, and return its room, writer and number; None for a presence event."""
         if event.startswith(b'["presence:'):
             return None
         data: dict[str, Any] = orjson.loads(event)[1]
@@ -58,5 +58,5 @@ class Ledger:
         return room, writer, number
 
     def missing(self, totals: dict[str, int]) -> int:
-        """How many of the messages of its rooms it has not got; of one that was there all along."""
+        """Return how many messages of its rooms it has not got, if it was there all along."""
         return sum(totals.get(room, 0) - self.rooms[room] for room in self._last)

@@ -1,4 +1,4 @@
-"""What the samples of a soak say: whether memory and latency are flat."""
+"""Whether memory and latency are flat, by the samples of a soak."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import linear_regression
 from typing import Any
 
-from benchmarks.latencies import percentile
+from benchmarks.figures import percentile
 
 FLAT_MB_PER_MINUTE = 0.5
 FLAT_TIMES, FLAT_MS = 1.5, 1.0
@@ -14,7 +14,7 @@ FLAT_TIMES, FLAT_MS = 1.5, 1.0
 
 
 def memory_slope(samples: Sequence[dict[str, Any]]) -> float:
-    """Megabytes per minute, by least squares over the second half."""
+    """Return megabytes per minute, by least squares over the second half."""
     half = samples[len(samples) // 2 :]
     if len(half) < 2:
         return 0.0
@@ -22,7 +22,7 @@ def memory_slope(samples: Sequence[dict[str, Any]]) -> float:
 
 
 def latency(latencies: Sequence[tuple[float, float]], begin: float, end: float) -> dict[str, float]:
-    """Of what was received between two moments."""
+    """Return the percentiles of what was received between two moments."""
     values = sorted(ms for at, ms in latencies if begin <= at < end)
     if not values:
         return {"p50_ms": 0.0, "p99_ms": 0.0, "number": 0}
@@ -36,7 +36,7 @@ def latency(latencies: Sequence[tuple[float, float]], begin: float, end: float) 
 def flatness(
     samples: Sequence[dict[str, Any]], latencies: Sequence[tuple[float, float]], begun: float, ended: float
 ) -> dict[str, Any]:
-    """Memory over the second half, latency of the first minute against that of the last."""
+    """Return memory over the second half, the latency of the first minute and of the last, and whether they are flat."""
     minute = min(60.0, (ended - begun) / 2)
     first = latency(latencies, begun, begun + minute)
     last = latency(latencies, ended - minute, ended)

@@ -1,4 +1,4 @@
--- An application's table whose changes are published, and who may publish beside it.
+-- An application's table whose changes are published, and the policy that lets clients publish, too.
 
 CREATE TABLE soak_orders (id integer PRIMARY KEY, room text NOT NULL, n integer NOT NULL DEFAULT 0);
 

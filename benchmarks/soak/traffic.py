@@ -1,4 +1,4 @@
-"""What is published from SQL while the soak runs, and the witnesses: a client for each few rooms, in the process that
+"""What is published from SQL while the soak runs, and the witnesses: a client for every few rooms, in the process that
 publishes, so that both ends of a latency are read from one clock."""
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.clients import WebSocketClient
-from benchmarks.processes import token
+from benchmarks.load.clients import WebSocketClient
+from benchmarks.load.identities import common_token
 from benchmarks.soak.ledger import BURST, TRIGGER, Ledger
+from benchmarks.timing import paced
 
 TABLES = Path(__file__).with_name("tables.sql")
 CHANGES_PER_SECOND = 40
@@ -29,7 +30,7 @@ PUBLISH_MANY = (
 
 
 class Traffic:
-    """The writers, and those who watch them.
+    """The writers, and the witnesses that watch them.
 
     Args:
         url: of the database.
@@ -49,16 +50,16 @@ class Traffic:
         self._received: dict[tuple[str, int], float] = {}
 
     async def prepare(self) -> None:
-        """The application's table, a row for each room."""
+        """Make the application's table, with a row for each room."""
         connection = await asyncpg.connect(self._url)
         await connection.execute(TABLES.read_text())
         await connection.executemany("INSERT INTO soak_orders (id, room) VALUES ($1, $2)", list(enumerate(self._rooms)))
         await connection.close()
 
     async def watch(self, port: int) -> None:
-        """Let the witnesses in, before anything is published."""
+        """Connect the witnesses, before anything is published."""
         for number, ledger in enumerate(self.ledgers):
-            witness = await WebSocketClient.connect(port, token(), partial(self._on_event, ledger))
+            witness = await WebSocketClient.connect(port, common_token(), partial(self._on_event, ledger))
             self._witnesses.append(witness)
             for room in self._rooms[number::WITNESSES]:
                 ledger.enter(room)
@@ -73,20 +74,19 @@ class Traffic:
             witness.abort()
 
     async def change(self, stopping: asyncio.Event) -> None:
-        """An application's changes, one to a transaction, at a fixed rate."""
+        """Change rows as an application does, one to a transaction, at a fixed rate."""
         connection = await asyncpg.connect(self._url)
-        due = time.monotonic()
-        while not stopping.is_set():
+        async for _ in paced(1 / CHANGES_PER_SECOND):
+            if stopping.is_set():
+                break
             order = self._chance.randrange(len(self._rooms))
             number = await connection.fetchval(CHANGE, order)
             self._pair((self._rooms[order], number), self._committed, self._received)
             self.sent += 1
-            due += 1 / CHANGES_PER_SECOND
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
         await connection.close()
 
     async def burst(self, stopping: asyncio.Event) -> None:
-        """Now and then, many rows in one statement to one room."""
+        """Publish many rows in one statement to one room, now and then."""
         connection = await asyncpg.connect(self._url)
         for turn in itertools.count():
             try:
@@ -101,7 +101,7 @@ class Traffic:
         await connection.close()
 
     async def totals(self) -> dict[str, int]:
-        """How many messages were committed in each room."""
+        """Return how many messages were committed in each room."""
         connection = await asyncpg.connect(self._url)
         rows = await connection.fetch("SELECT channel_name, count(*) FROM realtime.messages GROUP BY 1")
         await connection.close()
@@ -115,7 +115,7 @@ class Traffic:
     def _pair(
         self, key: tuple[str, int], here: dict[tuple[str, int], float], there: dict[tuple[str, int], float]
     ) -> None:
-        """The commit's answer and the receipt come in either order; the second one of them makes a latency."""
+        """Note the commit's answer or the receipt. They come in either order, and the second makes a latency."""
         now = time.monotonic()
         if key not in there:
             here[key] = now

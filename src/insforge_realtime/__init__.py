@@ -10,15 +10,34 @@ from typing import TYPE_CHECKING
 from insforge_realtime._version import __version__
 
 if TYPE_CHECKING:
-    from insforge_realtime.realtime import Realtime, create_app
+    from starlette.applications import Starlette
+
+    from insforge_realtime.config import Config
+    from insforge_realtime.realtime import Realtime
 
 __all__ = ["Realtime", "__version__", "create_app"]
 
 
-def __getattr__(name: str) -> object:
-    """Imported when first asked for: most commands, and the client, need no server."""
-    if name in ("Realtime", "create_app"):
-        from insforge_realtime import realtime
+def create_app(config: Config | None = None) -> Starlette:
+    """Return a complete ASGI application, for any ASGI server: `insforge_realtime:create_app`.
 
-        return getattr(realtime, name)
+    A function, not a name for `__getattr__`: hypercorn evaluates `create_app()` among what the module has.
+
+    Args:
+        config: complete; None reads the environment.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+    """
+    from insforge_realtime import realtime
+
+    return realtime.create_app(config)
+
+
+def __getattr__(name: str) -> object:
+    """Import `Realtime` when it is first needed: most commands, and the client, need no server."""
+    if name == "Realtime":
+        from insforge_realtime.realtime import Realtime
+
+        return Realtime
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

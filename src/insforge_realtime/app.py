@@ -2,9 +2,9 @@
 
 config → authenticator ─┐
          authorizer ────┤
-         store ─────────┼→ commands → gateway → ASGI application, and a WebSocket class for uvicorn
-         hub, presence ─┘
-         feed → delivery → hub, counters
+         store ─────────┼→ commands → connections → endpoints of the transports → ASGI application, and classes for uvicorn
+         rooms ─────────┘
+         feed → delivery → rooms, counters
            └─ wakes → webhooks
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -24,18 +25,26 @@ from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion, Delivery
 from insforge_realtime.hub import Hub
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.pg.authorizer import Authorizer
 from insforge_realtime.pg.coalescer import Coalescer
 from insforge_realtime.pg.counters import Counters
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.deliveries import DeliveryQueue
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import require_current
 from insforge_realtime.pg.publishers import ClientPublisher, SystemPublisher
 from insforge_realtime.presence import Presence
 from insforge_realtime.rooms import Rooms
+from insforge_realtime.web.admission import Admission
 from insforge_realtime.web.application import make_api
+from insforge_realtime.web.connection import Connection
 from insforge_realtime.web.gateway import Gateway
+from insforge_realtime.web.limits import Limits, max_sockets
 from insforge_realtime.web.timer_wheel import TimerWheel
+from insforge_realtime.web.transports.asgi_websocket import WebSocketEndpoint
+from insforge_realtime.web.transports.fast_websocket import FastEndpoint
+from insforge_realtime.web.transports.polling_endpoint import PollingEndpoint
 from insforge_realtime.webhooks.guard import Guard
 from insforge_realtime.webhooks.hosts import Hosts
 from insforge_realtime.webhooks.request import Signer
@@ -63,47 +72,63 @@ class Application:
         self, config: Config, *, publishes: bool = False, break_down: Callable[[], None] = lambda: None
     ) -> None:
         assert config.database_url is not None
-        dsn, pooled = config.database_url, config.listen_url is not None
-        links, limit, most = config.db_connections, config.policy_timeout, config.max_pending_per_user
+        self._database = Database(
+            config.database_url,
+            listen_url=config.listen_url,
+            connections=config.db_connections,
+            policy_timeout=config.policy_timeout,
+            max_pending_per_user=config.max_pending_per_user,
+        )
         self.config = config
-        self.hub = Hub()
-        self.presence = Presence()
-        self.counters = Counters(dsn, pooled=pooled)
-        self.authorizer = Authorizer(dsn, links=links, limit=limit, pooled=pooled, most=most)
-        self.store = ClientPublisher(dsn, links=links, limit=limit, pooled=pooled, most=most)
-        self.webhooks = _make_webhooks(config, dsn, pooled=pooled)
-        self.publisher = SystemPublisher(dsn, pooled=pooled, largest=config.max_buffered_bytes)
+        self.metrics = Metrics()
+        self.hub = Hub(self.metrics)
+        self.rooms = Rooms(self.hub, Presence())
+        self.counters = Counters(self._database)
+        self.authorizer = Authorizer(self._database, self.metrics.subscribe_batches)
+        self.store = ClientPublisher(self._database, self.metrics.publish_batches)
+        self.webhooks = _make_webhooks(config, self._database)
+        self.publisher = SystemPublisher(self._database, largest=config.max_buffered_bytes)
         self._links: list[Coalescer[Any, Any]] = [self.authorizer.coalescer, self.store.coalescer]
         if publishes:
             self._links.append(self.publisher.coalescer)
         congestion = Congestion()
         self.feed = Feed(
-            config.listen_url or dsn,
-            Delivery(self.hub, self.counters.add, congestion),
+            self._database,
+            Delivery(self.rooms, self.counters.add, congestion, self.metrics),
             fallback=config.feed_fallback_seconds,
             webhooks=self.webhooks.wake,
             lost_track=lambda _: self.gateway.recall(),
             trail=config.feed_trail_seconds,
             largest=config.max_buffered_bytes,
+            metrics=self.metrics,
         )
         self.commands = Commands(
             config,
             Authenticator(config),
             self.authorizer,
             self.store,
-            Rooms(self.hub, self.presence),
+            self.rooms,
             self.feed.nudge,
+            self.metrics,
         )
         self.wheel = TimerWheel(asyncio.get_running_loop())
-        self.gateway = Gateway(config, self.commands, self.hub, congestion, self.wheel)
-        self.asgi = make_api(__version__, self.health, self.gateway)
+        self.gateway = Gateway(config.max_connections)
+        clock = asyncio.get_running_loop().time
+        self.admission = Admission(config, self.gateway, max_sockets(config), clock, self.metrics)
+        limits = Limits.of(config)
+        connect = partial(Connection, self.gateway, self.admission, self.commands, limits, self.wheel, self.metrics)
+        shared = (self.gateway, self.admission, connect, limits, congestion, self.wheel)
+        self.fast = FastEndpoint(*shared, self.hub)
+        polling, websocket = PollingEndpoint(*shared), WebSocketEndpoint(*shared)
+        self.asgi = make_api(config, __version__, self.health, polling=polling, websocket=websocket)
         self.broken: str | None = None
         """The part that has ended although nobody told it to. Nobody is let in any more."""
         self._break_down = break_down
 
     def health(self) -> dict[str, Any]:
-        """How the feed does. It is live only as long as it does not lag behind by too much."""
-        feed, lag, limit = self.feed.health, self.feed.lag_seconds, self.config.max_lag_seconds
+        """Return how the feed does. It is live only as long as it does not lag behind by too much."""
+        feed, metrics = self.feed.health, self.metrics
+        lag, limit = self.feed.lag_seconds, self.config.max_lag_seconds
         behind = feed.state == "live" and 0 < limit < lag
         return {
             "state": "down" if self.broken else "behind" if behind else feed.state,
@@ -111,13 +136,13 @@ class Application:
             "lagMs": round(lag * 1000),
             "connections": len(self.gateway.connections),
             "channels": self.hub.rooms,
-            "sockets": len(self.gateway.sockets),
-            "unauthenticated": self.gateway.sockets.waiting + self.gateway.sessions.waiting,
-            "gaveWay": self.gateway.sockets.gave_way + self.gateway.sessions.gave_way,
-            "slowConsumers": self.gateway.slow_consumers,
-            "undeliverable": feed.undeliverable,
-            "oversized": feed.oversized,
-            "gaps": feed.gaps,
+            "sockets": len(self.admission.sockets),
+            "unauthenticated": self.admission.sockets.waiting + self.admission.sessions.waiting,
+            "gaveWay": metrics.connections_evicted,
+            "slowConsumers": metrics.slow_consumers,
+            "undeliverable": metrics.messages_undeliverable,
+            "oversized": metrics.messages_oversized,
+            "gaps": metrics.feed_gaps,
             "lastGap": feed.last_gap,
         }
 
@@ -129,10 +154,9 @@ class Application:
             NotMigratedError: the database is there, and `migrate` must run first. (Losing the schema later ends nothing.)
         """
         patience = asyncio.get_running_loop().time() + FIRST_CONTACT_SECONDS
-        assert self.config.database_url is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(patience):
-                await require_current(self.config.database_url)
+                await require_current(self._database)
         parts = [
             self._part(name, work)
             for name, work in (
@@ -184,11 +208,11 @@ class Application:
             log.warning("serving without the database; retrying", reason=self.feed.health.reason)
 
 
-def _make_webhooks(config: Config, dsn: str, *, pooled: bool) -> Webhooks:
+def _make_webhooks(config: Config, database: Database) -> Webhooks:
     guard = Guard(config.webhook_allow_networks)
     lease = config.webhook_timeout + config.webhook_lease_margin
     return Webhooks(
-        DeliveryQueue(dsn, lease=lease, pooled=pooled, networks=guard.fingerprint, direct=config.listen_url),
+        DeliveryQueue(database, lease=lease, networks=guard.fingerprint),
         Sender(guard, Signer(config.webhook_keys), timeout=config.webhook_timeout),
         Hosts(
             per_host=config.webhook_concurrency_per_host,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from insforge_realtime.config import Config
+    from insforge_realtime.config import AuthSettings
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ _jws.register_algorithm("HS256", _PreparedHmac(HMACAlgorithm.SHA256))
 class Authenticator:
     """Tells who a client is, by what the configuration trusts; ConfigError for an unusable secret."""
 
-    def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: AuthSettings, *, clock: Callable[[], float] = time.time) -> None:
         self._config, self._clock = config, clock
         self._secret = config.jwt_secret and _hmac_key(config.jwt_secret.get_secret_value())
         self._jwks = Jwks(config.jwks_url, clock) if config.jwks_url else None

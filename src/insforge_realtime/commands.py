@@ -1,23 +1,22 @@
-"""The street up: what a client may ask for, and what that does to the hub, the presence and the database.
+"""The street up: what a client may ask for, and what that does to the rooms and the database.
 
-    hello(auth)      who are you                → Identity
+    hello(auth)      who are you                → Peer
     subscribe        judged by the policies     → ack, then into the room, then `presence:join` to the others
     unsubscribe                                 → out of the room
     publish          judged by the policies     → a row; it comes back down the other street
     goodbye          from anywhere, at any time → nothing of the peer is left behind
 
-The commands of one client are handled one after the other, in the order in which they came: a task runs while its inbox
-has something in it, and none does while it is empty. What is left in it when the client leaves finds `gone` set, and changes
-no room any more; everything that changes the hub happens without an await in between. Only what was to be published is
-published all the same: most clients ask for no ack, and cannot know that they should wait for one.
+What lives here: the verbs, and the refusals. A peer's commands are handled one after the other (inbox.py). Those left when
+it goes find `gone` set and change no room any more; whatever changes a room does so without an await in between. Only what
+was to be published is published all the same: most clients ask for no ack, and cannot know that they should wait for one.
 
-Nothing here knows what a WebSocket is: a `Connection` is a handful of verbs.
+What may not: PostgreSQL, tokens, WebSockets. What judges is a Protocol, below; what answers go to is an `Outbound`.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from logging import DEBUG, INFO
 from typing import Protocol
@@ -25,11 +24,9 @@ from uuid import uuid4
 
 import structlog
 
-from insforge_realtime import tasks
-from insforge_realtime.auth import Authenticator
-from insforge_realtime.clock import iso_now
 from insforge_realtime.config import Config
 from insforge_realtime.errors import (
+    TOKEN_EXPIRED,
     InternalError,
     InvalidRequest,
     NotSubscribed,
@@ -38,83 +35,53 @@ from insforge_realtime.errors import (
     TokenExpired,
 )
 from insforge_realtime.hub import Sink
-from insforge_realtime.model import Identity, Member, Owner, Publication, Role
-from insforge_realtime.pg.authorizer import Authorizer
-from insforge_realtime.pg.publishers import ClientPublisher
-from insforge_realtime.rates import Bucket, Buckets, place_of
-from insforge_realtime.rooms import Rooms
+from insforge_realtime.inbox import Outbound, Peer, owner_of
+from insforge_realtime.metrics import OK, Metrics
+from insforge_realtime.model import Identity, Member, Owner, Publication
+from insforge_realtime.rates import Buckets
 from insforge_realtime.validation import Command, Validator, claimed_channel
 
 RATE_LINE_SECONDS = 1.0
-"""How often the log says, above level debug, that somebody sends too much."""
-INBOX_HIGH, INBOX_LOW = 64, 16
-"""The commands waiting at which a connection's reading is stopped, and begun again."""
+"""How often the log tells, above level debug, of a client that sends too much."""
 
-ANONYMOUS_SHARE = 10
-"""How many people the anonymous clients of one address may be."""
+Verb = tuple[Callable[[Peer, Command], Awaitable[None]], Counter[str]]
+"""What to do with a command, and where its result is counted."""
 
 log = structlog.get_logger("insforge_realtime.commands")
 
 
-class Connection(Sink, Protocol):
-    """What the commands need of a connection."""
+class Authenticator(Protocol):
+    """Tells who a client is."""
 
-    @property
-    def address(self) -> str:
-        """The client's."""
-
-    def emit(self, name: str, data: object) -> None:
-        """Send one event to this client alone."""
-
-    def acknowledge(self, ack_id: int, data: object) -> None:
-        """Send the answer that a client waits for."""
-
-    def close(self, code: int, reason: str) -> None:
-        """End the transport in a way that makes the client come back."""
-
-    def pause_reading(self) -> None:
-        """Stop reading."""
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
+    async def identify(self, auth: object) -> Identity:
+        """Return the identity that `auth` proves; raise RequestError where it proves none."""
 
 
-class Peer:
-    """One connected peer: who it is, where it is, and what it still waits for."""
+class Authorizer(Protocol):
+    """Tells who may subscribe."""
 
-    __slots__ = (
-        "bucket",
-        "busy",
-        "channels",
-        "connection",
-        "gone",
-        "identity",
-        "inbox",
-        "owner",
-        "paused",
-        "sid",
-    )
+    async def check_subscribe(self, identity: Identity, channel: str, owner: Owner) -> None:
+        """Return if this client may subscribe to this channel; raise RequestError if not."""
 
-    def __init__(self, connection: Connection, identity: Identity, sid: str, owner: Owner, bucket: Bucket) -> None:
-        self.connection = connection
-        self.identity = identity
-        self.sid = sid
-        self.owner = owner
-        self.bucket = bucket
-        self.channels: dict[str, None] = {}
-        self.inbox: deque[Command] | None = None
-        self.busy = self.paused = self.gone = False
 
-    @property
-    def presence_id(self) -> str:
-        return self.sid if self.is_anonymous else str(self.identity.subject)
+class Publisher(Protocol):
+    """Tells who may publish, and does it."""
 
-    @property
-    def is_anonymous(self) -> bool:
-        return self.identity.subject is None or self.identity.role is Role.ANON
+    async def publish(self, publication: Publication, owner: Owner) -> str:
+        """Return the message's id once it is committed; raise RequestError where it is not."""
 
-    def as_member(self) -> Member:
-        return Member("anonymous" if self.is_anonymous else "user", self.presence_id, iso_now())
+
+class Rooms(Protocol):
+    """Knows who is where."""
+
+    def members(self, channel: str) -> list[Member]:
+        """Return everybody in a room, for a snapshot."""
+
+    def enter(self, channel: str, sink: Sink, member: Member, acknowledge: Callable[[], None]) -> None:
+        """Put a sink into a room; `acknowledge` is called before it hears anything from there."""
+
+    def leave(self, channel: str, sink: Sink, presence_id: str) -> None:
+        """Take it out."""
 
 
 class Commands:
@@ -122,9 +89,11 @@ class Commands:
 
     Args:
         config: the limits.
-        authenticator, authorizer, store: who may come in, who may subscribe, who may publish.
+        authenticator, authorizer, publisher: who may come in, who may subscribe, who may publish.
         rooms: who is where.
         published: called after each committed publish, so that the feed looks at once.
+        metrics: where commands are counted.
+        now: the clock of the rates, in seconds.
     """
 
     def __init__(
@@ -132,56 +101,52 @@ class Commands:
         config: Config,
         authenticator: Authenticator,
         authorizer: Authorizer,
-        store: ClientPublisher,
+        publisher: Publisher,
         rooms: Rooms,
         published: Callable[[], None],
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = config
+        self._most_channels = config.max_channels_per_connection
         self._validator = Validator(config)
         self._authenticator = authenticator
         self._authorizer = authorizer
-        self._store = store
+        self._publisher = publisher
         self._rooms = rooms
         self._published = published
+        self._now = now
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
-        self._quiet_until = 0.0
+        self._quiet_until = float("-inf")
         """Until then, another refusal because of the rate is no news."""
-        self._verbs: dict[str | float, Callable[[Peer, Command], Awaitable[None]]] = {
-            "realtime:subscribe": self._subscribe,
-            "realtime:unsubscribe": self._unsubscribe,
-            "realtime:publish": self._publish,
+        self._unknown: Verb = self._refuse_unknown, metrics.unknown_commands
+        self._verbs: dict[str | float, Verb] = {
+            "realtime:subscribe": (self._subscribe, metrics.subscribes),
+            "realtime:unsubscribe": (self._unsubscribe, metrics.unsubscribes),
+            "realtime:publish": (self._publish, metrics.publishes),
         }
 
-    async def hello(self, connection: Connection, auth: object) -> Peer:
-        """Let a peer in.
+    async def hello(self, outbound: Outbound, auth: object) -> Peer:
+        """Let a peer in, and return it.
 
         Raises:
             RequestError: its credential failed.
         """
         identity = await self._authenticator.identify(auth)
         sid = uuid4().hex[:20]
-        owner = _owner(identity, connection.address, sid)
-        peer = Peer(connection, identity, sid, owner, self._buckets.of(owner, time.monotonic()))
-        log.debug("connected", sid=peer.sid, role=identity.role.value)
-        return peer
+        owner = owner_of(identity, outbound.address, sid)
+        log.debug("connected", sid=sid, role=identity.role.value)
+        return Peer(outbound, identity, sid, owner, self._buckets.of(owner, self._now()))
 
     def handle(self, peer: Peer, command: Command) -> None:
-        """Take one command. Answers go to the connection, now or later, in the order of the commands."""
+        """Take one command. Answers go to the peer, now or later, in the order of the commands."""
         if peer.gone:
             return
-        over = self._over_rate(peer, command.size)
-        if over is not None:
-            self._refuse(peer, command, over)
-            return
-        if peer.inbox is None:
-            peer.inbox = deque()
-        peer.inbox.append(command)
-        if not peer.busy:
-            peer.busy = True
-            tasks.start(self._work(peer), "commands of a client")
-        elif len(peer.inbox) >= INBOX_HIGH and not peer.paused:
-            peer.paused = True
-            peer.connection.pause_reading()
+        over_rate = peer.charge(command.size, self._now())
+        if over_rate is None:
+            peer.enqueue(command, self._run)
+        else:
+            self._refuse(peer, command, over_rate)
 
     def goodbye(self, peer: Peer) -> None:
         """Forget a peer. May be called at any moment, and twice."""
@@ -189,72 +154,37 @@ class Commands:
             return
         peer.gone = True
         for channel in peer.channels:
-            self._rooms.leave(channel, peer.connection, peer.presence_id)
-        self._buckets.release(peer.owner, time.monotonic())
+            self._rooms.leave(channel, peer.outbound, peer.presence_id)
+        self._buckets.release(peer.owner, self._now())
         log.debug("disconnected", sid=peer.sid)
 
     def expire(self, peer: Peer) -> None:
-        """End a client whose token has expired, so that it comes back with a fresh one."""
-        peer.connection.emit("realtime:error", TokenExpired().as_dict())
-        peer.connection.close(1008, "token expired")
+        """Close the connection of a peer whose token has expired, so that it reconnects with a fresh one."""
+        peer.outbound.emit("realtime:error", TokenExpired().as_dict())
+        peer.outbound.close(TOKEN_EXPIRED)
         self.goodbye(peer)
 
-    async def _work(self, peer: Peer) -> None:
-        """Handle the inbox until it is empty."""
-        while peer.inbox:
-            await self._run(peer, peer.inbox.popleft())
-            if peer.paused and not peer.gone and len(peer.inbox or ()) <= INBOX_LOW:
-                peer.paused = False
-                peer.connection.resume_reading()
-        peer.busy = False
-        peer.inbox = None
-
     async def _run(self, peer: Peer, command: Command) -> None:
+        verb, results = self._verbs.get(command.name, self._unknown)
         try:
             if command.flaw is not None:
                 raise InvalidRequest(command.flaw)
-            verb = self._verbs.get(command.name)
-            if verb is None:
-                raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
             await verb(peer, command)
         except RequestError as error:
             self._refuse(peer, command, error)
         except Exception:
             log.exception("command failed", command=command.name)
             self._refuse(peer, command, InternalError())
-
-    def _refuse(self, peer: Peer, command: Command, error: RequestError) -> None:
-        """Say no: in the ack where one is asked for, else as `realtime:error`."""
-        if peer.gone:
-            return
-        channel = claimed_channel(command)
-        self._log_refusal(peer, str(command.name)[:80], channel, error)
-        about = {} if channel is None else {"channel": channel}
-        if command.ack_id is None:
-            peer.connection.emit("realtime:error", {**about, **error.as_dict()})
         else:
-            peer.connection.acknowledge(command.ack_id, {"ok": False, **about, "error": error.as_dict()})
+            results[OK] += 1
 
-    def _log_refusal(self, peer: Peer, named: str, channel: str | None, error: RequestError) -> None:
-        """With what only the operator may know: the client cannot tell a channel that does not exist from another's."""
-        level = INFO
-        if isinstance(error, RateLimited):  # who sends too much must not fill the log as well
-            now = time.monotonic()
-            if now < self._quiet_until:
-                level = DEBUG
-            else:
-                self._quiet_until = now + RATE_LINE_SECONDS
-        who = peer.identity.subject or "anonymous"
-        log.log(level, "refused", command=named, sub=who, channel=channel, sid=peer.sid, **error.for_the_log())
-
-    # The three verbs.
+    # The verbs
 
     async def _subscribe(self, peer: Peer, command: Command) -> None:
         channel = self._validator.channel(command)
-        limit = self._config.max_channels_per_connection
         if channel not in peer.channels:
-            if limit and len(peer.channels) >= limit:
-                raise InvalidRequest(f"A connection may be subscribed to at most {limit} channels")
+            if 0 < self._most_channels <= len(peer.channels):
+                raise InvalidRequest(f"A connection may be subscribed to at most {self._most_channels} channels")
             await self._authorizer.check_subscribe(peer.identity, channel, peer.owner)
         if peer.gone:
             peer.channels[channel] = None  # for a publish that is behind it in the inbox
@@ -266,46 +196,61 @@ class Commands:
             if ack_id is not None:
                 members = [present.json for present in self._rooms.members(channel)]
                 answer = {"ok": True, "channel": channel, "presence": {"members": members}}
-                peer.connection.acknowledge(ack_id, answer)
+                peer.outbound.acknowledge(ack_id, answer)
 
         if channel in peer.channels:
             acknowledge()
         else:
             peer.channels[channel] = None
-            self._rooms.enter(channel, peer.connection, peer.as_member(), acknowledge)
+            self._rooms.enter(channel, peer.outbound, peer.as_member(), acknowledge)
 
     async def _unsubscribe(self, peer: Peer, command: Command) -> None:
         channel = self._validator.channel(command)
         if channel in peer.channels:
             del peer.channels[channel]
             if not peer.gone:
-                self._rooms.leave(channel, peer.connection, peer.presence_id)
+                self._rooms.leave(channel, peer.outbound, peer.presence_id)
         if command.ack_id is not None and not peer.gone:
-            peer.connection.acknowledge(command.ack_id, {"ok": True, "channel": channel})
+            peer.outbound.acknowledge(command.ack_id, {"ok": True, "channel": channel})
 
     async def _publish(self, peer: Peer, command: Command) -> None:
         channel, event, payload = self._validator.publication(command)
         if channel not in peer.channels:
             raise NotSubscribed
-        message_id = await self._store.publish(Publication(peer.identity, channel, event, payload), peer.owner)
+        message_id = await self._publisher.publish(Publication(peer.identity, channel, event, payload), peer.owner)
         self._published()
         if command.ack_id is not None and not peer.gone:
-            peer.connection.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
+            peer.outbound.acknowledge(command.ack_id, {"ok": True, "messageId": message_id})
 
-    def _over_rate(self, peer: Peer, size: int) -> RateLimited | None:
-        """Take a message of `size` bytes out of its owner's bucket; or say that there is too little in it."""
-        short = peer.bucket.take(size, time.monotonic())
-        if short == "bytes":
-            most = self._config.max_bytes_per_second * peer.owner.share
-            return RateLimited(f"More than {most} bytes a second; slow down")
-        return None if short is None else RateLimited()
+    async def _refuse_unknown(self, peer: Peer, command: Command) -> None:
+        raise InvalidRequest(f"Unknown event {str(command.name)[:80]!r}")
 
+    # The refusals
 
-def _owner(identity: Identity, address: str, sid: str) -> Owner:
-    """Whose account a client's requests go to. A project's key is on servers, each connection of which is for itself."""
-    if identity.subject is not None:
-        return Owner(f"user {identity.subject}")
-    place = place_of(address)
-    if identity.role is Role.PROJECT_ADMIN or place is None:
-        return Owner(f"socket {sid}")
-    return Owner(f"address {place}", ANONYMOUS_SHARE)
+    def _refuse(self, peer: Peer, command: Command, error: RequestError) -> None:
+        """Answer with an error: in the ack if the client waits for one, else as `realtime:error`."""
+        _, results = self._verbs.get(command.name, self._unknown)
+        results[error.code] += 1
+        if peer.gone:
+            return
+        channel = claimed_channel(command)
+        self._log_refusal(peer, str(command.name)[:80], channel, error)
+        about = {} if channel is None else {"channel": channel}
+        if command.ack_id is None:
+            peer.outbound.emit("realtime:error", {**about, **error.as_dict()})
+        else:
+            peer.outbound.acknowledge(command.ack_id, {"ok": False, **about, "error": error.as_dict()})
+
+    def _log_refusal(self, peer: Peer, named: str, channel: str | None, error: RequestError) -> None:
+        """Log what only the operator may know: to the client, a channel that does not exist looks like another's."""
+        level = self._rate_level() if isinstance(error, RateLimited) else INFO
+        sub = peer.identity.subject or "anonymous"
+        log.log(level, "refused", command=named, sub=sub, channel=channel, sid=peer.sid, **error.for_the_log())
+
+    def _rate_level(self) -> int:
+        """Return the level at which to log that a client sends too much: it must not fill the log as well."""
+        now = self._now()
+        if now < self._quiet_until:
+            return DEBUG
+        self._quiet_until = now + RATE_LINE_SECONDS
+        return INFO

@@ -1,7 +1,7 @@
 """Connection URLs of PostgreSQL, as providers print them: what each part means here, and what is wrong with one.
 
-What lives here: reading a URL, together with the variables (`PGHOST` …) and the service file that libpq would ask where the
-URL is silent. What does not: connecting (pg/dial.py). This is below config.py: mistakes are found when settings are read.
+What lives here: reading a URL. What does not: the parameters, and where libpq looks for what the URL leaves out (libpq.py);
+connecting (pg/dial.py). This is below config/: mistakes are found when settings are read.
 
 Every parameter has one of five fates:
 
@@ -17,65 +17,16 @@ No error or note quotes a value: where a URL is malformed, any part of it may be
 
 from __future__ import annotations
 
-import configparser
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from pathlib import Path
 from urllib.parse import unquote
 
+from insforge_realtime import libpq
 from insforge_realtime.errors import ConfigError
 
+PASSWORDS = ("password", "sslpassword")
 SCHEMES = ("postgresql://", "postgres://")
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-TARGETS = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
-TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-CHOICES: dict[str, tuple[str, ...]] = {
-    "sslmode": (*SSL_MODES, "no-verify"),
-    "target_session_attrs": TARGETS,
-    "sslnegotiation": ("postgres", "direct"),
-    "ssl_min_protocol_version": TLS_VERSIONS,
-    "ssl_max_protocol_version": TLS_VERSIONS,
-    "load_balance_hosts": ("disable", "random"),
-    "channel_binding": ("disable", "prefer", "require"),
-    "gssencmode": ("disable", "prefer"),
-    "gsslib": ("gssapi", "sspi"),
-    "sslsni": ("1",),
-    "sslcertmode": ("allow",),
-}
-KEEPALIVES = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
-NUMBERS = ("connect_timeout", *KEEPALIVES)
-FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
-DRIVERS = (
-    *("sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslnegotiation"),
-    *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
-)
-"""What goes to the driver as it is, beside sslmode."""
-OURS = ("host", "port", "dbname", "user", "password", "service", "options", "application_name", "search_path")
-SILENT = ("fallback_application_name", "uselibpqcompat", "sslcompression")
-"""What is so anyway: there is a name, sslmode means what it means to libpq, TLS is not compressed."""
-KNOWN = frozenset((*CHOICES, *NUMBERS, *FILES, *DRIVERS, *OURS, *SILENT, "client_encoding"))
-SYNONYMS = {"database": "dbname"}
-REFUSED = {
-    "require_auth": "cannot be enforced; leave it out, and verify the server by sslmode=verify-full",
-    "requirepeer": "cannot be enforced; leave it out",
-    "replication": "makes a connection that does not take SQL; leave it out",
-    "hostaddr": "cannot be told from the host; write one of them, as the host",
-}
-FOREIGN = ("ApplicationName", "connectTimeout", "tcpKeepAlive", "max_protocol_version", "min_protocol_version")
-"""Of the many that others know, those that look like typos of ours and are none."""
-VARIABLES = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "service": "PGSERVICE",
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-}
-"""Where to look for what is not in the URL. The driver itself knows PGUSER, PGPASSWORD, PGDATABASE, PGPASSFILE and more."""
 NOT_BOUND = (
     "channel_binding=require is not enforced, because the driver cannot; "
     "sslmode=verify-full (with sslrootcert=system, say) keeps others from posing as the server"
@@ -105,18 +56,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Dsn:
-    """What a URL says.
+    """What is in a URL.
 
     Args:
         hosts: in the order in which to try them; none means the socket of this machine, wherever the driver finds it.
         user, password, database, passfile: None leaves them to the driver's variables and files.
-        target: which kind of server will do, one of `TARGETS`.
+        target: which kind of server will do, one of `libpq.TARGETS`.
         spread: try the hosts in any order.
         connect_timeout: seconds for each host; None for ours.
         application: goes before the name of each connection.
         settings: of PostgreSQL, for each session.
         startup: the rest of `options`, which some poolers find their way by.
-        sslmode: one of `SSL_MODES`, or `no-verify`; None for the driver's own.
+        sslmode: one of `libpq.SSL_MODES`, or `no-verify`; None for the driver's own.
         driver: further parameters as the driver understands them, mostly of TLS.
         keepalive: of the numbers that begin with keepalives, and tcp_user_timeout, those that are given.
         notes: what is not done, a line each, for the log.
@@ -152,34 +103,34 @@ def parse(url: str) -> Dsn:
         ConfigError: it has a mistake, which is named in one line without quoting it.
     """
     given, authority = _parts(url.strip())
-    given = {**_service(given), **given}
+    given = {**libpq.service(given), **given}
     if "host" not in given and "hostaddr" in given:
         given["host"] = given.pop("hostaddr")
-    notes = list(_strangers(given))
-    _check_values(given)
-    hosts = _hosts(_found(given, "host"), _found(given, "port"), authority)
+    notes = list(libpq.strangers(given))
+    libpq.check_values(given)
+    hosts = _hosts(libpq.found(given, "host"), libpq.found(given, "port"), authority)
     settings, startup = _options(given.get("options", ""))
     if "search_path" in given:
         settings["search_path"] = given["search_path"]
     if given.get("channel_binding") == "require":
         notes.append(NOT_BOUND)
     sslmode, rootcert = _tls(given, hosts)
-    driver = {name: given[name] for name in DRIVERS if name in given}
+    driver = {name: given[name] for name in libpq.DRIVERS if name in given}
     return Dsn(
         hosts=hosts,
         user=given.get("user"),
         password=given.get("password"),
         database=given.get("dbname"),
         passfile=given.get("passfile"),
-        target=_found(given, "target_session_attrs") or ("read-write" if len(hosts) > 1 else "any"),
+        target=libpq.found(given, "target_session_attrs") or ("read-write" if len(hosts) > 1 else "any"),
         spread=given.get("load_balance_hosts") == "random",
-        connect_timeout=_connect_timeout(_found(given, "connect_timeout")),
+        connect_timeout=_connect_timeout(libpq.found(given, "connect_timeout")),
         application=given.get("application_name"),
         settings=settings,
         startup=startup,
         sslmode=sslmode,
         driver=driver if rootcert is None else {**driver, "sslrootcert": rootcert},
-        keepalive={name: int(given[name]) for name in KEEPALIVES if name in given},
+        keepalive={name: int(given[name]) for name in libpq.KEEPALIVES if name in given},
         notes=tuple(notes),
     )
 
@@ -194,18 +145,39 @@ def discreet(url: str) -> str:
     scheme, _, rest = url.strip().partition("://")
     login, rest = _login(rest)
     place, _, query = rest.partition("?")
-    kept = [
-        item for item in query.split("&") if item and _decode(item.partition("=")[0]) not in ("password", "sslpassword")
-    ]
+    kept = [item for item in query.split("&") if item and _decode(item.partition("=")[0]) not in PASSWORDS]
     user = "" if login is None else login.partition(":")[0] + "@"
     return f"{scheme}://{user}{place}{'?' if kept else ''}{'&'.join(kept)}"
+
+
+def without_passwords(text: str, *urls: str | None) -> str:
+    """Return a text, such as a driver's error, without the passwords of these URLs, which may be malformed."""
+    found = {password for url in urls for password in _passwords((url or "").partition("://")[2])}
+    for password in sorted(found, key=len, reverse=True):
+        text = text.replace(password, "…")
+    return text
+
+
+def _passwords(rest: str) -> Iterator[str]:
+    """As they are written, and decoded."""
+    logins = rest.rpartition("@")[0], _login(rest)[0] or ""
+    parameters = re.findall(r"[?&]([^=&]*)=([^&]*)", rest)
+    written = [login.partition(":")[2] for login in logins]
+    written += [value for name, value in parameters if unquote(name) in PASSWORDS]
+    for password in filter(None, written):
+        yield from (password, unquote(password))
+
+
+def without_login(url: str) -> str:
+    """Return a URL of any scheme without its user and password: to be shown."""
+    return re.sub(r"//[^/?#]*@", "//…@", url)
 
 
 # ---- taking it apart ---------------------------------------------------------------------------------------
 
 
 def _parts(url: str) -> tuple[dict[str, str], bool]:
-    """Everything that is in the URL by libpq's names; and whether there was anything between // and the next slash.
+    """Return everything in the URL by libpq's names; and whether there was anything between // and the next slash.
 
     A password may have any character but a slash in it, also those that should be percent-encoded: user and password end at
     the last @ before the host does.
@@ -235,7 +207,7 @@ def _login(rest: str) -> tuple[str | None, str]:
 
 
 def _authority(text: str) -> tuple[str, str]:
-    """Ports and hosts, both comma-separated."""
+    """Return ports and hosts, both comma-separated."""
     pairs = []
     for item in text.split(",") if text else ():
         match = _HOST.fullmatch(item)
@@ -257,7 +229,7 @@ def _query(text: str) -> dict[str, str]:
             raise ConfigError(f"what follows the question mark must be parameters like sslmode=require ({_ESCAPE})")
         if not equals:
             raise ConfigError(f"the parameter {name} has no value: write {name}=…")
-        found[SYNONYMS.get(name, name)] = _decode(value)
+        found[libpq.SYNONYMS.get(name, name)] = _decode(value)
     if ssl := found.pop("ssl", ""):
         found.setdefault("sslmode", _jdbc(ssl))
     # An empty value stands for none, as in libpq.
@@ -280,70 +252,7 @@ def _decode(text: str) -> str:
     return decoded
 
 
-def _service(given: Mapping[str, str]) -> dict[str, str]:
-    """What the service file says, where a service is named."""
-    name = _found(given, "service")
-    if name is None:
-        return {}
-    files = [Path(os.environ.get("PGSERVICEFILE") or _home() / ".pg_service.conf")]
-    if folder := os.environ.get("PGSYSCONFDIR"):
-        files.append(Path(folder) / "pg_service.conf")
-    for file in files:
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            parser.read(file, encoding="utf-8")
-        except (configparser.Error, OSError, UnicodeError):
-            raise ConfigError("service: the service file cannot be read") from None
-        if parser.has_section(name):
-            return {SYNONYMS.get(key, key): value for key, value in parser.items(name) if value}
-    raise ConfigError("service: not found in the service file (PGSERVICEFILE, or ~/.pg_service.conf)")
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path("/")
-
-
-def _found(given: Mapping[str, str], name: str) -> str | None:
-    return given.get(name) or os.environ.get(VARIABLES[name]) or None
-
-
 # ---- what may be in it -------------------------------------------------------------------------------------
-
-
-def _strangers(given: Mapping[str, str]) -> Iterator[str]:
-    """A note for each parameter that is not ours.
-
-    Raises:
-        ConfigError: it looks like a typo of one that is, or promises security that would be missing.
-    """
-    for name in given.keys() - KNOWN:
-        if name in REFUSED:
-            raise ConfigError(f"the parameter {name} {REFUSED[name]}")
-        similar = [] if name in FOREIGN else get_close_matches(name.lower(), KNOWN, 1, 0.8)
-        if similar:
-            raise ConfigError(f"there is no parameter {name}; did you mean {similar[0]}?")
-        if name.lower().startswith(("ssl", "tls")) and (name, given[name]) != ("sslaccept", "accept_invalid_certs"):
-            raise ConfigError(f"the parameter {name} cannot be honoured; leave it out, and use sslmode instead")
-        yield f"the parameter {name} means nothing to this server"
-    if given.get("client_encoding", "utf8").lower() not in ("utf8", "utf-8", "unicode", "auto"):
-        yield "the parameter client_encoding is ignored: this server speaks UTF-8"
-
-
-def _check_values(given: Mapping[str, str]) -> None:
-    for name, choices in CHOICES.items():
-        value = _found(given, name) if name in VARIABLES else given.get(name)
-        if value is not None and value not in choices:
-            raise ConfigError(f"{name} must be one of {', '.join(choices)}")
-    for name in NUMBERS:
-        value = _found(given, name) if name in VARIABLES else given.get(name)
-        if value is not None and not re.fullmatch(r"-?[0-9]{1,9}", value):
-            raise ConfigError(f"{name} must be a whole number")
-    for name in FILES:
-        if name in given and (name, given[name]) != ("sslrootcert", "system") and not os.access(given[name], os.R_OK):
-            raise ConfigError(f"{name} names a file that is missing, or cannot be read")
 
 
 def _hosts(names: str | None, ports: str | None, authority: bool) -> tuple[Host, ...]:
@@ -360,7 +269,7 @@ def _hosts(names: str | None, ports: str | None, authority: bool) -> tuple[Host,
 
 
 def _host(text: str) -> tuple[str, int | None]:
-    """A host's name, and its port where that follows it: in ?host= that is the driver's way, not libpq's."""
+    """Return a host's name, and its port where that follows it: in ?host= that is the driver's way, not libpq's."""
     name, colon, port = text.partition(":")
     alone = text.startswith("/") or not colon or ":" in port
     name = text.removeprefix("[").removesuffix("]") if alone else name
@@ -378,12 +287,12 @@ def _port(text: str) -> int:
 
 
 def _connect_timeout(text: str | None) -> float | None:
-    """None also for 0 and less, by which libpq means for ever: nothing here waits for ever. 1 counts as 2, as in libpq."""
+    """Return the seconds; None also for 0 and less, for ever in libpq: nothing here waits for ever. 1 counts as 2."""
     return max(2.0, float(text)) if text is not None and int(text) > 0 else None
 
 
 def _options(text: str) -> tuple[dict[str, str], str | None]:
-    """The settings in `-c name=value` and `--name=value`; and what else there is."""
+    """Return the settings in `-c name=value` and `--name=value`; and the rest."""
     words = re.findall(r"(?:\\.|[^\s\\])+", text)
     settings, rest = {}, []
     while words:
@@ -399,18 +308,18 @@ def _options(text: str) -> tuple[dict[str, str], str | None]:
 
 
 def _tls(given: Mapping[str, str], hosts: tuple[Host, ...]) -> tuple[str | None, str | None]:
-    """sslmode and sslrootcert. On a socket there is no TLS, as in libpq.
+    """Return sslmode and sslrootcert. On a socket there is no TLS, as in libpq.
 
     Raises:
         ConfigError: the server is to be verified, but by nothing; or by the machine's own certificates, but not in full.
     """
-    mode, rootcert = _found(given, "sslmode"), _found(given, "sslrootcert")
+    mode, rootcert = libpq.found(given, "sslmode"), libpq.found(given, "sslrootcert")
     if hosts and all(host.is_socket for host in hosts):
         return "disable", None
     if rootcert == "system" and mode not in (None, "verify-full"):
         raise ConfigError("sslrootcert=system needs sslmode=verify-full")
     if rootcert == "system":
         return "verify-full", rootcert
-    if mode in ("verify-ca", "verify-full") and not rootcert and not (_home() / ".postgresql/root.crt").exists():
+    if mode in ("verify-ca", "verify-full") and not rootcert and not (libpq.home() / ".postgresql/root.crt").exists():
         raise ConfigError(f"sslmode={mode} needs sslrootcert: a file, or `system` for what this machine trusts")
     return mode, rootcert

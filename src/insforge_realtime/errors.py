@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, in one tree, and the codes that go over the wire.
+"""Every error this package raises on purpose, in one tree, and every way in which the server ends a connection.
 
     RealtimeError
     ├── RequestError             answered to the client that asked; carries a wire code
@@ -19,12 +19,16 @@
 
 Each message is written for its reader: a `RequestError`'s goes to the client, so it never reveals a detail of the
 database; the others go to the operator's terminal or log.
+
+A connection that the server ends has a `Close`: a code and a reason, which a WebSocket's close frame carries and the log
+repeats. Long-polling has no such frame: PROTOCOL.md ("How connections end") has what its clients see instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 
 class RealtimeError(Exception):
@@ -118,3 +122,71 @@ class MigrationError(RealtimeError):
 
 class EmbeddedPostgresError(RealtimeError):
     """The embedded PostgreSQL cannot be used; the message names the way out (usually DATABASE_URL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How the server ends a connection.
+
+    Args:
+        code: of RFC 6455, section 7.4.
+        reason: one line, for people.
+    """
+
+    code: int
+    reason: str
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether the connection has served its purpose."""
+        return self.code == 1000
+
+    @property
+    def is_protocol_error(self) -> bool:
+        """Whether the client broke a protocol."""
+        return self.code in (1002, 1007)
+
+
+CLOSED_BY_CLIENT: Final = Close(1000, "closed by the client")
+"""The client sent a close packet, and we hang up. It stays away."""
+DISCONNECTED: Final = Close(1000, "disconnected")
+"""The operator has disconnected the user, behind a DISCONNECT. The client stays away until its user connects it again."""
+INVALID_UTF8: Final = Close(1007, "invalid UTF-8")
+"""The client broke a protocol: text that is not UTF-8. The client comes back."""
+TOKEN_EXPIRED: Final = Close(1008, "token expired")
+"""The client's token has expired, behind a `realtime:error`. The client comes back, with a fresh token if it has one."""
+TOO_MANY_REFUSALS: Final = Close(1008, "too many refused CONNECTs")
+"""CONNECT was refused REALTIME_MAX_REFUSED_CONNECTS times. The client comes back."""
+MESSAGE_TOO_BIG: Final = Close(1009, "message too big")
+"""A message was so far over its limit that it was not read. The client comes back; it should send less."""
+RESTARTING: Final = Close(1012, "server restarts")
+"""The server shuts down. The client comes back, to another server or to the next one here."""
+MESSAGES_MISSED: Final = Close(1012, "messages may have been missed")
+"""The feed lost track after a failover of the database. The client comes back, and reads what there is."""
+TOO_MANY_CONNECTIONS: Final = Close(1013, "too many connections")
+"""REALTIME_MAX_CONNECTIONS others were let in before it. The client comes back, to be refused until somebody has left."""
+NOT_RUNNING: Final = Close(1013, "")
+"""The lifespan of `Realtime` does not run. This ends a WebSocket before its handshake, so servers make status 403 of it. The
+client comes back."""
+
+
+def broken_protocol(reason: str) -> Close:
+    """Return the end of a connection whose client broke Engine.IO, Socket.IO or RFC 6455, answered no ping, or never sent a
+    CONNECT. The client comes back.
+
+    Args:
+        reason: which rule it broke.
+    """
+    return Close(1002, reason)
+
+
+UPGRADE_REFUSED: Final = broken_protocol("the session cannot be upgraded")
+"""Another WebSocket is upgrading the session, or has. The client's session goes on; only this WebSocket never comes back."""
+SESSION_ENDED: Final = broken_protocol("the session has ended")
+"""The session ended while this WebSocket was upgrading it. The client comes back if the session's own end lets it."""
+TWO_POLLS: Final = broken_protocol("two polls at a time")
+"""A second GET while one waits: nobody could tell the order of the packets. The client comes back."""
+TWO_POSTS: Final = broken_protocol("two posts at a time")
+"""A second POST while one is being read, likewise. The client comes back."""
+HALF_A_BODY: Final = broken_protocol("half a body")
+"""A POST broke off, or took longer than a client may be silent. The client comes back."""

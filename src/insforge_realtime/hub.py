@@ -1,19 +1,19 @@
 """Who is in the room: channels → sinks. Pure and synchronous: it writes to sinks and knows nothing else.
 
-What lives here: join, leave, and the fan-out, a plain loop without await over bytes that were made once. Slow sinks are
-their owner's business (they close themselves); nobody is waited for.
+What lives here: join, leave, and the fan-out, a plain loop without await over bytes that were made once. What may not: slow
+sinks, which close themselves (nobody is waited for); members (presence.py); time (rooms.py).
 
-Two kinds of event go to a room. Messages (`fan_out`) are written at once, all consecutive ones of a channel in one
-call. Presence events (`queue`) wait (rooms.py says how long), so that a thousand clients who join together cost each of them
-a few writes instead of a thousand. A room's queue goes out before any message of that room, and a sink that joined while
-events were queued gets only the later ones: what came before was in the snapshot it was given. Of two queued events that
-undo each other neither goes out (`cancel`), as long as nobody came in between, who would need the second.
+Two kinds of event go to a room. Messages (`fan_out`) are written at once, all consecutive ones of a channel in one call.
+Presence events (`queue`) wait, so that a thousand clients that join together cost each of them a few writes instead of a
+thousand. A room's queue goes out before any message of that room, and a sink that joined while events were queued gets only
+the later ones: the earlier ones were in the snapshot it was given. Of two queued events that undo each other neither goes
+out (`cancel`), as long as nobody came in between: a newcomer would need the second.
 
-A room is written to by one writer at a time. Whoever comes while another one pauses between two slices first writes the rest
-of that: so no sink gets events in another order than the others.
+A room is written to by one writer at a time. A writer that comes while another one pauses between two slices first writes
+the rest of that: so no sink gets events in another order than the others.
 
-A room is written by a *plan*: its sinks in slices, and of each the bare streams to write to, so that the loop that all is
-for touches nothing but them. A plan is made at the first event after somebody came, went, or changed its stream.
+A room is written by a *plan*: its sinks in slices, and for each slice the bare streams, so that the loop that it is all
+about touches nothing else. A plan is made at the first event after a sink came, went, or changed its stream.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from functools import cached_property
 from math import inf
 from typing import Protocol
 
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Member
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.frames import text_frame
 
 SLICE = 1000
 """After how many sinks `fan_out` lets its caller give the event loop a turn."""
-
-
 LOOK_BACK = 64
-"""Among how many queued events one is looked for that can be taken back."""
+"""Among how many queued events `cancel` looks for one to take back."""
 
 
 class Batch:
@@ -47,12 +46,12 @@ class Batch:
 
     @cached_property
     def packets(self) -> list[str]:
-        """One Engine.IO packet an event."""
+        """One Engine.IO packet for each event."""
         return [engineio.MESSAGE + socketio.event_packet(event) for event in self.events]
 
     @cached_property
     def size(self) -> int:
-        """How much text that is, in characters."""
+        """How long these are together, in characters."""
         return sum([len(packet) for packet in self.packets])
 
     @cached_property
@@ -73,7 +72,7 @@ class Sink(Protocol):
 
     @property
     def stream(self) -> Stream | None:
-        """Where frames may be written to without asking; None for who takes batches only. See `Hub.streams_changed`."""
+        """Where frames may be written to without asking; None if it takes batches only. See `Hub.streams_changed`."""
 
     def deliver(self, batch: Batch) -> None:
         """Write the batch now, or close yourself. Must not raise."""
@@ -101,32 +100,37 @@ class _Room:
 
     def __init__(self) -> None:
         self.sinks: dict[Sink, int] = {}
-        """Sink → how many events the room had had when it joined. In the order of joining."""
+        """Sink → how many events the room had had when it joined, in the order of joining."""
         self.newest = 0
         """The greatest of these numbers."""
         self.queue: list[str] = []
         self.about: list[Member] = []
-        """Whom each of them is about."""
+        """The member that each of them is about."""
         self.flushed = 0
         self.sealed = 0
-        """What was queued before this must go out: somebody has got a snapshot that has it."""
+        """What was queued before this must go out: somebody was given a snapshot with it."""
         self.writing: Iterator[int] | None = None
-        """What of an earlier event is not written to all yet."""
+        """The rest of a fan-out that has not reached all sinks yet."""
         self.plan: list[_Slice] | None = None
         self.streams = 0
-        """Which of the hub's changes of streams the plan knows."""
+        """The last of the hub's changes of streams that the plan knows."""
 
 
 class Hub:
-    """All rooms of this node. A room exists while somebody is in it."""
+    """All rooms of this node. A room exists while somebody is in it.
 
-    def __init__(self) -> None:
+    Args:
+        metrics: where the bytes that are written are counted.
+    """
+
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._rooms: dict[str, _Room] = {}
         self._queued: set[str] = set()
         self._streams = 0
 
     def streams_changed(self) -> None:
-        """Some sink's `stream` is another one than before."""
+        """Make plans anew: some sink's `stream` is another one than before."""
         self._streams += 1
 
     def join(self, channel: str, sink: Sink) -> None:
@@ -149,7 +153,7 @@ class Hub:
             self._queued.discard(channel)
 
     def queue(self, channel: str, event: str, about: Member) -> None:
-        """Let an event wait for the next `fan_out` to its room, of whatever."""
+        """Let an event wait for the next `fan_out` to its room."""
         room = self._rooms.get(channel)
         if room is not None:
             room.queue.append(event)
@@ -157,15 +161,15 @@ class Hub:
             self._queued.add(channel)
 
     def cancel(self, channel: str, presence_id: str) -> Member | None:
-        """Take back the last queued event about a member, where nobody has come since: it and its opposite are nothing.
+        """Take back the last queued event about a member, if nobody has come since: it and its opposite are nothing.
 
         Returns:
-            the member that it was about; None where it goes out, as must its opposite.
+            the member that it was about; None if it goes out, as its opposite must, too.
         """
         room = self._rooms.get(channel)
         if room is None:
             return None
-        newcomer = next(reversed(room.sinks.values())) - room.flushed  # what is queued before this, it must not be told
+        newcomer = next(reversed(room.sinks.values())) - room.flushed  # it is told of nothing that was queued before
         first = max(newcomer, room.sealed - room.flushed, len(room.queue) - LOOK_BACK, 0)
         for at in range(len(room.queue) - 1, first - 1, -1):
             if room.about[at].presence_id == presence_id:
@@ -176,7 +180,7 @@ class Hub:
         return None
 
     def seal(self, channel: str) -> None:
-        """A snapshot is given to somebody who is in the room: what is queued is not taken back any more."""
+        """Take back nothing of what is queued: somebody in the room is given a snapshot."""
         room = self._rooms.get(channel)
         if room is not None:
             room.sealed = room.flushed + len(room.queue)
@@ -187,7 +191,7 @@ class Hub:
         return bool(self._queued)
 
     def waiting(self) -> list[str]:
-        """The rooms that have events queued, except those that are being written to."""
+        """Return the rooms with queued events, except those that are being written to."""
         return [channel for channel in self._queued if self._rooms[channel].writing is None]
 
     def fan_out(self, channel: str, events: Sequence[str]) -> Iterator[int]:
@@ -223,9 +227,35 @@ class Hub:
         later: dict[int, Batch] = {}
         for part in plan:
             if room.plan is plan and room.streams == self._streams and room.newest <= begun:
-                yield _write_at_once(part.streams, batch) + _write_one_by_one(room, part.others, batch, begun, later)
+                written = self._write_at_once(part.streams, batch) if part.streams else 0
+                others = part.others
             else:
-                yield _write_one_by_one(room, part.sinks, batch, begun, later)
+                written, others = 0, part.sinks
+            if others:
+                written += self._write_one_by_one(room, others, batch, begun, later)
+            yield written
+
+    def _write_at_once(self, streams: list[Stream], batch: Batch) -> int:
+        """Write a batch to streams, the hottest loop of the server, and return how many they were."""
+        frames = batch.websocket
+        for stream in streams:
+            stream.write(frames)
+        self._metrics.delivered_bytes += len(streams) * len(frames)
+        return len(streams)
+
+    def _write_one_by_one(
+        self, room: _Room, sinks: list[Sink], batch: Batch, begun: int, made: dict[int, Batch]
+    ) -> int:
+        """Deliver to each sink that is still there what came since it joined, and return how many they were."""
+        written = 0
+        for sink in sinks:
+            missed = room.sinks.get(sink, inf) - begun
+            if missed < max(len(batch.events), 1):  # else it has left, or come back meanwhile
+                sink.deliver(batch if missed <= 0 else _rest(batch, int(missed), made))
+                written += 1
+        if written:
+            self._metrics.delivered_bytes += written * batch.size
+        return written
 
     def _plan(self, room: _Room) -> list[_Slice]:
         if room.plan is None or room.streams != self._streams:
@@ -235,7 +265,7 @@ class Hub:
         return room.plan
 
     def audience(self, channel: str) -> int:
-        """How many sinks are in a room."""
+        """Return how many sinks are in a room."""
         room = self._rooms.get(channel)
         return len(room.sinks) if room else 0
 
@@ -243,26 +273,6 @@ class Hub:
     def rooms(self) -> int:
         """How many rooms there are."""
         return len(self._rooms)
-
-
-def _write_at_once(streams: list[Stream], batch: Batch) -> int:
-    """The hottest loop of the server. How many they were."""
-    if streams:
-        frames = batch.websocket
-        for stream in streams:
-            stream.write(frames)
-    return len(streams)
-
-
-def _write_one_by_one(room: _Room, sinks: list[Sink], batch: Batch, begun: int, made: dict[int, Batch]) -> int:
-    """To those who are still there, and to each what came since it joined. How many they were."""
-    written = 0
-    for sink in sinks:
-        missed = room.sinks.get(sink, inf) - begun
-        if missed < max(len(batch.events), 1):  # else it has left, or come back meanwhile
-            sink.deliver(batch if missed <= 0 else _rest(batch, int(missed), made))
-            written += 1
-    return written
 
 
 def _rest(batch: Batch, start: int, made: dict[int, Batch]) -> Batch:

@@ -18,20 +18,20 @@ from typing import Any
 
 import structlog
 
-from insforge_realtime.config import Config
+from insforge_realtime.config import LogSettings
 from insforge_realtime.floods import Bounded, Floods, processor, say
 from insforge_realtime.log_thread import ThreadedHandler
 
 log = structlog.get_logger("insforge_realtime")
 
 
-def configure(config: Config) -> None:
+def configure(config: LogSettings) -> None:
     """Set up structlog, and send the standard library's loggers the same way. For commands."""
     _configure(config, logging.StreamHandler(sys.stderr))
 
 
 @contextlib.contextmanager
-def of_a_server(config: Config) -> Iterator[None]:
+def of_a_server(config: LogSettings) -> Iterator[None]:
     """Do the same for the life of a server: no line makes it wait, and at the end everything logged is written.
 
     Whatever else Python would write to standard error, also from within the event loop, becomes log lines.
@@ -47,7 +47,7 @@ def of_a_server(config: Config) -> Iterator[None]:
         handler.flush()
 
 
-def _threaded(config: Config) -> logging.Handler:
+def _threaded(config: LogSettings) -> logging.Handler:
     try:
         return ThreadedHandler(sys.stderr, config.log_buffer_bytes, _lines_dropped)
     except (OSError, io.UnsupportedOperation):
@@ -81,7 +81,7 @@ def tell_of_the_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
     log.error(event, task=name, exc_info=context.get("exception"))
 
 
-def _configure(config: Config, handler: logging.Handler) -> None:
+def _configure(config: LogSettings, handler: logging.Handler) -> None:
     floods = Floods(config.max_log_lines_per_second, say)
     renderer: structlog.typing.Processor
     if config.log_format == "json":
@@ -120,7 +120,7 @@ def _configure(config: Config, handler: logging.Handler) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def use_logging_of_the_application(config: Config) -> None:
+def use_logging_of_the_application(config: LogSettings) -> None:
     """Inside somebody else's server: log to the standard library's loggers, and configure none of them."""
     if structlog.is_configured():
         return

@@ -1,10 +1,12 @@
-"""How much each owner may send: a token bucket of messages and one of bytes; and what an address stands for. Pure.
+"""How much each owner may send: a token bucket of messages and one of bytes; and what an address stands for.
 
-A bucket is its owner's, not a connection's: fifty sockets of a user send as much as one. It is remembered after the last of
-them has gone until it would be full again, so that nobody gains by coming back.
+What lives here: the arithmetic, without a clock. What may not: connections, and what a refusal says (inbox.py).
+
+A bucket is its owner's, not a connection's: fifty sockets of a user send as much as one. After the last of them has gone it
+is remembered until it would be full again, so that nobody gains by coming back.
 
     of(owner)      the owner's bucket, held until `release`
-    Bucket.take    one message out of it, or what there is too little of
+    Bucket.take    one message out of it, or what it holds too little of
 """
 
 from __future__ import annotations
@@ -16,17 +18,17 @@ from typing import Literal
 from insforge_realtime.model import Owner
 
 BURST_SECONDS = 2.0
-"""So many seconds' worth may be sent at once."""
+"""How many seconds' worth may be sent at once."""
 MOST_REMEMBERED = 10_000
 """How many owners without a connection are remembered."""
 
 Short = Literal["messages", "bytes"]
-"""What there is too little of."""
+"""What a bucket holds too little of."""
 
 
 def place_of(address: str) -> str | None:
-    """What an address counts as: itself, or of IPv6 its /64, which one customer of a provider has alone. None for what is no
-    address."""
+    """Return what an address counts as: itself, or for IPv6 its /64, which one customer of a provider has alone; None if it
+    is not an address."""
     if ":" not in address:
         return address if address[:1].isdigit() else None
     try:
@@ -41,64 +43,64 @@ def place_of(address: str) -> str | None:
 
 
 class Bucket:
-    """One owner's. Begins full.
+    """One owner's two buckets, full at first.
 
     Args:
-        messages, size: how many messages and how many bytes come into it a second; 0 for no limit.
+        messages, size: how many messages and how many bytes flow in per second; 0 for no limit.
         now: the time, in seconds from anywhere.
     """
 
-    __slots__ = ("_at", "_burst", "_messages", "_room", "_size", "_tokens", "users")
+    __slots__ = ("_at", "_burst", "_messages", "_room", "_tokens", "bytes_per_second", "users")
 
     def __init__(self, messages: float, size: float, now: float) -> None:
-        self._messages, self._size = messages, size
+        self._messages, self.bytes_per_second = messages, size
         self._tokens = self._burst = max(1.0, BURST_SECONDS * messages)
         self._room = BURST_SECONDS * size
         self._at = now
         self.users = 0
         """How many connections hold it."""
 
-    def take(self, size: int, now: float) -> Short | None:
-        """Take a message of so many bytes; or say what there is too little of, and take nothing."""
+    def take(self, size: float, now: float) -> Short | None:
+        """Take a message of so many bytes, and return None; or what there is too little of, and take nothing."""
         self._fill(now)
         if self._messages and self._tokens < 1:
             return "messages"
-        # What is larger than the bucket passes when that is full, and leaves it in debt: who is quiet can send anything.
-        if self._size and self._room < min(size, BURST_SECONDS * self._size):
+        # What is larger than the bucket passes when that is full, and leaves it in debt: a quiet owner can send anything.
+        if self.bytes_per_second and self._room < min(size, BURST_SECONDS * self.bytes_per_second):
             return "bytes"
         self._tokens -= bool(self._messages)
-        self._room -= size if self._size else 0
+        self._room -= size if self.bytes_per_second else 0
         return None
 
     def is_full(self, now: float) -> bool:
-        """Whether a new one would be no different."""
+        """Return whether a new one would be just the same."""
         self._fill(now)
-        return self._tokens >= self._burst and self._room >= BURST_SECONDS * self._size
+        return self._tokens >= self._burst and self._room >= BURST_SECONDS * self.bytes_per_second
 
     def _fill(self, now: float) -> None:
         passed, self._at = now - self._at, now
         self._tokens = min(self._burst, self._tokens + passed * self._messages)
-        self._room = min(BURST_SECONDS * self._size, self._room + passed * self._size)
+        self._room = min(BURST_SECONDS * self.bytes_per_second, self._room + passed * self.bytes_per_second)
 
 
 class Buckets:
-    """All owners'.
+    """The buckets of all owners.
 
     Args:
-        messages, size: what each gets a second, times its share.
+        messages, size: what each gets per second, times its share.
     """
 
     def __init__(self, messages: float, size: float) -> None:
         self._messages, self._size = messages, size
         self._held: dict[str, Bucket] = {}
         self._left: OrderedDict[str, Bucket] = OrderedDict()
-        """Of owners who have no connection, in the order in which they left."""
+        """Those of owners without a connection, in the order in which they left."""
 
     def __len__(self) -> int:
         return len(self._held) + len(self._left)
 
     def of(self, owner: Owner, now: float) -> Bucket:
-        """The owner's bucket, for one more connection."""
+        """Return the owner's bucket, for one more connection."""
         bucket = self._held.get(owner.id) or self._left.pop(owner.id, None)
         if bucket is None:
             bucket = Bucket(self._messages * owner.share, self._size * owner.share, now)
@@ -107,7 +109,7 @@ class Buckets:
         return bucket
 
     def release(self, owner: Owner, now: float) -> None:
-        """One of the owner's connections has gone."""
+        """Let go of the owner's bucket: one of its connections has gone."""
         bucket = self._held[owner.id]
         bucket.users -= 1
         if not bucket.users:
@@ -116,7 +118,7 @@ class Buckets:
             self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Those that are full: two at a time, since each call adds one; and one that is too many."""
+        """Drop those that are full, two at a time, since each call adds one; and one that is too many."""
         for _ in range(2):
             oldest = next(iter(self._left), None)
             if oldest is None or not (self._left[oldest].is_full(now) or len(self._left) > MOST_REMEMBERED):

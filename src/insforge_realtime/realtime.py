@@ -21,7 +21,7 @@ from insforge_realtime import config as configuration
 from insforge_realtime import logs, typos
 from insforge_realtime.app import Application
 from insforge_realtime.config import Config
-from insforge_realtime.errors import ConfigError, Unavailable
+from insforge_realtime.errors import NOT_RUNNING, ConfigError, Unavailable
 from insforge_realtime.web.answers import NoSniff
 from insforge_realtime.web.transports.fast_websocket import websocket_class
 
@@ -61,7 +61,7 @@ class Realtime:
         self._reads_the_environment = config is None
         self._config = (config or configuration.load(**settings)).ready_to_serve()
         self._running: Application | None = None
-        self.websocket_class = websocket_class(lambda: self._running.gateway if self._running else None)
+        self.websocket_class = websocket_class(lambda: self._running.fast if self._running else None)
         """For uvicorn: `uvicorn.run(app, ws=realtime.websocket_class)`. Other WebSockets of the application still work."""
 
     @contextlib.asynccontextmanager
@@ -149,14 +149,14 @@ async def _not_running(scope: Scope, receive: Receive, send: Send) -> None:
     log.error("request before the lifespan of Realtime has run; pass lifespan=realtime.lifespan to your application")
     if scope["type"] == "websocket":
         await receive()
-        await send({"type": "websocket.close", "code": 1013})
+        await send({"type": "websocket.close", "code": NOT_RUNNING.code})
     elif scope["type"] == "http":
         answer = JSONResponse({"code": "UNAVAILABLE", "message": Unavailable.default}, 503)
         await NoSniff(answer)(scope, receive, send)
 
 
 def create_app(config: Config | None = None) -> Starlette:
-    """A complete ASGI application: `uvicorn --factory insforge_realtime.app:create_app`, or hypercorn, or granian.
+    """Return a complete ASGI application: `uvicorn --factory insforge_realtime:create_app`, or hypercorn, or granian.
 
     Args:
         config: complete; None reads the environment.

@@ -1,18 +1,29 @@
-"""Who comes in, who goes out, and who is told of it: the hub and the presence, kept together.
+"""Who comes in, who goes out, and what everybody in a room is told: the hub and the presence as one thing.
+
+What lives here: enter, leave, broadcast, and when presence events go out. What may not: who may come in (commands.py), and
+what a message is (delivery.py).
 
 What always holds, for everybody in a room, once what is queued has gone out:
 
     the members of the snapshot in one's ack, and the joins and leaves since, make the members that are there
     nobody is told of somebody twice, nor of themselves
 
-Presence events wait a little for others to the same room, and the more people hear of them the longer: someone who comes
-and goes all the time costs a room a few writes a second, and nothing at all while coming and going cancel each other.
+Presence events wait a little for others to the same room, and the larger the room, the longer: a member who comes and goes
+all the time costs it a few writes a second, and nothing at all while coming and going cancel each other.
+
+Whatever writes to a room gives the event loop a turn after each slice of it.
+
+**Several nodes.** An engine that shares rooms between nodes belongs behind this class: its callers need not know of it. It
+has to keep both invariants over all nodes, which takes three things: sockets are counted by node, so that the first and the
+last of a member's are those of the whole cluster; a snapshot has the members of all nodes, and is sealed against what the
+other nodes have queued; and the sockets of a node that died leave. `broadcast` stays local: each node has a feed of its own,
+and what it returns is this node's part of an audience that the database adds up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from insforge_realtime import tasks
@@ -25,7 +36,7 @@ from insforge_realtime.protocol import socketio
 PAUSE = 0.01
 """How long a presence event waits for others to the same room, in seconds."""
 PAUSE_FOR_EACH = 0.00025
-"""How much longer, after the last one, for each who hears of it: 0.25 s in a room of a thousand."""
+"""How much longer, after the last one, for each sink that hears of it: 0.25 s in a room of a thousand."""
 LONGEST_PAUSE = 1.0
 
 
@@ -45,12 +56,12 @@ class Rooms:
         """When a room may be told of presence again, by the loop's clock."""
 
     def members(self, channel: str) -> list[Member]:
-        """Everybody who is in a room, in the order of arrival, for a snapshot."""
+        """Return everybody in a room for a snapshot, in the order of arrival."""
         self._hub.seal(channel)
         return self._presence.members(channel)
 
     def enter(self, channel: str, sink: Sink, member: Member, acknowledge: Callable[[], None]) -> None:
-        """Come in: the ack first, then the others are told, then one hears what they do.
+        """Put a sink into a room: it gets its ack first, then the others are told, then it hears what they do.
 
         Args:
             acknowledge: sends the ack, with the members that are there now.
@@ -65,11 +76,24 @@ class Rooms:
         self._hub.join(channel, sink)
 
     def leave(self, channel: str, sink: Sink, presence_id: str) -> None:
-        """Go out; with the last of a member's sockets the others are told."""
+        """Take a sink out of a room, and tell the others if it was the last of its member's."""
         self._hub.leave(channel, sink)
         member = self._presence.leave(channel, presence_id)
         if member is not None and self._hub.cancel(channel, presence_id) is None:
             self._announce("presence:leave", channel, member)
+
+    async def broadcast(self, channel: str, events: Sequence[str]) -> int:
+        """Write events to everybody in a room, after what waits for it, and return how many sinks that was.
+
+        Args:
+            events: as for `hub.Batch`.
+        """
+        audience = 0
+        for written in self._hub.fan_out(channel, events):
+            audience += written
+            if written == SLICE:
+                await asyncio.sleep(0)
+        return audience
 
     def _announce(self, name: str, channel: str, member: Member) -> None:
         meta = {"channel": channel, "messageId": str(uuid4()), "senderType": "system", "timestamp": iso_now()}
@@ -79,7 +103,7 @@ class Rooms:
             tasks.start(self._flush(), "presence")
 
     async def _flush(self) -> None:
-        """Until nothing is queued any more."""
+        """Tell rooms what is queued for them until nothing is."""
         now = asyncio.get_running_loop().time
         try:
             while True:
@@ -97,6 +121,4 @@ class Rooms:
         pause = min(self._hub.audience(channel) * PAUSE_FOR_EACH, LONGEST_PAUSE)
         if pause > PAUSE:
             self._not_before[channel] = asyncio.get_running_loop().time() + pause
-        for written in self._hub.fan_out(channel, ()):
-            if written == SLICE:
-                await asyncio.sleep(0)
+        await self.broadcast(channel, ())

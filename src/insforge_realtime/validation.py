@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from insforge_realtime.config import Config
+from insforge_realtime.config import MessageSettings
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge
 from insforge_realtime.protocol import socketio
 from insforge_realtime.protocol.session import Emit
@@ -40,7 +40,7 @@ def claimed_channel(command: Command) -> str | None:
 class Validator:
     """Reads commands, within the limits of a configuration. Every method raises InvalidRequest or PayloadTooLarge."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: MessageSettings) -> None:
         self._name_bytes = config.max_name_bytes
         self._payload_bytes = config.max_payload_bytes
 

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from insforge_realtime.floods import BURST
-from insforge_realtime.web.admission import BURST_SECONDS
+from insforge_realtime.web.limiters import BURST_SECONDS
 from insforge_realtime.web.timer_wheel import SLOT_SECONDS
 from support.databases import Cluster, wait_until
 from support.polling import QUERY, PollingClient, closes, handshakes, open_websocket

@@ -1,6 +1,6 @@
-"""The benchmarks themselves: the two rows that matter most, in a short form, say that everything they measure works.
+"""The benchmarks themselves: the two rows that matter most, in a short form, show that everything they measure works.
 
-Counts and order only: what a short run on a busy machine says about time is nothing.
+Counts and order only: the times of a short run on a busy machine mean nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str) -> list[dict[str, Any]]:
-    """What a benchmark's command prints, an object a line."""
+    """Run a benchmark's command, and return what it prints, an object a line."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -36,7 +36,7 @@ def run(*command: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def results() -> list[dict[str, Any]]:
-    """What the command printed, an object a line. Skipped where a program is missing, never in continuous integration."""
+    """Run P1 and P3 in the short form. Skipped where a program is missing, never in continuous integration."""
     missing = [program for program in ("node", "npm", "cc") if shutil.which(program) is None]
     if not (find_binaries().bin_dir / "pgbench").exists():
         missing.append("pgbench")
@@ -47,7 +47,7 @@ def results() -> list[dict[str, Any]]:
 
 
 def of(results: list[dict[str, Any]], row: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A row's measurements, and its summary."""
+    """Return a row's measurements, and its summary."""
     *measurements, summary = [result for result in results if result.get("row") == row]
     assert "summary" in summary
     assert all("turn" in measurement for measurement in measurements)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from insforge_realtime import __version__
 from insforge_realtime.cli.main import app
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
@@ -171,7 +172,7 @@ def test_a_server_waits_for_a_database_that_is_away(start: Start) -> None:
         postgres = EmbeddedPostgres(folder / "pg", port=free_port())
         with postgres:
             url = postgres.dsn
-            asyncio.run(migrate(url))
+            asyncio.run(migrate(Database(url)))
         server = start(url)
         status, body = health(server)
         assert (status, body["status"]) == (503, "unavailable")

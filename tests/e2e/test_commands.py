@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, BOBS_ORDER, ROOM
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import sql_file
@@ -357,7 +358,7 @@ async def test_an_expired_token_ends_the_socket_with_a_reason(demo: str, start: 
 @pytest.mark.timeout(180)
 async def test_while_the_database_is_away_sockets_stay_and_nothing_is_lost(start: Start) -> None:
     with running_cluster(18, port=free_port(), synchronous_commit="on") as cluster:
-        await migrate(cluster.dsn)
+        await migrate(Database(cluster.dsn))
         async with sql(cluster.dsn) as database:
             await database.execute(sql_file("demo.sql"))
         server = start(cluster.dsn)

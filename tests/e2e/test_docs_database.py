@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE
 from insforge_realtime.pg.migrate import migrate
 from support.databases import Cluster, running_cluster
@@ -42,7 +43,7 @@ async def set_up(cluster: Cluster) -> None:
     await cluster.execute("CREATE DATABASE app")
     for sql in blocks("postgres"):
         await run(cluster.postgres.url("app"), sql)
-    await migrate(url_of(cluster, "realtime_server"))
+    await migrate(Database(url_of(cluster, "realtime_server")))
     for sql in blocks("shop"):
         await run(url_of(cluster, "shop"), sql)
     for sql in blocks("realtime_server"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -67,6 +68,18 @@ def directly(extra: str) -> set[str]:
     """What an extra names itself."""
     requires = distribution(PACKAGE).requires or []
     return {canonical(Requirement(text).name) for text in requires if f'extra == "{extra}"' in text.replace("'", '"')}
+
+
+def test_a_wheel_takes_every_statement_along() -> None:
+    """hatchling packs whole folders, except what .gitignore names."""
+    root = SOURCE.parents[1]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/insforge_realtime"]}
+    statements = [str(file) for file in SOURCE.rglob("*.sql")]
+    assert len(statements) > 20
+    command = ["git", "check-ignore", "--no-index", *statements]
+    ignored = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert (ignored.returncode, ignored.stdout) == (1, ""), ignored.stderr
 
 
 def test_the_client_extra_brings_nothing_of_the_server() -> None:

@@ -37,7 +37,7 @@ from support.embedded import application, realtime_for, serving
 from support.node import Puppet
 from support.scenario import Client, PythonSocketIo, SocketIo, connected
 from support.servers import SECRET, token
-from support.wire import WireClient
+from support.wire import Refused, WireClient
 
 TOKEN = {"token": token(BOB)}
 
@@ -88,7 +88,33 @@ def _connections(realtime: Realtime) -> set[Any]:
 
 def _polling(realtime: Realtime) -> set[Any]:
     assert realtime._running is not None
-    return {polling.connection for polling in realtime._running.gateway.polls.values()}
+    gateway = realtime._running.gateway
+    return {connection for connection in gateway.connections if connection.sid in gateway.polling_sessions}
+
+
+async def test_what_happens_is_counted_from_the_socket_to_the_row_and_back(demo: str) -> None:
+    realtime = realtime_for(demo)
+    async with serving(application(realtime, "/"), ws=realtime.websocket_class) as address:
+        assert realtime._running is not None
+        metrics = realtime._running.metrics
+        async with WireClient(websocket_url(address), TOKEN) as one, WireClient(websocket_url(address), TOKEN) as two:
+            for client in (one, two):
+                assert (await client.subscribe(f"chat:{ROOM}"))["ok"]
+            assert not (await one.subscribe("no such channel"))["ok"]
+            assert (await one.publish(f"chat:{ROOM}", "hello", {}))["ok"]
+            await one.wait_for("hello")
+            await two.wait_for("hello")
+            with pytest.raises(Refused):
+                async with WireClient(websocket_url(address), {"token": "nonsense"}):
+                    pass
+        assert metrics.connects == {"ok": 2, "UNAUTHORIZED": 1}
+        assert metrics.subscribes == {"ok": 2, "UNAUTHORIZED": 1}
+        assert metrics.publishes == {"ok": 1}
+        assert (metrics.messages_read, metrics.deliveries) == (1, 2)
+        assert metrics.delivered_bytes > 2 * len('42["hello",{}]')
+        assert (metrics.pages.sizes.count, metrics.pages.sizes.sum) == (1, 1)
+        assert metrics.pages.microseconds.count >= metrics.feed_looks > 0
+        assert (metrics.subscribe_batches.sizes.sum, metrics.publish_batches.sizes.sum) == (3, 1)
 
 
 async def test_two_lifespans_one_after_the_other_work_and_two_at_a_time_do_not(demo: str) -> None:

@@ -125,7 +125,7 @@ async def test_the_client_without_asyncio_stays_away_too(demo: str) -> None:
     async with serving(application(realtime)) as address:
         reading = asyncio.create_task(asyncio.to_thread(read, f"http://{address}"))
         assert realtime._running is not None
-        hub = realtime._running.gateway.hub
+        hub = realtime._running.hub
         await wait_until(lambda: hub.rooms or reading.done())
         realtime.disconnect(BOB)
         assert await reading == ("DISCONNECTED", "disconnected")

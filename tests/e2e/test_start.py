@@ -20,6 +20,7 @@ import pytest
 from insforge_realtime import Realtime
 from insforge_realtime.errors import NotMigratedError
 from insforge_realtime.pg import migrate as migration
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.pages import FeedHealth, Reason
@@ -47,7 +48,7 @@ async def unmigrated(
         every = migration.migrations()
         with monkeypatch.context() as patch:
             patch.setattr(migration, "migrations", lambda: every[:-1])
-            await migrate(url)
+            await migrate(Database(url))
     yield url
     await newest.drop(url)
 
@@ -84,7 +85,7 @@ async def test_inside_an_application_the_lifespan_raises_and_can_be_entered_agai
         with pytest.raises(NotMigratedError, match=RUN_MIGRATE):
             async with realtime.lifespan():
                 pass
-    await migrate(unmigrated)
+    await migrate(Database(unmigrated))
     async with realtime.lifespan():
         assert await realtime.publish("nowhere", "e", {}) is None
 
@@ -122,7 +123,7 @@ async def test_a_server_that_runs_lives_through_the_loss_of_its_schema(newest: C
     await wait_until(lambda: health(server)["reason"] == "not migrated")
     assert server.process.poll() is None
     await connection.close()
-    await migrate(url)
+    await migrate(Database(url))
     await wait_until(lambda: health(server)["state"] == "live", 30)
     line = await asyncio.to_thread(server.wait_for_log, "database links are back")
     assert line["level"] == "info"
@@ -137,7 +138,7 @@ async def test_a_database_that_is_away_at_the_start_goes_and_comes_back_is_a_lin
         postgres = EmbeddedPostgres(folder / "pg", port=free_port())
         with postgres:
             url = postgres.dsn
-            await migrate(url)
+            await migrate(Database(url))
         server = start(url)
         seen = 0
         for _ in range(2):
@@ -178,7 +179,7 @@ async def test_the_lag_of_a_feed_that_is_down_counts_from_its_last_look(start: S
     """Also before the time has passed that a feed may sleep."""
     with data_folder() as folder:
         with EmbeddedPostgres(folder / "pg", port=free_port()) as postgres:
-            await migrate(postgres.dsn)
+            await migrate(Database(postgres.dsn))
             server = start(postgres.dsn, feed_fallback_seconds=3600)
             await wait_until(lambda: health(server)["state"] == "live")
         await wait_until(lambda: health(server)["state"] == "down")

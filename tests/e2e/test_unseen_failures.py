@@ -139,9 +139,9 @@ inject({place!r})
 PARTS = {
     "feed": "pg.feed:Feed",
     "subscribe": "pg.coalescer:Coalescer",
-    "counters": "pg.stats:Counters",
+    "counters": "pg.counters:Counters",
     "webhooks": "webhooks.worker:Webhooks",
-    "wheel": "web.wheel:TimerWheel",
+    "wheel": "web.timer_wheel:TimerWheel",
 }
 
 

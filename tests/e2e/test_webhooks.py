@@ -25,6 +25,7 @@ import trustme
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from support.databases import Cluster, free_port, running_cluster, wait_until
 from support.receivers import LOOPBACK, Hit, Hooked, hooked, receiving, status
@@ -582,7 +583,7 @@ async def test_a_database_that_goes_away_and_comes_back_loses_nothing(start: Sta
         return web.Response()
 
     with running_cluster(18, port=free_port(), synchronous_commit="on") as cluster:
-        await migrate(cluster.dsn)
+        await migrate(Database(cluster.dsn))
         async with receiving(answer) as receiver:
             async with hooked(cluster.dsn) as db:
                 await db.channel("order:%", receiver.url)

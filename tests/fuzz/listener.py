@@ -21,13 +21,17 @@ from insforge_realtime.commands import Commands
 from insforge_realtime.config import Config
 from insforge_realtime.delivery import Congestion
 from insforge_realtime.hub import Hub
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.presence import Presence
 from insforge_realtime.rooms import Rooms
+from insforge_realtime.web.admission import Admission
 from insforge_realtime.web.bounds import Bounds
+from insforge_realtime.web.connection import Connection
 from insforge_realtime.web.gateway import Gateway
+from insforge_realtime.web.limits import Limits
 from insforge_realtime.web.listener import http_class
 from insforge_realtime.web.timer_wheel import TimerWheel
-from insforge_realtime.web.transports.fast_websocket import websocket_class
+from insforge_realtime.web.transports.fast_websocket import FastEndpoint, websocket_class
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -114,12 +118,16 @@ class _Errors(logging.Handler):
         self._errors.append(self.format(record))
 
 
-async def _gateway(wheel: TimerWheel) -> Gateway:
+async def _endpoint(wheel: TimerWheel) -> FastEndpoint:
     """As app.py makes it, without a database: nobody gets as far."""
     config, hub = Config(jwt_secret=secrets.token_hex()), Hub()  # type: ignore[arg-type]
     nobody: Any = None
-    commands = Commands(config, Authenticator(config), nobody, nobody, Rooms(hub, Presence()), lambda: None)
-    return Gateway(config, commands, hub, Congestion(), wheel)
+    metrics, rooms = Metrics(), Rooms(hub, Presence())
+    commands = Commands(config, Authenticator(config), nobody, nobody, rooms, lambda: None, metrics)
+    gateway, limits = Gateway(0), Limits.of(config)
+    admission = Admission(config, gateway, 0, asyncio.get_running_loop().time, metrics)
+    connect = functools.partial(Connection, gateway, admission, commands, limits, wheel, metrics)
+    return FastEndpoint(gateway, admission, connect, limits, Congestion(), wheel, hub)
 
 
 class Listener:
@@ -131,12 +139,12 @@ class Listener:
         self._errors: list[str] = []
         logging.getLogger("uvicorn.error").addHandler(_Errors(self._errors))
         self._wheel = TimerWheel(self._loop)
-        gateway = self._loop.run_until_complete(_gateway(self._wheel))
+        endpoint = self._loop.run_until_complete(_endpoint(self._wheel))
         self._config = uvicorn.Config(
-            _answer, ws=websocket_class(lambda: gateway), log_config=None, access_log=False, lifespan="off"
+            _answer, ws=websocket_class(lambda: endpoint), log_config=None, access_log=False, lifespan="off"
         )
         self._config.load()
-        self._class: Any = http_class(self._wheel, BOUNDS, lambda: gateway)
+        self._class: Any = http_class(self._wheel, BOUNDS, lambda: endpoint)
         self._later = self._loop.time()
 
     def feed(self, pieces: Iterable[bytes]) -> None:

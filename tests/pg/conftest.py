@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from support.databases import SERVER, Cluster
 from support.patients import Plain, as_user, name_of
@@ -44,7 +45,7 @@ async def plain(cluster: Cluster) -> AsyncIterator[Plain]:
         f"ALTER DATABASE {name_of(admin_url)} SET synchronous_commit = on"
     )
     url = as_user(admin_url, role)
-    await migrate(url)
+    await migrate(Database(url))
     yield Plain(url, admin_url, role)
     await cluster.drop(admin_url)
     await cluster.execute(f"DROP ROLE {role}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +11,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from insforge_realtime.model import Message
-from insforge_realtime.pg.feed import Feed
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from support.databases import Cluster, wait_until
+from support.feeds import Listener, listening
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -48,46 +46,27 @@ async def db(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-@asynccontextmanager
-async def feeding(url: str) -> AsyncIterator[list[int]]:
-    """The `n` of each message that a feed delivers; None is a copy's, which has none."""
-    heard: list[int] = []
-
-    async def deliver(messages: list[Message]) -> None:
-        heard.extend(json.loads(message.event)[1].get("n") for message in messages)
-
-    feed = Feed(url, deliver)
-    task = asyncio.create_task(feed.run())
-    try:
-        async with asyncio.timeout(20):
-            await feed.ready.wait()
-        yield heard
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def nothing_but(db: Connection, heard: list[int], *numbers: int) -> None:
+async def nothing_but(db: Connection, ear: Listener, *numbers: int) -> None:
     """Whatever was to be delivered before has been, once this message has."""
     looks = len(numbers)
     await db.execute(PUBLISH, 1000 + looks)
-    await wait_until(lambda: 1000 + looks in heard)
+    await wait_until(lambda: 1000 + looks in ear.numbers)
     await db.execute(PUBLISH, 2000 + looks)
-    await wait_until(lambda: 2000 + looks in heard)
-    assert heard == [*numbers, 1000 + looks, 2000 + looks]
-    heard.clear()
+    await wait_until(lambda: 2000 + looks in ear.numbers)
+    assert ear.numbers == [*numbers, 1000 + looks, 2000 + looks]
+    ear.forget()
 
 
-async def xids(db: Connection) -> dict[str, int]:
-    """Transaction ids of every kind, as a running feed sees them."""
+async def xids(db: Connection, soon: int = 5) -> dict[str, int]:
+    """Transaction ids of every kind, as a running feed sees them. `soon` transactions on one of them is given out."""
     now = await db.fetchval("SELECT pg_current_xact_id()::text::bigint")
-    return {"past": 3, "recent": now - 1, "next": now + 1, "soon": now + 5, "future": now + 10**9}
+    return {"past": 3, "recent": now - 1, "next": now + 1, "soon": now + soon, "future": now + 10**9}
 
 
 async def test_rows_that_are_copied_in_are_never_delivered_whatever_transaction_they_name(
     database: str, db: Connection
 ) -> None:
-    async with feeding(database) as heard, connection_to(database) as writer:
+    async with listening(database, fallback=2.0) as [ear], connection_to(database) as writer:
         await writer.execute("BEGIN")  # holds the feed's window open: its transaction is in every snapshot to come
         inside = await writer.fetchval("SELECT pg_current_xact_id()::text::bigint")
         named = {**(await xids(db)), "inside": inside}
@@ -100,7 +79,7 @@ async def test_rows_that_are_copied_in_are_never_delivered_whatever_transaction_
             f" VALUES ('e', 'room:1', 'user', 1, '2001-01-01', 20000, '{inside}')"
         )
         await writer.execute("COMMIT")
-        await nothing_but(db, heard)
+        await nothing_but(db, ear)
     copies = await db.fetch("SELECT xid::text, seq FROM realtime.messages WHERE seq >= 10000 ORDER BY seq")
     assert [row["xid"] for row in copies] == ["0"] * 7
     assert [row["seq"] for row in copies] == [*range(10_000, 10_006), 20_000]
@@ -123,31 +102,31 @@ async def copy(db: Connection, text: str) -> None:
 async def test_an_update_makes_no_message_a_new_one_nor_an_old_one(database: str, db: Connection) -> None:
     await db.execute(PUBLISH, 1)
     xid = await db.fetchval("SELECT xid::text FROM realtime.messages")
-    async with feeding(database) as heard:
-        for other in (await xids(db)).values():
+    async with listening(database, fallback=2.0) as [ear]:
+        for other in (await xids(db, soon=50)).values():  # with 5, the feed's own transactions may make it the update's
             await db.execute(f"UPDATE realtime.messages SET xid = '{other}'")
             assert await db.fetchval("SELECT xid::text FROM realtime.messages") == xid
         await db.execute("UPDATE realtime.messages SET xid = xid, payload = payload")
-        await nothing_but(db, heard)
+        await nothing_but(db, ear)
         await db.execute("UPDATE realtime.messages SET xid = pg_current_xact_id() WHERE payload->>'n' = '1'")
-        await wait_until(lambda: heard)
-        await nothing_but(db, heard, 1)
+        await wait_until(lambda: ear.numbers)
+        await nothing_but(db, ear, 1)
     await db.execute("UPDATE realtime.messages SET xid = '0'")
     assert await db.fetchval("SELECT max(xid::text) FROM realtime.messages") == "0"
 
 
 async def test_a_message_that_is_updated_before_it_was_seen_is_delivered(database: str, db: Connection) -> None:
-    async with feeding(database) as heard:
+    async with listening(database, fallback=2.0) as [ear]:
         for n in range(20):
             await db.execute(PUBLISH, n)
             await db.execute("UPDATE realtime.messages SET xid = xid, seq = DEFAULT WHERE payload->>'n' = $1", str(n))
-        await wait_until(lambda: 19 in heard)
-        assert set(heard) == set(range(20))
+        await wait_until(lambda: 19 in ear.numbers)
+        assert set(ear.numbers) == set(range(20))
 
 
 async def test_a_message_with_a_time_of_its_own_is_a_new_one(database: str, db: Connection) -> None:
     """Its number was drawn just now, which a copy's was not. Also for clients, who may not read the sequence."""
-    async with feeding(database) as heard:
+    async with listening(database, fallback=2.0) as [ear]:
         for n in range(3):
             await db.execute(
                 "INSERT INTO realtime.messages (event_name, channel_name, payload, created_at, wh_audience_count)"
@@ -159,8 +138,8 @@ async def test_a_message_with_a_time_of_its_own_is_a_new_one(database: str, db: 
             "SET ROLE authenticated; INSERT INTO realtime.messages (event_name, channel_name, payload, created_at)"
             " VALUES ('e', 'room:1', '{\"n\": 6}', '2001-01-01'); RESET ROLE"
         )
-        await wait_until(lambda: 6 in heard)
-        assert heard == list(range(7))
+        await wait_until(lambda: 6 in ear.numbers)
+        assert ear.numbers == list(range(7))
     assert await db.fetchval("SELECT count(*) FROM realtime.webhook_deliveries") == 7
 
 
@@ -189,7 +168,7 @@ async def owned(cluster: Cluster) -> AsyncIterator[str]:
         await cluster.execute(
             f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT {role} TO app"
         )
-    await migrate(f"postgresql://app:secret@{url.rsplit('@', 1)[1]}")
+    await migrate(Database(f"postgresql://app:secret@{url.rsplit('@', 1)[1]}"))
     async with connection_to(url) as connection:
         await connection.execute(
             "INSERT INTO realtime.channels (pattern, webhook_urls) VALUES ('room:%', '{http://127.0.0.1:1/}');"
@@ -219,11 +198,11 @@ async def test_whoever_could_be_the_owner_brings_copies_along_as_they_are(owned:
 
 
 async def test_what_anybody_else_inserts_is_a_users_new_message_whatever_it_says(owned: str) -> None:
-    async with connection_to(owned) as db, feeding(owned) as heard:
+    async with connection_to(owned) as db, listening(owned, fallback=2.0) as [ear]:
         await db.execute("SET ROLE stranger")
         await db.execute(INSERT)
         await db.execute("RESET ROLE")
-        await wait_until(lambda: heard)
+        await wait_until(lambda: ear.numbers)
         row = tuple(await db.fetchrow("SELECT xid <> '0', sender_type, seq < 9000 FROM realtime.messages") or ())
         assert row == (True, "user", True)
         assert await db.fetchval("SELECT count(*) FROM realtime.webhook_deliveries") == 1
@@ -259,12 +238,12 @@ async def test_a_dump_of_the_data_can_be_restored_beneath_a_running_server(
         )
         tables = [f"--table=realtime.{name}" for name in ("channels", "messages")]
         dump = program(cluster, "pg_dump", "--data-only", f"--format={form}", *tables, source)
-        async with feeding(database) as heard:
+        async with listening(database, fallback=2.0) as [ear]:
             if form == "plain":
                 program(cluster, "psql", "--set=ON_ERROR_STOP=1", database, fed=dump)
             else:
                 program(cluster, "pg_restore", "--exit-on-error", f"--dbname={database}", fed=dump)
             assert await db.fetchval(HISTORY) == await theirs.fetchval(HISTORY)
             assert await db.fetchval("SELECT count(*) FROM realtime.webhook_deliveries") == 0
-            await nothing_but(db, heard)
+            await nothing_but(db, ear)
     await cluster.drop(source)

@@ -7,6 +7,7 @@ import asyncio
 import asyncpg
 
 from insforge_realtime.pg.counters import Counters
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import migrate
 from support.databases import free_port, running_cluster, wait_until
 
@@ -30,7 +31,7 @@ async def audiences(dsn: str) -> list[int]:
 
 async def test_two_nodes_add_up(database: str) -> None:
     seqs = await publish(database, 6000)
-    nodes = [Counters(database), Counters(database)]
+    nodes = [Counters(Database(database)), Counters(Database(database))]
     tasks = [asyncio.create_task(node.run()) for node in nodes]
     for node in nodes:
         for seq in seqs:
@@ -45,7 +46,7 @@ async def test_two_nodes_add_up(database: str) -> None:
 
 async def test_what_is_left_at_the_end_is_written(database: str) -> None:
     [seq] = await publish(database, 1)
-    counters = Counters(database)
+    counters = Counters(Database(database))
     task = asyncio.create_task(counters.run())
     await asyncio.sleep(0)
     counters.add(seq, 5)
@@ -56,9 +57,9 @@ async def test_what_is_left_at_the_end_is_written(database: str) -> None:
 
 async def test_counts_wait_while_the_database_is_away() -> None:
     with running_cluster(port=free_port(), synchronous_commit="on") as cluster:
-        await migrate(cluster.dsn)
+        await migrate(Database(cluster.dsn))
         [seq] = await publish(cluster.dsn, 1)
-        counters = Counters(cluster.dsn)
+        counters = Counters(Database(cluster.dsn))
         task = asyncio.create_task(counters.run())
         cluster.stop()
         counters.add(seq, 3)

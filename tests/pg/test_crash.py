@@ -16,7 +16,8 @@ import pytest
 
 from insforge_realtime.pg.database import LINK_ERRORS
 from support.databases import wait_until
-from support.ledger import Follower, Ledger, Verdict, following, outlast_the_trail
+from support.feeds import Listener
+from support.ledger import Ledger, Verdict, following, outlast_the_trail
 from support.proxy import Proxy
 from support.standby import Node, connection_to, lone_server, use_up_ids
 
@@ -81,7 +82,7 @@ def ledger() -> Ledger:
 
 
 @contextlib.asynccontextmanager
-async def unflushed_ids(node: Node, ledger: Ledger, follower: Follower) -> AsyncIterator[int]:
+async def unflushed_ids(node: Node, ledger: Ledger, follower: Listener) -> AsyncIterator[int]:
     """A transaction with savepoints that are rolled back, open until the crash (its end would be flushed), and looks of the
     feed for longer than its trail is. Yields the last of the ids, which are all given out again."""
     await ledger.write_some(node.dsn, 50)
@@ -105,7 +106,7 @@ async def assert_given_out_again(node: Node, last: int) -> None:
     assert reused < last, "nothing was given out again: nothing is tested"
 
 
-async def verdict(ledger: Ledger, node: Node, follower: Follower) -> Verdict:
+async def verdict(ledger: Ledger, node: Node, follower: Listener) -> Verdict:
     """When all is quiet: nothing was lost without a word, nothing came twice, and nothing in disorder."""
     await ledger.settle(node.dsn, follower)
     found = await ledger.judge(node, follower)
@@ -190,7 +191,7 @@ async def test_a_prepared_transaction_that_outlives_a_crash_is_delivered_when_it
         await ledger.settle(newest.dsn, follower)
         async with connection_to(newest.dsn) as connection:
             await connection.execute("COMMIT PREPARED 'slow'")
-        await wait_until(lambda: any(message["writer"] == 50 for message in follower.messages))
+        await wait_until(lambda: any(message["writer"] == 50 for message in follower.payloads))
         await verdict(ledger, newest, follower)
         assert not follower.gaps
 

@@ -15,8 +15,11 @@ import psutil
 import pytest
 
 from insforge_realtime.errors import InternalError, InvalidRequest, RequestError, Unavailable
+from insforge_realtime.metrics import RoundTrips
+from insforge_realtime.pg import publishers
 from insforge_realtime.pg.coalescer import Coalescer
-from insforge_realtime.pg.database import connected
+from insforge_realtime.pg.database import Database
+from insforge_realtime.pg.publishers import SystemPublisher
 from support.databases import running_cluster, wait_until
 
 CUT = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -28,9 +31,10 @@ Sleepy = Coalescer[float, str]
 class Bench:
     """A coalescer whose requests are seconds for PostgreSQL to sleep, and the batches it was asked for."""
 
-    def __init__(self, dsn: str, **options: Any) -> None:
+    def __init__(self, dsn: str, *, pooled: bool = False, **options: Any) -> None:
         self.batches: list[list[float]] = []
-        self.coalescer: Sleepy = Coalescer("test", dsn, self._ask, **options)
+        database = Database(dsn, listen_url=dsn if pooled else None)
+        self.coalescer: Sleepy = Coalescer("test", database, self._ask, **options)
 
     async def _ask(self, connection: Any, requests: Sequence[float]) -> list[str | RequestError]:
         self.batches.append(list(requests))
@@ -53,12 +57,15 @@ async def running(bench: Bench) -> AsyncIterator[Bench]:
 
 @pytest.mark.parametrize("pooled", [False, True])
 async def test_callers_that_come_while_a_link_is_busy_share_the_next_round_trip(database: str, pooled: bool) -> None:
-    async with running(Bench(database, links=1, pooled=pooled)) as bench:
+    trips = RoundTrips()
+    async with running(Bench(database, links=1, pooled=pooled, round_trips=trips)) as bench:
         first = asyncio.create_task(bench.coalescer.submit(0.05))
         await wait_until(lambda: bench.batches)
         others = [asyncio.create_task(bench.coalescer.submit(0.001 * number)) for number in range(10)]
         answers = await asyncio.gather(first, *others, return_exceptions=True)
         assert len(bench.batches) == 2
+        assert (trips.sizes.count, trips.sizes.sum) == (2, 11)
+        assert trips.microseconds.sum > 50_000
         assert answers[0] == "slept 0.05"
         assert isinstance(answers[8], InvalidRequest)
         assert answers[9] == "slept 0.008"
@@ -177,7 +184,7 @@ async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_tha
     with running_cluster() as cluster:
         async with (
             running(Bench(cluster.dsn, links=1, limit=0.3, pooled=pooled)) as bench,
-            connected(cluster.dsn, name="test", pooled=pooled) as other,
+            Database(cluster.dsn).connected("test", pooled=pooled) as other,
         ):
             assert cluster.pid is not None
             processes = [cluster.pid, *(child.pid for child in psutil.Process(cluster.pid).children(recursive=True))]
@@ -194,3 +201,19 @@ async def test_a_frozen_database_is_unavailable_soon_and_works_again_when_it_tha
                 os.kill(pid, signal.SIGCONT)
             await wait_until(lambda: bench.coalescer.live == 1)
             assert await bench.coalescer.submit(0) == "slept 0"
+
+
+async def test_a_publish_of_the_system_that_takes_too_long_is_not_blamed_on_a_policy(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishers, "SYSTEM_LIMIT_SECONDS", 0.2)
+    publisher = SystemPublisher(Database(database))
+    task = asyncio.create_task(publisher.coalescer.run())
+    async with Database(database).connected("test") as connection:
+        await wait_until(lambda: publisher.coalescer.live)
+        await connection.execute("BEGIN; LOCK TABLE realtime.channels")
+        with pytest.raises(InternalError) as raised:
+            await publisher.publish([("orders", "e", {})])
+    assert raised.value.message == "Publishing took too long, and none of the messages was published"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

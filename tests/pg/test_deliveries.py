@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.deliveries import (
     Claim,
     DeliveryQueue,
@@ -53,7 +54,7 @@ async def db(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def queue(database: str) -> DeliveryQueue:
-    return DeliveryQueue(database, lease=30)
+    return DeliveryQueue(Database(database), lease=30)
 
 
 async def channel(db: Connection, pattern: str, *urls: str | None) -> None:
@@ -240,7 +241,7 @@ async def test_the_feed_tells_of_messages_with_webhooks_and_of_no_others(db: Con
     async def deliver(messages: list[Any]) -> None:
         pages.append(len(messages))
 
-    feed = Feed(database, deliver, webhooks=lambda: told.append(len(pages)))
+    feed = Feed(Database(database), deliver, webhooks=lambda: told.append(len(pages)))
     task = asyncio.create_task(feed.run())
     try:
         await asyncio.wait_for(feed.ready.wait(), 20)
@@ -483,8 +484,8 @@ async def test_deliveries_are_selected_by_message_url_and_state(db: Connection, 
         (Selection(message=first, url="a.ex", state="failed"), 1), (Selection(url="%"), 0),
         (Selection(message=str(uuid.uuid4())), 0),
     ):  # fmt: skip
-        assert len(await list_deliveries(database, which, 10)) == number
-    ids = [row["id"] for row in await list_deliveries(database, Selection(), 2)]
+        assert len(await list_deliveries(Database(database), which, 10)) == number
+    ids = [row["id"] for row in await list_deliveries(Database(database), Selection(), 2)]
     assert ids == sorted(ids, reverse=True)
 
 
@@ -497,7 +498,7 @@ async def test_a_retry_begins_again_with_what_is_over_and_hurries_what_waits(
             result(one, "delivered"), result(two, "failed", status=404), result(three, "pending", status=500, pause=99),
         ]  # fmt: skip
         await queue.finish(worker, results, 1.0)
-        assert await retry_deliveries(database, Selection()) == 2
+        assert await retry_deliveries(Database(database), Selection()) == 2
         claims, _ = await queue.claim(worker, 10, 10, {})
         assert {claim.id for claim in claims} == {two.id, three.id}, "not what was delivered, nor what is under way"
         assert {claim.attempts for claim in claims} == {0}
@@ -510,7 +511,7 @@ async def test_a_cancelled_delivery_is_not_sent_again_but_one_that_arrives_all_t
     async with queue.connection() as worker:
         claims = sorted(await claimed(db, queue, worker, 2), key=lambda claim: claim.id)
         one, two, three, four = claims
-        assert await cancel_deliveries(database, Selection()) == 4
+        assert await cancel_deliveries(Database(database), Selection()) == 4
         results = [result(one, "delivered"), result(two, "pending", status=500), result(three, "failed", status=404)]
         await queue.finish(worker, results, 1.0)
         assert [await state(db, claim) for claim in claims] == [
@@ -523,7 +524,7 @@ async def test_a_cancelled_delivery_is_not_sent_again_but_one_that_arrives_all_t
         await db.execute(
             "UPDATE realtime.webhook_deliveries SET next_attempt_at = now() + interval '9 s' WHERE id = $1", four.id
         )
-        assert await retry_deliveries(database, Selection(message=four.message_id, url=four.url)) == 1
+        assert await retry_deliveries(Database(database), Selection(message=four.message_id, url=four.url)) == 1
         assert (await queue.claim(worker, 10, 10, {}))[0] == []
-        [listed] = await list_deliveries(database, Selection(message=four.message_id, url=four.url), 1)
+        [listed] = await list_deliveries(Database(database), Selection(message=four.message_id, url=four.url), 1)
         assert listed["state"] == "sending"

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.errors import DatabaseError
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import OBJECTS, load_demo
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster
@@ -41,12 +42,12 @@ async def objects(url: str) -> list[tuple[str, bool]]:
 
 async def test_the_demo_marks_everything_that_it_makes_and_is_loaded_again(database: str) -> None:
     for _ in range(2):
-        assert await load_demo(database) == []
+        assert await load_demo(Database(database)) == []
         found = await objects(database)
         assert len(found) == OBJECTS
         assert all(ours for _, ours in found), found
     await run(database, "UPDATE orders SET status = 'lost'; ALTER TABLE orders ADD COLUMN mine text")
-    assert await load_demo(database) == []
+    assert await load_demo(Database(database)) == []
     assert await ask(database, "SELECT count(*) FROM orders WHERE status = 'lost'") == 3
 
 
@@ -77,26 +78,28 @@ async def test_what_the_demo_did_not_make_keeps_all_of_it_out(database: str, nam
     await run(database, cause.format(name=database.rpartition("/")[2]))
     before = await objects(database)
     for unmarked in (False, True):
-        assert [found.replace("public.", "") for found in await load_demo(database, unmarked=unmarked)] == [what]
+        assert [found.replace("public.", "") for found in await load_demo(Database(database), unmarked=unmarked)] == [
+            what
+        ]
         assert await objects(database) == before
 
 
 async def test_a_table_that_took_the_place_of_the_demos_is_the_applications(database: str) -> None:
-    await load_demo(database)
+    await load_demo(Database(database))
     await run(database, "DROP TABLE admins CASCADE; CREATE TABLE admins (name text); INSERT INTO admins VALUES ('me')")
-    assert await load_demo(database, unmarked=True) == ["the table admins"]
+    assert await load_demo(Database(database), unmarked=True) == ["the table admins"]
     assert await ask(database, "SELECT name FROM admins") == "me"
 
 
 async def test_the_demo_of_an_earlier_version_is_known_in_devs_own_database_only(database: str) -> None:
-    await load_demo(database)
+    await load_demo(Database(database))
     await run(database, UNMARKED)
-    assert len(await load_demo(database)) == OBJECTS
-    assert await load_demo(database, unmarked=True) == []
-    assert await load_demo(database) == []
+    assert len(await load_demo(Database(database))) == OBJECTS
+    assert await load_demo(Database(database), unmarked=True) == []
+    assert await load_demo(Database(database)) == []
 
 
 async def test_a_database_that_refuses_is_one_line(cluster: Cluster, database: str) -> None:
     await cluster.execute(f"ALTER DATABASE {database.rpartition('/')[2]} SET default_transaction_read_only = on")
     with pytest.raises(DatabaseError, match=r"^the demo cannot be loaded: ReadOnly"):
-        await load_demo(database)
+        await load_demo(Database(database))

@@ -13,7 +13,8 @@ import pytest
 
 from insforge_realtime.pg import feed
 from support.databases import wait_until
-from support.ledger import Follower, Ledger, Verdict, following, outlast_the_trail
+from support.feeds import Listener
+from support.ledger import Ledger, Verdict, counted_gaps, following, outlast_the_trail
 from support.standby import Node, Replication, connection_to, lone_server, replicated, use_up_ids
 
 NEW_ROWS = 300
@@ -34,7 +35,7 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-async def verdict(ledger: Ledger, surviving: Node, *followers: Follower) -> list[Verdict]:
+async def verdict(ledger: Ledger, surviving: Node, *followers: Listener) -> list[Verdict]:
     """When all is quiet: nothing was lost without a word, nothing came twice, and nothing in disorder."""
     await ledger.settle(surviving.dsn, *followers)
     verdicts = [await ledger.judge(surviving, follower) for follower in followers]
@@ -42,17 +43,17 @@ async def verdict(ledger: Ledger, surviving: Node, *followers: Follower) -> list
         assert not found.lost, f"{len(found.lost)} rows lost without a word: {found.lost[:10]}; gaps: {follower.gaps}"
         assert not found.doubled, f"{len(found.doubled)} doubled: {found.doubled[:10]}"
         assert not found.disordered, found.disordered[:10]
-        assert follower.counted_gaps[0] == len(follower.gaps)
+        assert counted_gaps(follower)[0] == len(follower.gaps)
     return verdicts
 
 
-def assert_proved(verdicts: list[Verdict], *followers: Follower) -> None:
+def assert_proved(verdicts: list[Verdict], *followers: Listener) -> None:
     """The feed went on without a gap."""
     assert [follower.gaps for follower in followers] == [[]] * len(followers)
     assert not any(found.excused for found in verdicts)
 
 
-async def some_traffic(ledger: Ledger, dsn: str, followers: list[Follower], seconds: float = 1.5) -> None:
+async def some_traffic(ledger: Ledger, dsn: str, followers: list[Listener], seconds: float = 1.5) -> None:
     """Traffic for so long, which all have heard some of."""
     before = [len(follower.messages) for follower in followers]
     async with ledger.writing(dsn):
@@ -60,7 +61,7 @@ async def some_traffic(ledger: Ledger, dsn: str, followers: list[Follower], seco
         await wait_until(lambda: all(len(f.messages) > n for f, n in zip(followers, before, strict=True)))
 
 
-async def fall_behind(ledger: Ledger, pair: Replication, followers: list[Follower], seconds: float) -> None:
+async def fall_behind(ledger: Ledger, pair: Replication, followers: list[Listener], seconds: float) -> None:
     """The standby has all, then lags for so long, while rows are delivered that it lacks; then the primary is killed."""
     await some_traffic(ledger, pair.primary.dsn, followers)
     await pair.standby.catch_up(pair.primary)
@@ -143,13 +144,13 @@ async def test_where_no_footprint_survives_the_feed_says_so_and_goes_on(
         await pair.move_to(pair.standby)
         await verdict(ledger, pair.standby, follower)
         assert len(follower.gaps) == 1, "once, and not again when it has gone on"
-        assert follower.counted_gaps == (1, follower.gaps[0][1])
+        assert counted_gaps(follower) == (1, follower.gaps[0][1])
         gaps, at = len(follower.gaps), len(follower.messages)
         await follow_on(ledger, pair.standby, follower, at)
         assert len(follower.gaps) == gaps
 
 
-async def follow_on(ledger: Ledger, node: Node, follower: Follower, at: int) -> None:
+async def follow_on(ledger: Ledger, node: Node, follower: Listener, at: int) -> None:
     """Its link is lost once more, and nothing is."""
     async with connection_to(node.dsn) as connection:
         await connection.execute(
@@ -336,5 +337,5 @@ async def test_a_prepared_transaction_that_outlives_the_failover_is_delivered_wh
         await ledger.settle(pair.standby.dsn, follower)
         async with connection_to(pair.standby.dsn) as connection:
             await connection.execute("COMMIT PREPARED 'slow'")
-        await wait_until(lambda: any(message["writer"] == 50 for message in follower.messages))
+        await wait_until(lambda: any(message["writer"] == 50 for message in follower.payloads))
         assert_proved(await verdict(ledger, pair.standby, follower), follower)

@@ -4,66 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
 from insforge_realtime.pg import feed
-from insforge_realtime.pg.database import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS, Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
-from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.queries import query
 from support.databases import free_port, running_cluster, wait_until
+from support.feeds import Listener, listening
 
 PUBLISH = "SELECT realtime.publish($1, 'e', jsonb_build_object('writer', $2::int, 'n', $3::int, 'at', $4::float8))"
 CHANNELS = [f"room:{number}" for number in range(5)]
-
-
-class Listener:
-    """A feed and all that it delivered."""
-
-    def __init__(self, dsn: str, fallback: float = 0.0) -> None:
-        self.messages: list[Message] = []
-        self.arrived: list[float] = []
-        self.feed = Feed(dsn, self._deliver, fallback=fallback)
-
-    async def _deliver(self, messages: list[Message]) -> None:
-        self.messages += messages
-        self.arrived += [time.time()] * len(messages)
-
-    @property
-    def payloads(self) -> list[dict[str, Any]]:
-        return [json.loads(message.event)[1] for message in self.messages]
-
-    @property
-    def ids(self) -> list[str]:
-        return [payload["meta"]["messageId"] for payload in self.payloads]
-
-
-@contextlib.asynccontextmanager
-async def listening(dsn: str, number: int = 1, fallback: float = 0.0) -> AsyncIterator[list[Listener]]:
-    """Feeds that run for the length of a block."""
-    listeners = [Listener(dsn, fallback) for _ in range(number)]
-    tasks = [asyncio.create_task(listener.feed.run()) for listener in listeners]
-    try:
-        async with asyncio.timeout(20):
-            for listener in listeners:
-                await listener.feed.ready.wait()
-        yield listeners
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -150,55 +111,57 @@ async def test_sixty_thousand_rows_of_one_statement_arrive_once_and_in_order(cha
 
 
 async def test_eight_writers_of_single_transactions_lose_nothing(channels: str) -> None:
-    async with listening(channels, 2) as listeners:
+    async with listening(channels, channels) as listeners:
         await asyncio.gather(*(writer(channels, number, 2000) for number in range(8)))
         await assert_exactly_once(channels, listeners)
         assert len(listeners[0].messages) == 16000
-        assert listeners[0].feed.health.rings < 4000, "writers in a hurry should not have to ring"
+        assert listeners[0].feed.metrics.feed_rings < 4000, "writers in a hurry should not have to ring"
 
 
 async def test_two_feeds_survive_unruly_writers_without_a_fallback_look(channels: str) -> None:
     """With the fallback switched off, a missed ring shows: the row is late by as long as nobody else rings."""
-    async with listening(channels, 2) as listeners:
+    async with listening(channels, channels) as listeners:
         await asyncio.gather(*(unruly_writer(channels, number, 60, seed=number) for number in range(8)))
         await assert_exactly_once(channels, listeners)
-        assert max(listener.feed.health.naps for listener in listeners) > 0, "they never slept: nothing was tested"
+        assert max(listener.feed.metrics.feed_naps for listener in listeners) > 0, (
+            "they never slept: nothing was tested"
+        )
 
 
 async def test_a_row_that_comes_while_all_sleep_wakes_them(channels: str) -> None:
-    async with listening(channels, 3) as listeners, connection_to(channels) as connection:
+    async with listening(*[channels] * 3) as listeners, connection_to(channels) as connection:
         for n in range(20):
-            naps = [listener.feed.health.naps for listener in listeners]
+            naps = [listener.feed.metrics.feed_naps for listener in listeners]
             assert naps
             await wait_until(lambda: all(asleep(listener) for listener in listeners))
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
             await wait_until(lambda n=n: all(len(listener.messages) == n + 1 for listener in listeners))  # type: ignore[misc]
-        rings = listeners[0].feed.health.rings
+        rings = listeners[0].feed.metrics.feed_rings
         assert rings == 20, f"one ring a message when they come singly, not {rings}"
 
 
 async def test_what_comes_now_and_then_is_rung_for_and_costs_a_look_each(channels: str) -> None:
-    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+    async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         await wait_until(lambda: all(asleep(listener) for listener in listeners))
-        before = [(listener.feed.health.looks, listener.feed.health.naps) for listener in listeners]
+        before = [(listener.feed.metrics.feed_looks, listener.feed.metrics.feed_naps) for listener in listeners]
         for n in range(30):
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
             await wait_until(lambda n=n: all(len(each.messages) == n + 1 for each in listeners))  # type: ignore[misc]
             await asyncio.sleep(0.01)
         for listener, (looks, naps) in zip(listeners, before, strict=True):
-            assert listener.feed.health.naps == naps, "a ring now and then is no reason to get up"
-            assert listener.feed.health.looks - looks <= 31
-        assert listeners[0].feed.health.rings == 30
+            assert listener.feed.metrics.feed_naps == naps, "a ring now and then is no reason to get up"
+            assert listener.feed.metrics.feed_looks - looks <= 31
+        assert listeners[0].feed.metrics.feed_rings == 30
 
 
 async def test_after_many_rings_a_feed_sees_what_writers_do_when_they_need_not_ring(channels: str) -> None:
     async with listening(channels) as [listener], connection_to(channels) as connection:
         await wait_until(lambda: asleep(listener))
-        naps = listener.feed.health.naps
+        naps = listener.feed.metrics.feed_naps
         for n in range(feed.RINGS_ASLEEP * 2):  # the watch at the start was in vain
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
             await asyncio.sleep(0.005)
-        await wait_until(lambda: listener.feed.health.naps > naps)
+        await wait_until(lambda: listener.feed.metrics.feed_naps > naps)
         await assert_exactly_once(channels, [listener])
 
 
@@ -232,7 +195,7 @@ async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_r
     monkeypatch.setattr(feed, "RINGS_ASLEEP", 1)
     monkeypatch.setattr(feed, "MOST_RINGS_ASLEEP", 1)
     dice = random.Random(2)
-    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+    async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         for n in range(150):
             async with connection.transaction():
                 await connection.execute(PUBLISH, "room:1", 0, n, time.time())
@@ -240,7 +203,7 @@ async def test_no_moment_between_trigger_and_commit_makes_a_sleepy_feed_miss_a_r
             await wait_until(lambda n=n: all(len(each.messages) == n + 1 for each in listeners))  # type: ignore[misc]
             await asyncio.sleep(dice.random() * 0.06)
         await assert_exactly_once(channels, listeners)
-        assert min(listener.feed.health.naps for listener in listeners) > 10
+        assert min(listener.feed.metrics.feed_naps for listener in listeners) > 10
 
 
 async def test_a_transaction_open_longer_than_the_traffic_delays_nobody_and_arrives_when_it_commits(
@@ -269,16 +232,16 @@ async def test_a_feed_does_not_sleep_behind_a_transaction_that_passed_the_trigge
             # It may have slept already, and would be right to: that trigger rings. Its next ticket is the one in question.
             await call_all(channels)
             await wait_until(lambda: not listener.feed.asleep)
-            naps = listener.feed.health.naps
-            looks = listener.feed.health.looks
-            await wait_until(lambda looks=looks: listener.feed.health.looks > looks + 30)  # type: ignore[misc]
-            assert listener.feed.health.naps == naps, "asleep, with a writer that will not ring"
+            naps = listener.feed.metrics.feed_naps
+            looks = listener.feed.metrics.feed_looks
+            await wait_until(lambda looks=looks: listener.feed.metrics.feed_looks > looks + 30)  # type: ignore[misc]
+            assert listener.feed.metrics.feed_naps == naps, "asleep, with a writer that will not ring"
             await transaction.commit()
             await wait_until(lambda n=n: len(listener.messages) == n + 1)  # type: ignore[misc]
 
 
 async def test_a_terminated_listen_session_loses_nothing(channels: str) -> None:
-    async with listening(channels, 2) as listeners, connection_to(channels) as admin:
+    async with listening(channels, channels) as listeners, connection_to(channels) as admin:
         writing = asyncio.gather(*(writer(channels, number, 400) for number in range(4)))
         while not writing.done():
             await admin.execute(
@@ -291,10 +254,10 @@ async def test_a_terminated_listen_session_loses_nothing(channels: str) -> None:
 
 
 async def test_a_forged_ring_wakes_feeds_and_does_no_harm(channels: str) -> None:
-    async with listening(channels, 2) as listeners, connection_to(channels) as connection:
+    async with listening(channels, channels) as listeners, connection_to(channels) as connection:
         for forged in ("", "x", "-1", "99999999999999999999", str(2**62), "5", "{}", "٣"):
             await connection.execute("SELECT pg_notify('realtime', $1)", forged)
-        await wait_until(lambda: all(listener.feed.health.rings >= 8 for listener in listeners))
+        await wait_until(lambda: all(listener.feed.metrics.feed_rings >= 8 for listener in listeners))
         for n in range(5):
             await wait_until(lambda: all(asleep(listener) for listener in listeners))
             await connection.execute(PUBLISH, "room:1", 0, n, time.time())
@@ -355,10 +318,10 @@ async def call_all(dsn: str) -> None:
 
 def asleep(listener: Listener) -> bool:
     """Whether a feed waits for a ring: it has a ticket that nobody has called, and no look under way."""
-    health = listener.feed.health
+    naps = listener.feed.metrics.feed_naps
     before = getattr(listener, "seen_naps", -1)
-    listener.seen_naps = health.naps  # type: ignore[attr-defined]
-    return before == health.naps and listener.feed.asleep
+    listener.seen_naps = naps  # type: ignore[attr-defined]
+    return before == naps and listener.feed.asleep
 
 
 @pytest.fixture(params=["fast", "crash"])
@@ -373,10 +336,10 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
 ) -> None:
     cluster, manner = restartable
     dsn = cluster.dsn
-    await migrate(dsn)
+    await migrate(Database(dsn))
     async with connection_to(dsn) as connection:
         await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%')")
-    async with listening(dsn, 2) as listeners:
+    async with listening(dsn, dsn) as listeners:
         stop = asyncio.Event()
         writers = [asyncio.create_task(stubborn_writer(dsn, number, stop)) for number in range(4)]
         for _ in range(3):
@@ -397,7 +360,7 @@ async def test_a_restart_of_the_database_in_the_middle_of_traffic_loses_and_doub
 async def test_a_crash_that_gives_transaction_ids_out_again_hides_nothing() -> None:
     """Ids that were given out but whose WAL was not flushed are given out anew; the feed has called them old already."""
     with running_cluster(18, port=free_port(), synchronous_commit="on", wal_writer_delay="10s") as cluster:
-        await migrate(cluster.dsn)
+        await migrate(Database(cluster.dsn))
         async with connection_to(cluster.dsn) as connection:
             await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%')")
             async with listening(cluster.dsn, fallback=0.1) as [listener]:
@@ -408,8 +371,8 @@ async def test_a_crash_that_gives_transaction_ids_out_again_hides_nothing() -> N
                 await connection.execute("SET synchronous_commit = off")
                 for _ in range(500):
                     burnt = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
-                looks = listener.feed.health.looks
-                await wait_until(lambda: listener.feed.health.looks > looks + 3)
+                looks = listener.feed.metrics.feed_looks
+                await wait_until(lambda: listener.feed.metrics.feed_looks > looks + 3)
                 assert cluster.pid is not None
                 os.kill(cluster.pid, signal.SIGQUIT)
                 cluster.stop()

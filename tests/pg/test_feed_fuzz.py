@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.model import Message
-from insforge_realtime.pg.database import LINK_ERRORS
+from insforge_realtime.pg.database import LINK_ERRORS, Database
 from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
 from support.databases import running_cluster, wait_until
@@ -241,7 +241,7 @@ def seed() -> str:
 
 @contextlib.asynccontextmanager
 async def feeding(dsn: str, book: Book) -> AsyncIterator[Feed]:
-    feed = Feed(dsn, book.deliver, largest=LARGEST)
+    feed = Feed(Database(dsn), book.deliver, largest=LARGEST)
     task = asyncio.create_task(feed.run())
     async with asyncio.timeout(20):
         await feed.ready.wait()
@@ -255,7 +255,7 @@ async def feeding(dsn: str, book: Book) -> AsyncIterator[Feed]:
 async def test_rows_of_all_kinds_arrive_or_are_passed_over_and_a_witness_never_waits(major: int, prepared: int) -> None:
     with running_cluster(major, max_prepared_transactions=str(prepared)) as cluster:
         dsn = cluster.dsn
-        await migrate(dsn)
+        await migrate(Database(dsn))
         owner = await asyncpg.connect(dsn)
         await owner.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%'), ('witness')")
         book, stop = Book(), asyncio.Event()
@@ -272,7 +272,7 @@ async def test_rows_of_all_kinds_arrive_or_are_passed_over_and_a_witness_never_w
             f"seed {seed()}: {len(book.wanted)} rows, {len(book.unwanted)} odd ones, {feed.health}, witness {longest:.2f} s"
         )
         judge(book)
-        assert feed.health.gaps == 0
+        assert feed.metrics.feed_gaps == 0
         await owner.close()
 
 

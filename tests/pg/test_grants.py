@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from insforge_realtime.pg import migrate as migration
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import FUNCTIONS, migrate, plan
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster
@@ -65,7 +66,7 @@ async def before_grants(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     every = migration.migrations()
     with monkeypatch.context() as patch:
         patch.setattr(migration, "migrations", lambda: [one for one in every if one.version != 6])
-        await migrate(url)
+        await migrate(Database(url))
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ async def test_a_policy_of_the_channels_may_go_by_the_webhook_urls_of_its_own_ro
 
 async def test_the_grants_of_an_older_database_are_narrowed_and_the_dry_run_says_so(old: str) -> None:
     assert await sees_urls(old, "anon")
-    assert await plan(old) == await migrate(old) == [NARROWED, RECORDED, FUNCTIONS.what]
+    assert await plan(Database(old)) == await migrate(Database(old)) == [NARROWED, RECORDED, FUNCTIONS.what]
     for role in CLIENTS:
         assert not await sees_urls(old, role)
         assert (await judged(old, role))[0] == "yes"
@@ -141,7 +142,7 @@ WIDE = {
 @pytest.mark.parametrize("grant", WIDE)
 async def test_a_wider_grant_is_narrowed_whomever_it_was_made_to(old: str, grant: str) -> None:
     await run(old, WIDE[grant])
-    await migrate(old)
+    await migrate(Database(old))
     for role in CLIENTS:
         assert not await sees_urls(old, role)
         assert (await judged(old, role))[0] == "yes"
@@ -153,7 +154,7 @@ async def test_a_grant_on_fewer_columns_gets_no_wider(old: str) -> None:
         "REVOKE SELECT ON realtime.channels FROM anon, authenticated;"
         "GRANT SELECT (id) ON realtime.channels TO anon, authenticated",
     )
-    await migrate(old)
+    await migrate(Database(old))
     async with as_role(old, "anon") as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch("SELECT pattern FROM realtime.channels")
@@ -168,7 +169,7 @@ async def test_columns_of_somebody_elses_and_other_privileges_stay(old: str) -> 
         "DROP POLICY write ON realtime.messages; CREATE POLICY teams ON realtime.messages FOR INSERT TO authenticated"
         " WITH CHECK (EXISTS (SELECT FROM realtime.channels c WHERE c.id = channel_id AND c.team = 'red'))",
     )
-    await migrate(old)
+    await migrate(Database(old))
     assert (await judged(old, "authenticated"))[1][:3] == "ok "
     async with as_role(old, "none") as connection:
         assert await connection.fetchval("SELECT has_table_privilege('authenticated', 'realtime.channels', 'UPDATE')")
@@ -181,14 +182,14 @@ async def test_where_a_policy_of_another_table_reads_the_urls_nothing_is_taken_a
         " WITH CHECK (EXISTS (SELECT * FROM realtime.channels c WHERE c.id = channel_id))",
     )
     before = await judged(old, "anon")
-    assert await plan(old) == await migrate(old) == [LEFT, RECORDED, FUNCTIONS.what]
+    assert await plan(Database(old)) == await migrate(Database(old)) == [LEFT, RECORDED, FUNCTIONS.what]
     after = await judged(old, "anon")
     assert (before[0], before[1][:3]) == (after[0], after[1][:3]) == ("yes", "ok ")
 
 
 async def test_an_empty_database_is_planned_as_it_is_then_migrated(cluster: Cluster) -> None:
     url = await cluster.database("empty")
-    planned = await plan(url)
+    planned = await plan(Database(url))
     assert NARROWED in planned
-    assert await migrate(url) == planned
+    assert await migrate(Database(url)) == planned
     await cluster.drop(url)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError, Unauthorized
 from insforge_realtime.model import Identity, Publication, Role
 from insforge_realtime.pg.authorizer import Authorizer
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ROOM
 from insforge_realtime.pg.migrate import migrate
 from insforge_realtime.pg.publishers import ClientPublisher, SystemPublisher
@@ -176,7 +177,7 @@ async def test_whatever_is_accepted_makes_an_event_within_the_limit_and_what_is_
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[ClientPublisher]:
     """How clients publish."""
-    store = ClientPublisher(url, links=1)
+    store = ClientPublisher(Database(url, connections=1))
     task = asyncio.create_task(store.coalescer.run())
     await wait_until(lambda: store.coalescer.live)
     yield store
@@ -224,7 +225,7 @@ async def test_a_publish_policy_that_cannot_read_the_name_is_a_no_that_the_opera
 
 
 async def test_a_subscribe_policy_that_cannot_read_the_name_is_a_no_that_the_operator_can_see(url: str) -> None:
-    authorizer = Authorizer(url, links=1)
+    authorizer = Authorizer(Database(url, connections=1))
     task = asyncio.create_task(authorizer.coalescer.run())
     await wait_until(lambda: authorizer.coalescer.live)
     with pytest.raises(Unauthorized, match=r"^Not allowed to subscribe to this channel$") as refused:
@@ -236,7 +237,7 @@ async def test_a_subscribe_policy_that_cannot_read_the_name_is_a_no_that_the_ope
 
 
 async def test_the_system_publisher_tells_a_payload_that_is_too_large_from_one_that_is_malformed(url: str) -> None:
-    publisher = SystemPublisher(url)
+    publisher = SystemPublisher(Database(url))
     task = asyncio.create_task(publisher.coalescer.run())
     await wait_until(lambda: publisher.coalescer.live)
     with pytest.raises(PayloadTooLarge, match="4194304 bytes"):
@@ -387,8 +388,8 @@ async def test_everything_works_where_a_backslash_is_an_escape(cluster: Cluster)
     url = await cluster.database("empty")
     name = url.rsplit("/", 1)[1]
     await cluster.execute(f"ALTER DATABASE {name} SET standard_conforming_strings = off")
-    await migrate(url)
-    assert len(await migrate(url)) == 1
+    await migrate(Database(url))
+    assert len(await migrate(Database(url))) == 1
     db = await asyncpg.connect(url)
     assert await db.fetchval("SHOW standard_conforming_strings") == "off"
     await db.execute(

@@ -21,7 +21,7 @@ import pytest
 
 from insforge_realtime.errors import ConfigError
 from insforge_realtime.pg import database
-from insforge_realtime.pg.database import connect, connected
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ROOM
 from insforge_realtime.pg.dial import WrongHost, remedy
 from insforge_realtime.pg.embedded import accounts
@@ -106,7 +106,7 @@ async def test_a_host_that_is_away_in_any_way_does_not_keep_us_from_the_next(
     with WAYS[way]() as away:
         for places in ((away, "*"), ("*", away)):
             began = time.monotonic()
-            async with connected(with_hosts(newest.postgres.dsn, *places), name="test", pooled=pooled) as link:
+            async with Database(with_hosts(newest.postgres.dsn, *places)).connected("test", pooled=pooled) as link:
                 assert await link.fetchval("SELECT 1") == 1
             assert time.monotonic() - began < database.CONNECT_SECONDS
 
@@ -115,7 +115,7 @@ async def test_each_host_has_the_connect_timeout_that_the_url_gives(newest: Clus
     with silent() as one, silent() as two:
         began = time.monotonic()
         url = and_(with_hosts(newest.postgres.dsn, one, two, "*"), "connect_timeout=2")
-        async with connected(url, name="test"):
+        async with Database(url).connected("test"):
             assert 3.9 < time.monotonic() - began < 8
 
 
@@ -124,19 +124,19 @@ async def test_when_no_host_will_do_each_is_named_and_no_password(newest: Cluste
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.3)
     with silent() as one, refusing() as two:
         with pytest.raises(ConnectionError) as caught:
-            await connect(with_hosts(newest.postgres.dsn, one, two), name="test")
+            await Database(with_hosts(newest.postgres.dsn, one, two)).connect("test")
         assert one in str(caught.value)
         assert two in str(caught.value)
         assert "did not answer in 0.3 s" in str(caught.value)
         assert str(urlsplit(newest.postgres.dsn).password) not in str(caught.value)
         with pytest.raises(TimeoutError, match=f"{one} did not answer"):
-            await connect(with_hosts(newest.postgres.dsn, one), name="test")
+            await Database(with_hosts(newest.postgres.dsn, one)).connect("test")
 
 
 async def test_a_wrong_password_is_not_tried_on_the_next_host(newest: Cluster) -> None:
     url = with_hosts(newest.postgres.url("postgres", password="wrong"), "*", "*")
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await connect(url, name="test")
+        await Database(url).connect("test")
 
 
 async def test_the_kind_of_server_that_is_asked_for_is_found_in_any_order(newest: Cluster, tmp_path: Path) -> None:
@@ -155,12 +155,12 @@ async def test_the_kind_of_server_that_is_asked_for_is_found_in_any_order(newest
             ):  # fmt: skip
                 for pooled in (False, True):
                     address = both if target is None else and_(both, f"target_session_attrs={target}")
-                    async with connected(address, name="test", pooled=pooled) as link:
+                    async with Database(address).connected("test", pooled=pooled) as link:
                         assert await link.fetchval("SELECT inet_server_port()") == int(found.rpartition(":")[2])
         with pytest.raises(WrongHost, match="is a standby") as caught:
-            await connect(and_(url, "target_session_attrs=read-write"), name="test")
+            await Database(and_(url, "target_session_attrs=read-write")).connect("test")
         assert "kind" in str(remedy(caught.value))
-        async with connected(and_(newest.postgres.dsn, "target_session_attrs=prefer-standby"), name="test"):
+        async with Database(and_(newest.postgres.dsn, "target_session_attrs=prefer-standby")).connected("test"):
             pass
 
 
@@ -197,17 +197,17 @@ async def test_a_socket_of_this_machine_a_password_file_and_a_variable_work(
             f"{by_socket}&password={parts.password}&sslmode=require",
             f"postgresql://postgres:{parts.password}@{quote(str(folder), safe='')}:{parts.port}/postgres",
         ):
-            async with connected(address, name="test") as link:
+            async with Database(address).connected("test") as link:
                 assert await link.fetchval("SELECT inet_server_port()") is None
         monkeypatch.delenv("PGPASSWORD")
-        async with connected(f"{by_socket}&passfile={file}", name="test"):
+        async with Database(f"{by_socket}&passfile={file}").connected("test"):
             pass
         monkeypatch.setenv("PGPASSFILE", str(file))
-        async with connected(f"postgresql://postgres@127.0.0.1:{parts.port}/postgres", name="test"):
+        async with Database(f"postgresql://postgres@127.0.0.1:{parts.port}/postgres").connected("test"):
             pass
         monkeypatch.delenv("PGPASSFILE")
         monkeypatch.setenv("PGPASSWORD", str(parts.password))
-        async with connected(by_socket, name="test"):
+        async with Database(by_socket).connected("test"):
             pass
 
 
@@ -218,7 +218,7 @@ async def test_a_password_with_special_characters_lets_us_in(newest: Cluster, pa
     written = quote(password, safe="") if "/" in password else password
     url = newest.postgres.url("postgres", role, "x").replace(":x@", f":{written}@")
     try:
-        async with connected(url, name="test") as link:
+        async with Database(url).connected("test") as link:
             assert await link.fetchval("SELECT current_user") == role
     finally:
         await newest.execute(f"DROP ROLE {role}")
@@ -230,7 +230,7 @@ async def test_names_options_and_keepalives_of_the_url_hold(newest: Cluster) -> 
         "application_name=shop&options=-c%20search_path%3Dshop,public%20-c%20statement_timeout%3D1&keepalives_idle=77"
         "&pgbouncer=true&channel_binding=require&gssencmode=prefer&fallback_application_name=x",
     )
-    async with connected(url, name="test") as link:
+    async with Database(url).connected("test") as link:
         assert await link.fetchval("SHOW application_name") == "shop test"
         assert await link.fetchval("SHOW search_path") == "shop,public"
         assert await link.fetchval("SHOW statement_timeout") == "0"
@@ -243,7 +243,7 @@ async def test_names_options_and_keepalives_of_the_url_hold(newest: Cluster) -> 
 async def test_a_wrong_setting_in_the_options_is_a_mistake_in_the_url(newest: Cluster, pooled: bool) -> None:
     for options in ("-c nonsense%3D1", "-c jit%3Dbanana"):
         with pytest.raises(ConfigError, match=r"^options: "):
-            await connect(and_(newest.postgres.dsn, f"options={options}"), name="test", pooled=pooled)
+            await Database(and_(newest.postgres.dsn, f"options={options}")).connect("test", pooled=pooled)
 
 
 # ---- TLS ---------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def secure() -> Iterator[tuple[str, Certificate]]:
 
 
 async def encrypted(url: str) -> bool:
-    async with connected(url, name="test") as link:
+    async with Database(url).connected("test") as link:
         return bool(await link.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
 
 
@@ -284,7 +284,7 @@ async def test_each_sslmode_means_what_it_says(secure: tuple[str, Certificate], 
         f"sslmode=require&sslrootcert={stranger}", "sslrootcert=system", "sslmode=verify-full&sslrootcert=system",
     ):  # fmt: skip
         with pytest.raises(OSError, match="certificate verify failed") as caught:
-            await connect(and_(url, parameters), name="test")
+            await Database(and_(url, parameters)).connect("test")
         assert "sslrootcert" in str(remedy(caught.value))
 
 
@@ -293,7 +293,7 @@ async def test_full_verification_is_of_the_name_too(secure: tuple[str, Certifica
     by_address = url.replace("@localhost:", "@127.0.0.1:")
     assert await encrypted(and_(by_address, f"sslmode=verify-ca&sslrootcert={made.authority}"))
     with pytest.raises(OSError, match="certificate verify failed"):
-        await connect(and_(by_address, f"sslmode=verify-full&sslrootcert={made.authority}"), name="test")
+        await Database(and_(by_address, f"sslmode=verify-full&sslrootcert={made.authority}")).connect("test")
 
 
 async def test_the_machines_own_certificates_are_those_that_openssl_trusts(
@@ -330,7 +330,7 @@ async def hostile(cluster: Cluster) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def mine(url: str) -> AsyncIterator[Any]:
     """A connection of the test's own, without those defaults."""
-    async with connected(url, name="the test's") as link:
+    async with Database(url).connected("the test's") as link:
         yield link
 
 
@@ -364,21 +364,21 @@ async def test_a_burst_publish_counters_and_webhooks_survive_the_defaults_of_a_r
 
 
 async def test_a_link_has_its_own_limits_and_the_roles_path_unless_told_otherwise(hostile: str) -> None:
-    async with connected(hostile, name="test", statement_timeout=12, lock_timeout=5) as link:
+    async with Database(hostile).connected("test", statement_timeout=12, lock_timeout=5) as link:
         for setting, value in (
             ("statement_timeout", "12s"), ("lock_timeout", "5s"), ("idle_session_timeout", "0"),
             ("search_path", "public, extra"), ("timezone", "Asia/Tokyo"), ("transaction_read_only", "off"),
             ("transaction_isolation", "read committed"), ("jit", "off"),
         ):  # fmt: skip
             assert await link.fetchval(f"SHOW {setting}") == value, setting
-    async with connected(hostile, name="test", search_path="pg_catalog, pg_temp") as link:
+    async with Database(hostile).connected("test", search_path="pg_catalog, pg_temp") as link:
         assert await link.fetchval("SHOW search_path") == "pg_catalog, pg_temp"
 
 
 async def test_a_database_that_is_fenced_is_not_written_to_and_is_named(newest: Cluster) -> None:
     url = await newest.database("empty")
     await newest.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
-    async with connected(url, name="test") as link:
+    async with Database(url).connected("test") as link:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
             await link.execute("CREATE TABLE t ()")
         assert "primary" in str(remedy(caught.value))

@@ -15,14 +15,14 @@ import asyncpg
 import pytest
 
 from insforge_realtime.errors import MigrationError, Unauthorized
-from insforge_realtime.model import Identity, Message, Publication, Role
+from insforge_realtime.model import Identity, Publication, Role
 from insforge_realtime.pg import migrate as migration
 from insforge_realtime.pg.authorizer import Authorizer
-from insforge_realtime.pg.database import connected
-from insforge_realtime.pg.feed import Feed
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import FUNCTIONS, migrate, plan
 from insforge_realtime.pg.publishers import ClientPublisher
 from support.databases import Cluster, running_cluster, wait_until
+from support.feeds import listening
 from support.incumbent import INCUMBENT
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ async def bare(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
 
 
 async def test_an_empty_database_becomes_a_working_one_and_stays_as_it_is(empty: str) -> None:
-    first = await migrate(empty)
+    first = await migrate(Database(empty))
     assert "create the schema realtime" in first
     before = await listing(empty)
-    assert await plan(empty) == await migrate(empty) == [FUNCTIONS.what]
+    assert await plan(Database(empty)) == await migrate(Database(empty)) == [FUNCTIONS.what]
     assert await listing(empty) == before
     async with connection_to(empty) as connection:
         assert await migration.is_current(connection)
@@ -137,14 +137,14 @@ async def test_the_dry_run_says_what_is_then_done_and_does_nothing(bare: Cluster
         url = await bare.database("empty")
         await run(url, prepare)
         before = await listing(url)
-        planned = await plan(url)
+        planned = await plan(Database(url))
         assert await listing(url) == before
-        assert await migrate(url) == planned
+        assert await migrate(Database(url)) == planned
         assert await listing(url) != before
 
 
 async def test_racing_migrators_of_one_database_all_succeed(empty: str) -> None:
-    done = await asyncio.gather(*(migrate(empty) for _ in range(8)))
+    done = await asyncio.gather(*(migrate(Database(empty)) for _ in range(8)))
     assert sorted(map(len, done))[:7] == [1] * 7
     assert await ask(empty, "SELECT count(*) FROM realtime.schema_migrations") == len(migration.migrations())
 
@@ -157,9 +157,9 @@ async def test_racing_migrators_of_many_databases_of_one_cluster_all_succeed(bar
         for url in urls:
             await bare.execute(f"GRANT CREATE ON DATABASE {url.rsplit('/', 1)[1]} TO app")
         urls = [as_user(url, "app") for url in urls]
-    await asyncio.gather(*(migrate(url) for url in urls for _ in range(8)))
+    await asyncio.gather(*(migrate(Database(url)) for url in urls for _ in range(8)))
     for url in urls:
-        assert await plan(url) == [FUNCTIONS.what]
+        assert await plan(Database(url)) == [FUNCTIONS.what]
         async with connection_to(url) as connection:
             for role in ROLES:
                 await connection.execute(f"SET ROLE {role}; RESET ROLE")
@@ -171,15 +171,15 @@ async def test_racing_migrators_of_many_databases_of_one_cluster_all_succeed(bar
 async def test_an_incumbents_rows_are_adopted_and_not_one_is_lost_or_changed(incumbent: str) -> None:
     async with connection_to(incumbent) as connection:
         before = await connection.fetch(CHECKSUM)
-        await migrate(incumbent)
+        await migrate(Database(incumbent))
         assert await connection.fetch(CHECKSUM) == before
         assert await connection.fetchval("SELECT count(DISTINCT seq) FROM realtime.messages WHERE xid = '0'") == 5000
 
 
 async def test_what_is_not_ours_is_left_alone_and_the_dry_run_tells_what_changes(incumbent: str) -> None:
     before = await listing(incumbent)
-    planned = await plan(incumbent)
-    assert await migrate(incumbent) == planned
+    planned = await plan(Database(incumbent))
+    assert await migrate(Database(incumbent)) == planned
     after = await listing(incumbent)
     gone = {line.split("(")[0] for line in set(before) - set(after)}
     kept = ("policy ", "index ", "schema auth", "role ", "function auth.", "constraint ")
@@ -205,19 +205,19 @@ async def test_what_is_not_ours_is_left_alone_and_the_dry_run_tells_what_changes
 
 
 async def test_an_incumbents_grant_to_publish_as_the_system_is_taken_back(incumbent: str) -> None:
-    await migrate(incumbent)
+    await migrate(Database(incumbent))
     allowed = "SELECT has_function_privilege('authenticated', 'realtime.publish(text, text, jsonb)', 'EXECUTE')"
     assert await ask(incumbent, allowed) is False
 
 
 async def test_after_the_adoption_only_new_messages_are_delivered(incumbent: str) -> None:
-    await migrate(incumbent)
+    await migrate(Database(incumbent))
     await run(incumbent, "UPDATE realtime.channels SET enabled = false, pattern = 'fine' WHERE pattern LIKE 'odd%'")
-    async with feeding(incumbent) as heard:
+    async with listening(incumbent, fallback=2.0) as [ear]:
         await run(incumbent, "SELECT realtime.publish('room:1', 'new', '{\"n\": 1}')")
-        await wait_until(lambda: heard)
-    assert [json.loads(message.event)[0] for message in heard] == ["new"]
-    assert heard[0].seq == 5001
+        await wait_until(lambda: ear.messages)
+    assert ear.names == ["new"]
+    assert ear.messages[0].seq == 5001
 
 
 LATER = [
@@ -242,10 +242,10 @@ async def test_a_database_of_the_second_version_gets_its_index_and_room_for_coun
 ) -> None:
     every = migration.migrations()
     monkeypatch.setattr(migration, "migrations", lambda: every[:2])
-    await migrate(empty)
+    await migrate(Database(empty))
     await run(empty, "INSERT INTO realtime.channels (pattern) VALUES ('room:%'), ('room:a\\_b:%'), ('lobby')")
     monkeypatch.setattr(migration, "migrations", lambda: every)
-    assert await migrate(empty) == [*LATER, FUNCTIONS.what]
+    assert await migrate(Database(empty)) == [*LATER, FUNCTIONS.what]
     assert await ask(empty, "SELECT reloptions FROM pg_class WHERE oid = 'realtime.messages'::regclass") == [
         "fillfactor=50"
     ]
@@ -257,10 +257,10 @@ async def test_a_database_of_the_second_version_gets_its_index_and_room_for_coun
 async def test_a_fillfactor_of_the_owners_choice_stays(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     every = migration.migrations()
     monkeypatch.setattr(migration, "migrations", lambda: every[:2])
-    await migrate(empty)
+    await migrate(Database(empty))
     await run(empty, "ALTER TABLE realtime.messages SET (fillfactor = 70)")
     monkeypatch.setattr(migration, "migrations", lambda: every)
-    assert await migrate(empty) == [*LATER[:2], *LATER[3:], FUNCTIONS.what]
+    assert await migrate(Database(empty)) == [*LATER[:2], *LATER[3:], FUNCTIONS.what]
     assert await ask(empty, "SELECT reloptions FROM pg_class WHERE oid = 'realtime.messages'::regclass") == [
         "fillfactor=70"
     ]
@@ -271,12 +271,12 @@ async def test_a_database_of_the_first_version_gets_the_queue_and_sends_nothing_
 ) -> None:
     every = migration.migrations()
     monkeypatch.setattr(migration, "migrations", lambda: every[:1])
-    await migrate(empty)
+    await migrate(Database(empty))
     hooks = "INSERT INTO realtime.channels (pattern, webhook_urls) VALUES ('room:%', '{http://127.0.0.1:1}')"
     old = "INSERT INTO realtime.messages (event_name, channel_name) VALUES ('old', 'room:1')"
     await run(empty, f"{hooks}; {old}")
     monkeypatch.setattr(migration, "migrations", lambda: every)
-    assert await migrate(empty) == [
+    assert await migrate(Database(empty)) == [
         "create the table realtime.webhook_deliveries, with row-level security",
         "create the index webhook_deliveries_due_idx, by which the next deliveries of each host are found",
         "create the index webhook_deliveries_message_id_idx",
@@ -293,13 +293,13 @@ async def test_a_foreign_table_in_the_place_of_the_queue_is_an_error_and_stays_a
     await run(incumbent, "CREATE TABLE realtime.webhook_deliveries (id int, url text)")
     before = await listing(incumbent)
     with pytest.raises(MigrationError, match=r"webhook_deliveries lacks columns .*rename or drop it"):
-        await migrate(incumbent)
+        await migrate(Database(incumbent))
     assert await listing(incumbent) == before
 
 
 async def test_grants_by_default_privileges_do_not_open_the_queue(incumbent: str) -> None:
     await run(incumbent, "ALTER DEFAULT PRIVILEGES IN SCHEMA realtime GRANT ALL ON TABLES TO anon, authenticated")
-    await migrate(incumbent)
+    await migrate(Database(incumbent))
     for role in ("anon", "authenticated"):
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"):
             allowed = f"SELECT has_table_privilege('{role}', 'realtime.webhook_deliveries', '{privilege}')"
@@ -314,9 +314,9 @@ async def test_what_an_earlier_migration_of_the_same_run_does_changes_nothing_of
     then = migration.Step("mend it", "to_regclass('realtime.it') IS NOT NULL", "DROP TABLE realtime.it")
     every = [*migration.migrations(), migration.Migration(98, "one", (first,)), migration.Migration(99, "two", (then,))]
     monkeypatch.setattr(migration, "migrations", lambda: every)
-    planned = await plan(empty)
+    planned = await plan(Database(empty))
     assert (first.what in planned, then.what in planned) == (True, False)
-    assert await migrate(empty) == planned
+    assert await migrate(Database(empty)) == planned
 
 
 # ---- auth.uid() --------------------------------------------------------------------------------------------
@@ -350,16 +350,16 @@ CREATE SCHEMA IF NOT EXISTS auth; CREATE OR REPLACE FUNCTION auth.uid() RETURNS 
 async def test_an_auth_uid_that_was_there_before_is_tried(empty: str, theirs: str, said: str) -> None:
     await run(empty, theirs)
     before = await ask(empty, "SELECT pg_get_functiondef('auth.uid()'::regprocedure)")
-    planned = await plan(empty)
+    planned = await plan(Database(empty))
     assert said in planned[-1]
-    assert await migrate(empty) == planned
+    assert await migrate(Database(empty)) == planned
     assert await ask(empty, "SELECT pg_get_functiondef('auth.uid()'::regprocedure)") == before
 
 
 async def test_an_auth_uid_that_was_spoilt_later_is_told_of_by_every_migrate(empty: str) -> None:
-    assert not [line for line in await migrate(empty) if "leave auth.uid()" in line]
+    assert not [line for line in await migrate(Database(empty)) if "leave auth.uid()" in line]
     await run(empty, RAISES)
-    for line in (await plan(empty), await migrate(empty), await migrate(empty)):
+    for line in (await plan(Database(empty)), await migrate(Database(empty)), await migrate(Database(empty))):
         assert line[0] == FUNCTIONS.what
         assert "raises for a token whose sub is not a uuid" in line[1]
 
@@ -373,7 +373,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(bare: Cluster, monke
     broken = migration.Step(FUNCTIONS.what, "true", FUNCTIONS.sql + "; SELECT 1 / 0")
     monkeypatch.setattr(migration, "FUNCTIONS", broken)
     with pytest.raises(MigrationError, match="division by zero"):
-        await migrate(url)
+        await migrate(Database(url))
     assert await listing(url) == before
     assert not [line for line in before if line.startswith("role ")]
 
@@ -382,14 +382,14 @@ async def test_a_table_that_cannot_be_adopted_is_an_error_and_stays_as_it_was(in
     await run(incumbent, "ALTER TABLE realtime.messages DROP COLUMN sender_type CASCADE")
     before = await listing(incumbent)
     with pytest.raises(MigrationError, match="lacks columns"):
-        await migrate(incumbent)
+        await migrate(Database(incumbent))
     assert await listing(incumbent) == before
 
 
 async def test_a_database_that_cannot_be_reached_is_a_migration_error(cluster: Cluster) -> None:
     for run_it in (plan, migrate):
         with pytest.raises(MigrationError, match="does not exist"):
-            await run_it(cluster.postgres.url("nowhere"))
+            await run_it(Database(cluster.postgres.url("nowhere")))
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
@@ -400,7 +400,7 @@ async def test_a_database_of_another_encoding_is_refused_by_name(cluster: Cluste
     before = await listing(url)
     for run_it in (plan, migrate):
         with pytest.raises(MigrationError, match=rf"^the database {name} is {encoding}.*ENCODING 'UTF8'"):
-            await run_it(url)
+            await run_it(Database(url))
     assert await listing(url) == before
     await cluster.drop(url)
 
@@ -408,28 +408,10 @@ async def test_a_database_of_another_encoding_is_refused_by_name(cluster: Cluste
 async def test_a_postgresql_that_is_too_old_is_refused(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration, "OLDEST_VERSION", 99)
     with pytest.raises(MigrationError, match="99 or newer"):
-        await migrate(empty)
+        await migrate(Database(empty))
 
 
 # ---- a plain role ------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def feeding(url: str) -> AsyncIterator[list[Message]]:
-    """What a feed delivers."""
-    heard: list[Message] = []
-
-    async def deliver(messages: list[Message]) -> None:
-        heard.extend(messages)
-
-    feed = Feed(url, deliver)
-    task = asyncio.create_task(feed.run())
-    try:
-        async with asyncio.timeout(20):
-            await feed.ready.wait()
-        yield heard
-    finally:
-        await _end(task)
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:
@@ -448,10 +430,10 @@ async def serve_something(url: str) -> None:
         "CREATE POLICY chat_write ON realtime.messages FOR INSERT TO authenticated WITH CHECK (channel_name LIKE 'chat:%')",
     )
     alice = Identity(Role.AUTHENTICATED, json.dumps({"sub": ALICE, "role": "authenticated"}), ALICE)
-    authorizer, store = Authorizer(url, links=1), ClientPublisher(url, links=1)
+    authorizer, store = Authorizer(Database(url, connections=1)), ClientPublisher(Database(url, connections=1))
     tasks = [asyncio.create_task(part.coalescer.run()) for part in (authorizer, store)]
     try:
-        async with feeding(url) as heard:
+        async with listening(url, fallback=2.0) as [ear]:
             await wait_until(lambda: authorizer.coalescer.live and store.coalescer.live)
             await authorizer.check_subscribe(alice, "chat:1")
             await authorizer.check_subscribe(Identity(Role.PROJECT_ADMIN, "{}"), "private")
@@ -460,10 +442,10 @@ async def serve_something(url: str) -> None:
                     await authorizer.check_subscribe(identity, channel)
             message_id = await store.publish(Publication(alice, "chat:1", "hi", '{"a":1}'))
             await run(url, "SELECT realtime.publish('private', 'system_says', '{}')")
-            await wait_until(lambda: len(heard) == 2)
+            await wait_until(lambda: len(ear.messages) == 2)
     finally:
         await _end(*tasks)
-    first, second = (json.loads(message.event) for message in heard)
+    first, second = (json.loads(message.event) for message in ear.messages)
     assert (first[0], first[1]["meta"]["messageId"], first[1]["meta"]["senderId"]) == ("hi", message_id, ALICE)
     assert (second[0], second[1]["meta"]["senderType"]) == ("system_says", "system")
 
@@ -482,8 +464,8 @@ CREATE_ROLES = "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticated NOLOGIN; CRE
 
 async def test_a_role_that_may_create_roles_can_migrate_and_serve(bare: Cluster) -> None:
     url = await plain_database(bare, "ALTER ROLE {user} CREATEROLE", "GRANT CREATE ON DATABASE {database} TO {user}")
-    assert await plan(url) == await migrate(url)
-    assert await migrate(url) == [FUNCTIONS.what]
+    assert await plan(Database(url)) == await migrate(Database(url))
+    assert await migrate(Database(url)) == [FUNCTIONS.what]
     await serve_something(url)
 
 
@@ -494,7 +476,7 @@ async def test_a_role_that_is_a_member_of_the_three_can_migrate_and_serve(bare: 
         "GRANT anon, authenticated, project_admin TO {user}",
         "GRANT CREATE ON DATABASE {database} TO {user}",
     )
-    done = await migrate(url)
+    done = await migrate(Database(url))
     assert not [line for line in done if "role a" in line or "member" in line]
     await serve_something(url)
 
@@ -537,7 +519,7 @@ async def test_all_that_a_role_lacks_is_named_at_once_and_is_enough(
     refusals = set()
     for run_it in (plan, migrate):
         with pytest.raises(MigrationError, match=r"not allowed to .*docs/database\.md") as refused:
-            await run_it(url)
+            await run_it(Database(url))
         refusals.add(str(refused.value))
     [refusal] = refusals
     cure = "; ".join(missing).format(user='"the server"', database=url.rsplit("/", 1)[1])
@@ -545,7 +527,7 @@ async def test_all_that_a_role_lacks_is_named_at_once_and_is_enough(
     assert "\n" not in refusal
     assert await listing(url) == before
     await run(as_admin(bare, url), cure)
-    assert await plan(url) == await migrate(url)
+    assert await plan(Database(url)) == await migrate(Database(url))
     await serve_something(url)
 
 
@@ -567,9 +549,9 @@ async def test_an_incumbent_of_another_owner_says_so(bare: Cluster, granted: str
     mine = as_user(url, "app")
     before = await listing(url)
     with pytest.raises(MigrationError) as planned:
-        await plan(mine)
+        await plan(Database(mine))
     with pytest.raises(MigrationError) as refused:
-        await migrate(mine)
+        await migrate(Database(mine))
     assert await listing(url) == before
     assert cure_of(planned) == cure_of(refused)
     for cure in (f"GRANT {THREE} TO app", "GRANT USAGE, CREATE ON SCHEMA auth TO app",
@@ -577,24 +559,24 @@ async def test_an_incumbent_of_another_owner_says_so(bare: Cluster, granted: str
                  "ALTER FUNCTION realtime.publish(text, text, jsonb) OWNER TO app"):  # fmt: skip
         assert cure in cure_of(refused)
     await run(url, cure_of(refused))
-    await migrate(mine)
+    await migrate(Database(mine))
     await run(url, "UPDATE realtime.channels SET pattern = 'odd' WHERE pattern LIKE 'odd%'")
     await run(url, "ALTER TABLE realtime.channels ENABLE ROW LEVEL SECURITY")
-    async with connected(mine, name="test") as connection:
+    async with Database(mine).connected("test") as connection:
         assert await connection.fetchval("SELECT count(*) FROM realtime.messages") == 5000
 
 
 async def test_another_role_that_migrates_what_was_migrated_is_told_all_that_it_lacks(bare: Cluster) -> None:
     url = await bare.database("empty")
-    await migrate(url)
+    await migrate(Database(url))
     await run(url, "CREATE FUNCTION realtime.theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     await bare.execute("CREATE ROLE app LOGIN PASSWORD 'secret'; GRANT anon, authenticated, project_admin TO app")
     mine = as_user(url, "app")
     with pytest.raises(MigrationError) as refused:
-        await migrate(mine)
+        await migrate(Database(mine))
     assert "theirs" not in cure_of(refused)
     await run(url, cure_of(refused))
-    assert (await migrate(mine))[0] == FUNCTIONS.what
+    assert (await migrate(Database(mine)))[0] == FUNCTIONS.what
 
 
 async def test_a_migration_with_nothing_to_do_needs_no_tables_of_its_own(bare: Cluster) -> None:
@@ -602,12 +584,12 @@ async def test_a_migration_with_nothing_to_do_needs_no_tables_of_its_own(bare: C
     url = await plain_database(
         bare, CREATE_ROLES, f"GRANT {THREE} TO {{user}}", "GRANT CREATE ON DATABASE {database} TO {user}"
     )
-    await migrate(url)
+    await migrate(Database(url))
     await run(
         as_admin(bare, url),
         'ALTER TABLE realtime.limits OWNER TO postgres; GRANT SELECT ON realtime.limits TO "the server"',
     )
-    assert await migrate(url) == [FUNCTIONS.what]
+    assert await migrate(Database(url)) == [FUNCTIONS.what]
 
 
 HAND_OVER = """
@@ -641,7 +623,7 @@ async def test_the_documented_grants_are_enough_to_migrate_and_serve(bare: Clust
     grants = documented("CREATE ROLE realtime_server").replace("'…'", "'secret'")
     await run(url, grants.replace("DATABASE app", f"DATABASE {url.rsplit('/', 1)[1]}"))
     mine = as_user(url, "realtime_server")
-    await migrate(mine)
+    await migrate(Database(mine))
     await serve_something(mine)
 
 
@@ -656,7 +638,7 @@ async def test_the_documented_hand_over_is_enough_to_adopt(bare: Cluster) -> Non
     await run(url, documented("ALTER SCHEMA realtime OWNER"))
     await run(url, HAND_OVER.replace("TO app", "TO realtime_server"))
     mine = as_user(url, "realtime_server")
-    await migrate(mine)
+    await migrate(Database(mine))
     await run(mine, documented("ENABLE ROW LEVEL SECURITY"))
     await run(mine, "SELECT realtime.publish('off', 'e', '{}')")
 

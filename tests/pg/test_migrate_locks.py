@@ -15,6 +15,7 @@ import pytest
 from insforge_realtime.errors import MigrationError
 from insforge_realtime.pg import migrate as migration
 from insforge_realtime.pg import patience
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.migrate import FUNCTIONS, Migration, Step, plan
 from support.databases import MAJORS, Cluster, running_cluster, wait_until
 from support.incumbent import INCUMBENT
@@ -38,7 +39,7 @@ async def connection_to(url: str, **settings: str) -> AsyncIterator[Connection]:
 async def migrate(url: str, **options: Any) -> list[str]:
     """What the command does, for no longer than a test has patience."""
     async with asyncio.timeout(60):
-        return await migration.migrate(url, **options)
+        return await migration.migrate(Database(url), **options)
 
 
 async def run(url: str, *statements: str) -> None:
@@ -166,7 +167,7 @@ async def test_only_the_triggers_that_differ_are_replaced(database: str, spoilt:
     before = await ask(database, TRIGGERS)
     await run(database, spoilt)
     assert await ask(database, TRIGGERS) != before
-    planned = await plan(database)
+    planned = await plan(Database(database))
     assert [line.split()[3] for line in planned[1:]] == mended
     assert await migrate(database) == planned
     assert await ask(database, TRIGGERS) == before
@@ -182,7 +183,7 @@ WHERE tgrelid = 'realtime.messages'::regclass AND NOT tgisinternal
 async def test_triggers_are_recognised_whatever_the_roles_search_path_is(newest: Cluster) -> None:
     url = await newest.database()
     await run(url, f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET search_path = realtime, auth, public")
-    assert await plan(url) == await migrate(url) == [FUNCTIONS.what]
+    assert await plan(Database(url)) == await migrate(url) == [FUNCTIONS.what]
     await newest.drop(url)
 
 
@@ -223,7 +224,7 @@ async def test_a_migration_gives_up_in_time_names_who_is_in_its_way_and_changes_
     for part in ("nothing was changed", f"pid {pid} (an application", f"pg_terminate_backend({pid})", "--lock-wait"):
         assert part in str(gave_up.value)
     assert impatient
-    assert ADD_COLUMN.what in await plan(outdated), "it is still to be done"
+    assert ADD_COLUMN.what in await plan(Database(outdated)), "it is still to be done"
 
 
 async def test_what_a_plain_role_may_not_see_of_a_session_is_left_out(

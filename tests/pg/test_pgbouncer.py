@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from insforge_realtime.pg.database import connect, connected
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.demo import ALICE, ALICES_ORDER, BOB, ROOM, load_demo
 from insforge_realtime.pg.migrate import migrate, plan
 from support.client import run_sql, say
@@ -149,10 +149,10 @@ async def test_nothing_of_ours_is_left_behind_in_a_session_that_others_get_next(
     with pooling(direct, "transaction", size=1) as pooler:
         url = pooler.url(direct)
         before = await _settings(url)
-        assert await plan(url)
-        await migrate(url)
-        await load_demo(url)
-        async with connected(url, name="test", pooled=True, statement_timeout=7, search_path="pg_catalog") as ours:
+        assert await plan(Database(url))
+        await migrate(Database(url))
+        await load_demo(Database(url))
+        async with Database(url).connected("test", pooled=True, statement_timeout=7, search_path="pg_catalog") as ours:
             assert await ours.fetchval("SHOW statement_timeout") == "7s"
             assert await ours.fetchval("SHOW search_path") == "pg_catalog"
         assert await _settings(url) == before
@@ -169,7 +169,7 @@ async def test_a_migration_that_has_to_wait_leaves_nothing_behind_either(newest:
         url = pooler.url(direct)
         before = await _settings(url)
         waits: list[str] = []
-        migrating = asyncio.create_task(migrate(url, tell=waits.append))
+        migrating = asyncio.create_task(migrate(Database(url), tell=waits.append))
         await wait_until(lambda: len(waits) > 3)
         await holder.execute("COMMIT")
         assert len(await migrating) == 2
@@ -199,7 +199,7 @@ async def test_a_pooled_link_has_our_limits_in_each_transaction_whatever_the_rol
         await newest.execute(f"ALTER ROLE postgres IN DATABASE {name} SET {setting}")
     await newest.execute(f"ALTER ROLE postgres IN DATABASE {name} SET default_transaction_read_only = on")
     with pooling(direct, "transaction", size=1) as pooler:
-        link = await connect(pooler.url(direct), name="test", pooled=True)
+        link = await Database(pooler.url(direct)).connect("test", pooled=True)
         await link.execute("SELECT pg_sleep($1)", 0.1)
         async with link.transaction():
             for setting, value in (

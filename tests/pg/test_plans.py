@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from insforge_realtime.pg.database import connect
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.queries import query
 from support.databases import Cluster
 
@@ -79,7 +79,7 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 @asynccontextmanager
 async def session(url: str, settings: str | None) -> AsyncIterator[Witness]:
     """A connection of the server's (`settings` names the statement that it begins with), and all plans that run on it."""
-    connection = await connect(url, name="plans")
+    connection = await Database(url).connect("plans")
     witness = Witness(connection)
     if settings:
         await connection.execute(query(settings))

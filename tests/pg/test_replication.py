@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from insforge_realtime.model import Message
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
-from insforge_realtime.pg.feed import Feed
 from insforge_realtime.pg.migrate import migrate
 from support.databases import MAJORS, running_cluster, wait_until
+from support.feeds import listening
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -74,43 +73,24 @@ async def subscribe(clusters: tuple[EmbeddedPostgres, EmbeddedPostgres], name: s
             await asyncio.sleep(0.02)
 
 
-@asynccontextmanager
-async def feeding(url: str) -> AsyncIterator[tuple[Feed, list[str]]]:
-    """A feed that looks only when somebody rings, and the names of the events that it delivered."""
-    heard: list[str] = []
-
-    async def deliver(messages: list[Message]) -> None:
-        heard.extend(json.loads(message.event)[0] for message in messages)
-
-    feed = Feed(url, deliver, fallback=0)
-    task = asyncio.create_task(feed.run())
-    try:
-        async with asyncio.timeout(20):
-            await feed.ready.wait()
-        yield feed, heard
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_a_subscribers_trigger_publishes_and_its_messages_are_rung_for_and_sent_to_webhooks(
     clusters: tuple[EmbeddedPostgres, EmbeddedPostgres],
 ) -> None:
     async with two_databases(clusters, "app") as (there, here):
         await there.execute(f"{ORDERS}; CREATE PUBLICATION app FOR TABLE orders")
-        await migrate(clusters[1].url("app"))
+        await migrate(Database(clusters[1].url("app")))
         await here.execute(f"{CHANNEL}; {ORDERS}; {TELL}")
         await there.execute("INSERT INTO orders VALUES (0, 'early')")
-        async with feeding(clusters[1].url("app")) as (feed, heard):
+        async with listening(clusters[1].url("app")) as [ear]:
             await subscribe(clusters, "app", here)
-            await wait_until(lambda: "early" in heard)
+            await wait_until(lambda: "early" in ear.names)
             for n in range(3):
-                await wait_until(lambda: feed.asleep)
+                await wait_until(lambda: ear.feed.asleep)
                 await there.execute("INSERT INTO orders VALUES ($1, $2)", n + 1, f"new {n}")
-                await wait_until(lambda n=n: f"new {n}" in heard)  # type: ignore[misc]
+                await wait_until(lambda n=n: f"new {n}" in ear.names)  # type: ignore[misc]
                 await there.execute("UPDATE orders SET status = $2 WHERE id = $1", n + 1, f"paid {n}")
-                await wait_until(lambda n=n: f"paid {n}" in heard)  # type: ignore[misc]
-        assert heard == ["early", "new 0", "paid 0", "new 1", "paid 1", "new 2", "paid 2"]
+                await wait_until(lambda n=n: f"paid {n}" in ear.names)  # type: ignore[misc]
+        assert ear.names == ["early", "new 0", "paid 0", "new 1", "paid 1", "new 2", "paid 2"]
         assert await here.fetchval("SELECT count(*) FROM realtime.webhook_deliveries") == 7
         assert await here.fetchval("SELECT count(*) FROM realtime.messages WHERE sender_type = 'system'") == 7
 
@@ -120,12 +100,12 @@ async def test_replicated_messages_are_kept_as_they_are_and_are_nobodys_new_mess
 ) -> None:
     """The schema belongs to a plain role here, so that the apply worker is not the owner; both sides publish."""
     async with two_databases(clusters, "history") as (there, here):
-        await migrate(clusters[0].url("history"))
+        await migrate(Database(clusters[0].url("history")))
         await there.execute(f"{CHANNEL}; CREATE PUBLICATION history FOR TABLE realtime.channels, realtime.messages")
         await prepare_plain_owner(here, "history")
-        await migrate(clusters[1].url("history", "plain", "secret"))
+        await migrate(Database(clusters[1].url("history", "plain", "secret")))
         await there.execute(PUBLISH, "theirs before")
-        async with feeding(clusters[1].url("history")) as (_, heard):
+        async with listening(clusters[1].url("history")) as [ear]:
             await subscribe(clusters, "history", here)
             for n in range(20):
                 await there.execute(PUBLISH, f"theirs {n}")
@@ -135,8 +115,8 @@ async def test_replicated_messages_are_kept_as_they_are_and_are_nobodys_new_mess
                 while await here.fetch(KEPT) != await there.fetch(KEPT):
                     await asyncio.sleep(0.02)
             await here.execute(PUBLISH, "ours at last")
-            await wait_until(lambda: "ours at last" in heard)
-        assert sorted(heard) == sorted([*(f"ours {n}" for n in range(20)), "ours at last"])
+            await wait_until(lambda: "ours at last" in ear.names)
+        assert sorted(ear.names) == sorted([*(f"ours {n}" for n in range(20)), "ours at last"])
         assert await here.fetchval("SELECT count(*) FROM realtime.messages WHERE xid = '0'") == 21
         assert await here.fetchval("SELECT count(*) FROM realtime.webhook_deliveries") == 21, "ours"
         assert await here.fetchval("SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL") == 1, "it goes on"

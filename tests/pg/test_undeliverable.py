@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
-from insforge_realtime.model import Message
 from insforge_realtime.pg import pages
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.deliveries import DeliveryQueue
-from insforge_realtime.pg.feed import Feed
 from support.databases import Cluster, wait_until
+from support.feeds import Listener, listening
 
 LARGEST = 4 * 1024 * 1024
 
@@ -34,28 +33,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 
-class Watch:
-    """A feed, and the ids of what it delivered."""
-
-    def __init__(self, url: str, largest: int = 0) -> None:
-        self.ids: list[str] = []
-        self.feed = Feed(url, self._deliver, fallback=0.2, largest=largest)
-
-    async def _deliver(self, messages: list[Message]) -> None:
-        self.ids += [json.loads(message.event)[1]["meta"]["messageId"] for message in messages]
-
-
 @contextlib.asynccontextmanager
-async def watching(url: str, largest: int = 0) -> AsyncIterator[Watch]:
-    watch = Watch(url, largest)
-    task = asyncio.create_task(watch.feed.run())
-    try:
-        async with asyncio.timeout(20):
-            await watch.feed.ready.wait()
+async def watching(url: str, **options: Any) -> AsyncIterator[Listener]:
+    async with listening(url, fallback=0.2, **options) as [watch]:
         yield watch
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def prepare(url: str, pattern: str = "news") -> Connection:
@@ -66,7 +47,7 @@ async def prepare(url: str, pattern: str = "news") -> Connection:
     return connection
 
 
-async def assert_the_witness_arrives(owner: Connection, watch: Watch) -> None:
+async def assert_the_witness_arrives(owner: Connection, watch: Listener) -> None:
     message = await owner.fetchval(WITNESS)
     await wait_until(lambda: message in watch.ids, 60)
 
@@ -81,7 +62,7 @@ async def test_a_row_of_a_gigabyte_of_text_is_marked_and_passed_over(database: s
     async with watching(database) as watch:
         await owner.execute(DIGITS)
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
         assert watch.feed.health.state == "live"
     [mark] = await marks(owner)
     assert mark.startswith("54000 ")
@@ -98,7 +79,7 @@ async def test_several_of_them_among_others_cost_each_a_try_and_the_others_nothi
                 await owner.execute("SELECT realtime.publish('news', 'e', '{}') FROM generate_series(1, 50)")
         await wait_until(lambda: len(watch.ids) == 100, 60)
     assert len(set(watch.ids)) == 100
-    assert watch.feed.health.undeliverable == 2
+    assert watch.feed.metrics.messages_undeliverable == 2
     assert len(await marks(owner)) == 2
     await owner.close()
 
@@ -117,7 +98,7 @@ async def test_what_is_marked_is_not_tried_again(database: str) -> None:
         await wait_until(lambda: watch.feed.health.state == "down")
         await wait_until(lambda: watch.feed.health.state == "live")
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
     await owner.close()
 
 
@@ -130,7 +111,7 @@ async def test_where_the_row_cannot_be_marked_it_is_passed_over_all_the_same(dat
     async with watching(database) as watch:
         await owner.execute(DIGITS)
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
     assert await marks(owner) == []
     await owner.close()
 
@@ -152,7 +133,7 @@ async def test_a_byte_that_is_not_utf8_is_marked_and_passed_over(ascii_only: str
     async with watching(ascii_only) as watch:
         await owner.execute(BYTE)
         await assert_the_witness_arrives(owner, watch)
-        assert watch.feed.health.undeliverable == 1
+        assert watch.feed.metrics.messages_undeliverable == 1
     [mark] = await marks(owner)
     assert mark.startswith("22021 ")
     await owner.close()
@@ -166,7 +147,7 @@ async def test_an_event_larger_than_what_a_client_may_leave_unread_goes_to_nobod
         await wait_until(lambda: len(watch.ids) == 1)
         await owner.execute(large, 1_000_000)
         await assert_the_witness_arrives(owner, watch)
-        assert (watch.feed.health.oversized, watch.feed.health.undeliverable) == (1, 0)
+        assert (watch.feed.metrics.messages_oversized, watch.feed.metrics.messages_undeliverable) == (1, 0)
         assert len(watch.ids) == 2
     assert await marks(owner) == [], "another server may have another limit"
     await owner.close()
@@ -176,7 +157,7 @@ async def test_webhooks_of_such_rows_fail_for_good_and_hold_up_no_other(database
     owner = await prepare(database)
     await owner.execute(DIGITS)
     await owner.fetchval(WITNESS)
-    queue = DeliveryQueue(database, lease=30)
+    queue = DeliveryQueue(Database(database), lease=30)
     async with queue.connection() as worker:
         claims, _ = await queue.claim(worker, 10, 10, {})
     assert sorted((claim.event, claim.payload) for claim in claims if claim.event == "witness") == [("witness", "{}")]
@@ -210,7 +191,7 @@ async def test_a_look_that_takes_too_long_is_given_more_time_and_meanwhile_it_is
     states = set()
     async with watching(database) as watch:
         await owner.execute("SELECT realtime.publish('news', 'e', '{}') FROM generate_series(1, 30000)")
-        while len(watch.ids) < 30000:
+        while len(watch.messages) < 30000:
             states.add((watch.feed.health.state, watch.feed.health.reason))
             await asyncio.sleep(0)
         await wait_until(lambda: watch.feed.health.state == "live")

@@ -19,6 +19,7 @@ import asyncpg
 import psutil
 
 from insforge_realtime.errors import EmbeddedPostgresError
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import Binaries, EmbeddedPostgres, accounts, find_binaries
 from insforge_realtime.pg.embedded.processes import is_ready
 from insforge_realtime.pg.migrate import migrate
@@ -119,7 +120,7 @@ class Cluster:
                 f"{ROLES} CREATE ROLE {SERVER} LOGIN PASSWORD 'secret';"
                 f"GRANT anon, authenticated, project_admin TO {SERVER}; GRANT CREATE ON DATABASE {template} TO {SERVER}"
             )
-        await migrate(self.postgres.url(template, SERVER, "secret") if template == "served" else url)
+        await migrate(Database(self.postgres.url(template, SERVER, "secret") if template == "served" else url))
         if template in ("demo", "served"):
             connection = await asyncpg.connect(url)
             await connection.execute(sql_file("demo.sql"))

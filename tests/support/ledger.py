@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import asyncpg
 
-from insforge_realtime.model import Message
-from insforge_realtime.pg import feed
 from insforge_realtime.pg.database import LINK_ERRORS
 from support.databases import wait_until
+from support.feeds import Listener, listening
 from support.standby import Node, connection_to
 
 if TYPE_CHECKING:
@@ -37,54 +36,20 @@ SENTINEL = 99
 """The writer of the rows by which it is seen that all is quiet."""
 
 
-class Follower:
-    """A feed, all that it delivered, and when it said that it had lost track."""
-
-    def __init__(self, dsn: str, **options: Any) -> None:
-        self.messages: list[dict[str, Any]] = []
-        """Each delivered row's payload."""
-        self.gaps: list[tuple[float, str]] = []
-        options["lost_track"] = self._lost_track
-        self.feed = feed.Feed(dsn, self._deliver, **options)
-
-    async def _deliver(self, messages: list[Message]) -> None:
-        self.messages += [json.loads(message.event)[1] for message in messages]
-
-    def _lost_track(self, reason: str) -> None:
-        self.gaps.append((time.monotonic(), reason))
-
-    @property
-    def numbers(self) -> list[int]:
-        return [message["n"] for message in self.messages]
-
-    @property
-    def counted_gaps(self) -> tuple[int, str | None]:
-        """What its health says of them: how many, and why the last."""
-        health = self.feed.health
-        return getattr(health, "gaps", 0), getattr(health, "last_gap", None)
+following = partial(listening, fallback=0.5)
+"""Feeds that look now and then without being rung, too."""
 
 
-@contextlib.asynccontextmanager
-async def following(*dsns: str, **options: Any) -> AsyncIterator[list[Follower]]:
-    """Feeds that run for the length of a block, one for each DSN."""
-    followers = [Follower(dsn, **{"fallback": 0.5, **options}) for dsn in dsns]
-    tasks = [asyncio.create_task(follower.feed.run()) for follower in followers]
-    try:
-        async with asyncio.timeout(20):
-            for follower in followers:
-                await follower.feed.ready.wait()
-        yield followers
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def counted_gaps(follower: Listener) -> tuple[int, str | None]:
+    """What its health tells of them: how many, and why the last."""
+    return follower.feed.metrics.feed_gaps, follower.feed.health.last_gap
 
 
-async def outlast_the_trail(follower: Follower, seconds: float = 2.5) -> None:
+async def outlast_the_trail(follower: Listener, seconds: float = 2.5) -> None:
     """Let the feed look for longer than its trail is. The time itself is the condition."""
-    looks = follower.feed.health.looks
+    looks = follower.feed.metrics.feed_looks
     await asyncio.sleep(seconds)
-    await wait_until(lambda: follower.feed.health.looks > looks + 3)
+    await wait_until(lambda: follower.feed.metrics.feed_looks > looks + 3)
 
 
 @dataclass
@@ -180,14 +145,14 @@ class Ledger:
                 except asyncpg.FeatureNotSupportedError:
                     await asyncio.sleep(0.02)
 
-    async def settle(self, dsn: str, *followers: Follower) -> None:
+    async def settle(self, dsn: str, *followers: Listener) -> None:
         """Until all is quiet: a row that was written after all others has come. (Where it is lost itself, another one.)"""
         for follower in followers:
             async with asyncio.timeout(25), connection_to(dsn) as connection:
                 while await self.write(connection, SENTINEL) not in await _soon(follower, self):
                     pass
 
-    async def judge(self, node: Node, follower: Follower) -> Verdict:
+    async def judge(self, node: Node, follower: Listener) -> Verdict:
         """Set what the surviving database has against what was delivered. To be called when all is quiet."""
         async with connection_to(node.dsn) as connection:
             surviving = [row["n"] for row in await connection.fetch(NUMBERS)]
@@ -203,7 +168,7 @@ class Ledger:
         )
 
 
-async def _soon(follower: Follower, ledger: Ledger) -> list[int]:
+async def _soon(follower: Listener, ledger: Ledger) -> list[int]:
     """What was delivered, once the ledger's last row was, or a while later."""
     last = max(ledger.begun)
     with contextlib.suppress(TimeoutError):
@@ -213,10 +178,10 @@ async def _soon(follower: Follower, ledger: Ledger) -> list[int]:
     return follower.numbers
 
 
-def _disordered(follower: Follower) -> list[int]:
+def _disordered(follower: Listener) -> list[int]:
     last: dict[tuple[str, int], int] = {}
     late = []
-    for message in follower.messages:
+    for message in follower.payloads:
         key = (message["meta"]["channel"], message["writer"])
         if message["n"] < last.get(key, -1):
             late.append(message["n"])

@@ -1,4 +1,4 @@
-"""Databases for the doctor to examine, and what it says of them."""
+"""Databases to be checked, and what is found in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from insforge_realtime.config import Config
-from insforge_realtime.pg.doctor import Finding, examine
+from insforge_realtime.pg.check import examine
+from insforge_realtime.pg.check.finding import Finding
 from support.servers import SECRET
 
 

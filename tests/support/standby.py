@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres, accounts
 from insforge_realtime.pg.embedded.processes import until
 from insforge_realtime.pg.migrate import migrate
@@ -245,7 +246,7 @@ async def _server(major: int, stack: AsyncExitStack, settings: dict[str, str]) -
     postgres.start()
     node = Node(postgres)
     stack.callback(node.kill)
-    await migrate(node.dsn)
+    await migrate(Database(node.dsn))
     async with connection_to(node.dsn) as connection:
         await connection.execute("INSERT INTO realtime.channels (pattern) VALUES ('room:%'); CREATE TABLE scratch ()")
     return node

@@ -47,7 +47,7 @@ async def test_where_all_are_allowed_nobodys_credentials_are() -> None:
         assert allowed(await preflight(*origins, origin=origin)) == ("*", None)
 
 
-async def test_caches_are_told_where_an_answer_depends_on_the_page() -> None:
+async def test_caches_learn_where_an_answer_depends_on_the_page() -> None:
     for headers in ({}, {"Origin": GOOD}, {"Origin": EVIL}):
         assert (await ask(GOOD, **headers))["vary"] == "Accept-Encoding, Origin"
         assert (await ask("*", **headers))["vary"] == "Accept-Encoding"
@@ -82,6 +82,6 @@ async def test_a_preflight_that_is_refused_allows_nothing() -> None:
         assert not {"access-control-allow-methods", "access-control-allow-headers"} & set(headers)
 
 
-async def test_an_options_that_is_no_preflight_is_the_applications() -> None:
+async def test_an_options_that_is_not_a_preflight_is_the_applications() -> None:
     assert (await ask(GOOD, method="OPTIONS", Origin=GOOD))["content-length"] == "1"
     assert (await ask(GOOD, method="OPTIONS", **{"Access_Control_Request_Method": "GET"}))["content-length"] == "1"

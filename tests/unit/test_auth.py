@@ -56,7 +56,7 @@ def jwk(key: Any, kid: str | None, **extra: object) -> dict[str, object]:
 
 
 class JwksServer:
-    """A JWKS endpoint that can fail, hang, redirect and rotate its keys, and counts what it is asked."""
+    """A JWKS endpoint that can fail, hang, redirect and rotate its keys, and counts its requests."""
 
     def __init__(self) -> None:
         self.keys: list[object] = [jwk(RSA_KEY, "RS256"), jwk(EC_KEY, "ES256"), jwk(ED_KEY, "EdDSA")]
@@ -132,7 +132,7 @@ def token(**claims: object) -> str:
 
 
 def signed(algorithm: str, *, kid: str | None = "", key: Any = None, **claims: object) -> str:
-    """A token as an issuer with a JWKS signs it; its kid is the algorithm's name unless said otherwise."""
+    """A token as an issuer with a JWKS signs it; its kid is the algorithm's name by default."""
     headers = None if kid is None else {"kid": kid or algorithm}
     return jwt.encode({"sub": "u1", **claims}, key or SIGNERS[algorithm], algorithm, headers=headers)
 
@@ -205,7 +205,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("before", ["Bearer ", "bearer ", "BEARER\t", " \n", "  Bearer   ", ""])
     @pytest.mark.parametrize("after", ["", " ", "\r\n"])
-    async def test_what_a_credential_was_copied_with_is_no_part_of_it(self, before: str, after: str) -> None:
+    async def test_what_a_credential_was_copied_with_is_not_part_of_it(self, before: str, after: str) -> None:
         authenticator = by_secret(anon_key=ANON_KEY, api_key=API_KEY)
         for credential, role in ((token(), Role.AUTHENTICATED), (ANON_KEY, Role.ANON)):
             assert (await authenticator.identify({"token": before + credential + after})).role is role
@@ -225,7 +225,7 @@ class TestKeys:
         assert await refusal(by_secret(), {"token": wrong + token()})
         assert await refusal(by_secret(api_key=API_KEY), {"apiKey": f"Bearer {API_KEY}"})
 
-    async def test_blanks_around_a_configured_key_are_no_part_of_it_either(self) -> None:
+    async def test_blanks_around_a_configured_key_are_not_part_of_it_either(self) -> None:
         authenticator = by_secret(anon_key=f"{ANON_KEY}\n", api_key=f" {API_KEY} ")
         assert (await authenticator.identify({"token": ANON_KEY})).role is Role.ANON
         assert (await authenticator.identify({"apiKey": API_KEY})).role is Role.PROJECT_ADMIN
@@ -277,7 +277,7 @@ class TestClaims:
         assert (await by_secret().identify({"token": of_text('{"sub":"u1"}')})).expires_at is None
 
     @pytest.mark.parametrize("exp", ["1", None, True, [], 253_402_300_800, 1e300, -(10**30)])
-    async def test_an_exp_that_is_no_time_is_refused(self, exp: object) -> None:
+    async def test_an_exp_that_is_not_a_time_is_refused(self, exp: object) -> None:
         assert await refusal(by_secret(), {"token": token(exp=exp)}) != "The token has expired"
 
     async def test_nbf_may_be_five_seconds_ahead_and_no_more(self) -> None:
@@ -289,7 +289,7 @@ class TestClaims:
         assert await by_secret().identify({"token": token(iat=iat)})
 
     @pytest.mark.parametrize("sub", [7, None, ["u1"]])
-    async def test_a_sub_that_is_no_string_is_refused(self, sub: object) -> None:
+    async def test_a_sub_that_is_not_a_string_is_refused(self, sub: object) -> None:
         assert "sub" in await refusal(by_secret(), {"token": token(sub=sub)})
 
     @pytest.mark.parametrize("aud", ["here", ["there", "here"]])
@@ -345,7 +345,7 @@ class TestAttacks:
             assert await refusal(by_secret(allow_anonymous=True), {"token": forged})
             assert await refusal(by_secret(), {"token": forged.rpartition(".")[0] + "."})
 
-    async def test_the_public_rsa_key_is_no_hmac_secret(self, server: JwksServer, clock: Clock) -> None:
+    async def test_the_public_rsa_key_is_not_an_hmac_secret(self, server: JwksServer, clock: Clock) -> None:
         pem = RSA_KEY.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -390,7 +390,7 @@ class TestAttacks:
         assert await by_secret().identify({"token": token(pad="x" * 11_000)})
 
     @pytest.mark.parametrize("kid", [7, None, ["a"], {"a": 1}])
-    async def test_a_kid_that_is_no_string_is_refused(self, kid: object, server: JwksServer, clock: Clock) -> None:
+    async def test_a_kid_that_is_not_a_string_is_refused(self, kid: object, server: JwksServer, clock: Clock) -> None:
         forged = handmade({"alg": "HS256", "kid": kid}, b"{}")
         assert await refusal(by_secret(), {"token": forged})
         forged = handmade({"alg": "RS256", "kid": kid}, b"{}")
@@ -411,7 +411,7 @@ class TestAttacks:
 
 
 class TestSecret:
-    def test_a_public_key_is_no_secret(self) -> None:
+    def test_a_public_key_is_not_a_secret(self) -> None:
         pem = RSA_KEY.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )

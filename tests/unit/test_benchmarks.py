@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.crowd import Group, Subscriber, read, read_packets
-from benchmarks.latencies import distribution, percentile
+from benchmarks.figures import distribution, percentile
+from benchmarks.load.crowd import Group, Subscriber, read
+from benchmarks.load.wire import read_packets
 from benchmarks.measuring import Series, bar, summary
-from benchmarks.report import curves, machines, page, read_rows, table
+from benchmarks.report.plots import curves
+from benchmarks.report.results import read_rows
+from benchmarks.report.table import machines, page, table
 
 sizes = st.lists(st.sampled_from([0, 1, 125, 126, 127, 300, 65535, 65536]), max_size=6)
 
 
 def frame(payload: bytes) -> bytes:
-    """As a server sends it."""
+    """Return a frame as a server sends it."""
     size = len(payload)
     if size < 126:
         return bytes([0x81, size]) + payload
@@ -29,7 +32,7 @@ def frame(payload: bytes) -> bytes:
 
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
-    """A stream, cut anywhere."""
+    """Return a stream, cut anywhere."""
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     return [stream[begin:end] for begin, end in itertools.pairwise(places)]
 
@@ -121,7 +124,7 @@ P3 = (
 )
 
 
-def test_the_table_says_figures_bars_and_how_far_they_can_be_trusted() -> None:
+def test_the_table_has_figures_bars_and_how_far_they_can_be_trusted() -> None:
     header, _, line = table(read_rows(results(MACHINE, *P3))).splitlines()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert len(cells) == len(header.strip("|").split("|"))
@@ -163,10 +166,10 @@ def test_sweeps_are_lines_of_points_and_pictures() -> None:
     assert "](fan-out.svg)" in page(rows, ["fan-out"])
 
 
-def test_a_quick_run_says_so() -> None:
+def test_a_quick_run_is_marked() -> None:
     assert "mean nothing" in machines(read_rows(results({**MACHINE, "quick": True}, *P3)))
 
 
-def test_what_is_no_result_is_refused() -> None:
+def test_what_is_not_a_result_is_refused() -> None:
     with pytest.raises(ValueError, match="without its machine"):
         read_rows(results(*P3))

@@ -60,7 +60,7 @@ def test_what_is_believed_before_the_look_knows_nothing_of_a_step(pair: Pair) ->
     assert pair.clock.believed() == before
 
 
-def test_drift_is_no_step_however_much_it_comes_to(pair: Pair) -> None:
+def test_drift_is_not_a_step_however_much_it_comes_to(pair: Pair) -> None:
     for _ in range(10_000):
         pair.ours += 5
         pair.ahead += 0.0005
@@ -69,7 +69,7 @@ def test_drift_is_no_step_however_much_it_comes_to(pair: Pair) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 15), st.floats(0, 15), st.floats(0, 60))))
-def test_slow_answers_are_no_steps_and_nothing_is_believed_that_is_ahead(
+def test_slow_answers_are_not_steps_and_nothing_is_believed_that_is_ahead(
     ways: list[tuple[float, float, float]],
 ) -> None:
     pair = Pair()

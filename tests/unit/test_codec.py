@@ -1,4 +1,4 @@
-"""The Python client's JSON: what it refuses, and where it says the fault is; numbers of any length."""
+"""The Python client's JSON: what it refuses, and where it finds the fault; numbers of any length."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CYCLE["list"].append(CYCLE)
     ],
     ids=range(12),
 )
-def test_what_cannot_be_said_is_refused_with_the_place(payload: Any, fault: str) -> None:
+def test_what_json_cannot_express_is_refused_with_the_place(payload: Any, fault: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         encoded({"channel": "c", "event": "e", "payload": payload})
     assert caught.value.code == "INVALID_REQUEST"
@@ -55,7 +55,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_can_be_said_arrives_as_it_is(value: Any) -> None:
+def test_what_json_can_express_arrives_as_it_is(value: Any) -> None:
     try:
         text = dumps(["event", encoded(value)])
     except InvalidRequest:
@@ -75,7 +75,7 @@ def test_integers_of_any_length_are_read_and_written_exactly(digits: int, sign: 
     assert loads("-" * (sign < 0) + "9" * digits) == sign * (10**digits - 1)
 
 
-def test_a_long_integer_is_no_way_to_occupy_a_client() -> None:
+def test_a_long_integer_cannot_occupy_a_client() -> None:
     begin = time.process_time()
     loads("9" * 1_000_000)
     assert time.process_time() - begin < 10  # Python itself would take minutes

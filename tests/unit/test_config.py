@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from insforge_realtime.config import EMPTY_IS_NONE, EMPTY_IS_WRONG, Config, load, variable
+from insforge_realtime.config import EMPTY_IS_NONE, EMPTY_IS_WRONG, GROUPS, Config, load, variable
 from insforge_realtime.errors import ConfigError
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -465,6 +465,13 @@ def test_the_page_has_exactly_the_fields_defaults_and_descriptions_of_config() -
         for name, field in Config.model_fields.items()
     ]
     assert documented() == expected
+
+
+def test_the_page_has_the_groups_of_config_with_their_fields() -> None:
+    chapters = DOC.read_text().split("## All variables")[1].split("\n## ")[0].split("\n### ")[1:]
+    found = [(text.splitlines()[0], re.findall(r"^\| `([A-Z_]+)` ", text, re.MULTILINE)) for text in chapters]
+    assert found == [((group.__doc__ or "").rstrip("."), [*map(variable, group.model_fields)]) for group in GROUPS]
+    assert [name for group in GROUPS for name in group.model_fields] == list(Config.model_fields)  # each in one group
 
 
 def test_a_default_of_the_page_is_what_one_would_write(monkeypatch: pytest.MonkeyPatch) -> None:

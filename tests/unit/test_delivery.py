@@ -13,7 +13,10 @@ from structlog.testing import capture_logs
 from insforge_realtime import delivery as module
 from insforge_realtime.delivery import BURST, BURST_CHARS, Congestion, Delivery
 from insforge_realtime.hub import SLICE, Batch, Hub
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Message
+from insforge_realtime.presence import Presence
+from insforge_realtime.rooms import Rooms
 
 
 class Recorder:
@@ -40,7 +43,8 @@ class Street:
         self.hub = Hub()
         self.counted: dict[int, int] = {}
         self.congestion = Congestion()
-        self.deliver = Delivery(self.hub, self._count, self.congestion)
+        self.metrics = Metrics()
+        self.deliver = Delivery(Rooms(self.hub, Presence()), self._count, self.congestion, self.metrics)
 
     def _count(self, seq: int, audience: int) -> None:
         assert seq not in self.counted
@@ -89,6 +93,14 @@ async def test_every_message_is_counted_with_the_sinks_it_was_written_to() -> No
     assert street.counted == {1: 2, 2: 1, 3: 0, 4: 2}
 
 
+async def test_deliveries_are_added_up_over_sockets() -> None:
+    street = Street()
+    for channels in ("ab", "a", "c"):
+        street.sink(*channels)
+    await street.deliver(page("a", "a", "b", "none"))
+    assert street.metrics.deliveries == 2 * 2 + 1
+
+
 async def test_a_large_room_lets_the_event_loop_turn_between_slices_and_is_counted_whole() -> None:
     street = Street()
     for _ in range(2 * SLICE + 1):
@@ -135,6 +147,7 @@ async def test_one_room_that_fails_does_not_stop_the_others() -> None:
     assert good.got == ["a1", "c3"]
     assert street.counted == {1: 1, 3: 1}
     assert [(line["event"], line["channel"]) for line in logs] == [("delivery failed", "b")]
+    assert (street.metrics.delivery_failures, street.metrics.deliveries) == (1, 2)
 
 
 async def test_one_write_has_no_more_than_a_burst_of_text() -> None:

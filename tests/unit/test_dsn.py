@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insforge_realtime.config import load
-from insforge_realtime.dsn import Dsn, Host, discreet, parse
+from insforge_realtime.dsn import Dsn, Host, discreet, parse, without_login, without_passwords
 from insforge_realtime.errors import ConfigError
 
 PASSWORD = "hunter2"
@@ -293,3 +293,25 @@ def test_any_password_without_a_slash_is_read_as_it_stands(text: str) -> None:
 )
 def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert discreet(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hush!hush@h/x",
+        "postgresql://me:hush%21hush@h/x",
+        "postgresql://me:hush!hush@[::1/x",
+        "postgresql://h/x?user=me&password=hush%21hush",
+        "postgresql://h/x?%70assword=hush!hush",
+        "postgresql://h/x?sslpassword=hush!hush&sslmode=disable",
+    ],
+)
+def test_a_text_loses_the_passwords_of_urls_as_written_and_decoded(url: str) -> None:
+    told = without_passwords(f"{url} is wrong: 'hush!hush' at x", None, url)
+    assert "hush" not in told
+    assert told.endswith(" is wrong: '…' at x")
+
+
+def test_a_url_of_any_scheme_loses_its_login() -> None:
+    assert without_login("https://me:hush@hooks.example.com/a@b?c=d@e") == "https://…@hooks.example.com/a@b?c=d@e"
+    assert without_login("https://hooks.example.com/a@b") == "https://hooks.example.com/a@b"

@@ -20,7 +20,7 @@ from insforge_realtime.protocol import engineio
     timeout=st.floats(0.001, 1e6),
     limit=st.integers(0, 2**53 - 1),
 )
-def test_the_open_packet_says_what_it_was_given(
+def test_the_open_packet_has_what_it_was_given(
     sid: str, upgrades: list[str], interval: float, timeout: float, limit: int
 ) -> None:
     packet = engineio.open_packet(

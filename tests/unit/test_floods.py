@@ -110,7 +110,7 @@ def test_our_lines_and_those_of_libraries_are_bounded_at_the_one_place_where_all
     assert "serving" in events
 
 
-def test_what_was_left_out_is_said_at_the_end_although_that_line_comes_often(written: io.StringIO) -> None:
+def test_what_was_left_out_is_logged_at_the_end_although_that_line_comes_often(written: io.StringIO) -> None:
     structlog_logger = structlog.get_logger("insforge_realtime.web")
     bounded = next(found for found in logging.getLogger().handlers[0].filters if isinstance(found, floods.Bounded))
     for kind in range(30):

@@ -18,6 +18,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from insforge_realtime.errors import Close, broken_protocol
 from insforge_realtime.protocol import frames
 from insforge_realtime.protocol.frames import Broken, Event, Goodbye, Ping, Reader, text_frame
 
@@ -76,8 +77,8 @@ def broken(*chunks: bytes, max_size: int | None = None) -> int:
     """The close code that these bytes, which break something, lead to."""
     last = received(*chunks, max_size=max_size)[-1]
     assert isinstance(last, Broken)
-    assert last.reason
-    return last.code
+    assert last.end.reason
+    return last.end.code
 
 
 def split(data: bytes, places: list[int]) -> list[bytes]:
@@ -118,7 +119,7 @@ def test_a_client_reads_a_pong(payload: bytes) -> None:
 @given(st.sampled_from((1000, 1002, 1007, 1008, 1009, 1012)), st.text(max_size=200))
 def test_a_client_reads_a_goodbye_whose_reason_is_cut_where_it_is_too_long(code: int, reason: str) -> None:
     client, _ = pair()
-    client.receive_data(frames.control_frame(frames.CLOSE, frames.goodbye_payload(code, reason)))
+    client.receive_data(frames.control_frame(frames.CLOSE, frames.goodbye_payload(Close(code, reason))))
     assert client.close_rcvd is not None
     assert client.close_rcvd.code == code
     assert reason.startswith(client.close_rcvd.reason)
@@ -197,7 +198,7 @@ def test_nothing_is_read_after_a_goodbye() -> None:
 
 
 def test_what_comes_before_the_breach_is_read() -> None:
-    assert received(masked(frames.TEXT, b"x") + b"\x83\x80") == ["x", Broken(1002, "reserved opcode")]
+    assert received(masked(frames.TEXT, b"x") + b"\x83\x80") == ["x", Broken(broken_protocol("reserved opcode"))]
 
 
 WRONG = {
@@ -315,7 +316,7 @@ def test_websockets_would_have_read_the_same(whole: list[bytes], places: list[in
     if is_left_in_the_middle(ours, stream):
         return
     last = ours[-1] if ours else None
-    code = last.code if isinstance(last, Broken) else None
+    code = last.end.code if isinstance(last, Broken) else None
     assert ([event for event in ours if not isinstance(event, Broken)], code) == theirs(stream)
 
 

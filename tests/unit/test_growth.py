@@ -1,4 +1,4 @@
-"""What the rows of growth and the soak say of their points: flat, or not."""
+"""What the rows of growth and the soak make of their points: flat, or not."""
 
 from __future__ import annotations
 

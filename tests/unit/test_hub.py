@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from insforge_realtime import hub as module
 from insforge_realtime.hub import SLICE, Batch, Hub, Stream
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Member
 from insforge_realtime.protocol.frames import text_frame
 
@@ -18,7 +19,7 @@ SOMEBODY = Member("user", "somebody", "now")
 
 
 class Recorder:
-    """A sink that notes what it is given, and may do something about it."""
+    """A sink that notes what it gets, and may do something about it."""
 
     stream: Stream | None = None
 
@@ -54,8 +55,16 @@ class Streaming(Recorder):
         self.hub.streams_changed()
 
 
+def crowded(count: int) -> tuple[Hub, list[Recorder]]:
+    """Return a hub with so many sinks in the room "a"."""
+    hub, sinks = Hub(), [Recorder() for _ in range(count)]
+    for sink in sinks:
+        hub.join("a", sink)
+    return hub, sinks
+
+
 def send(hub: Hub, channel: str, *events: str) -> int:
-    """Fan out to the end; the audience."""
+    """Fan out to the end, and return the audience."""
     return sum(hub.fan_out(channel, events))
 
 
@@ -77,7 +86,7 @@ def test_a_message_reaches_everybody_in_the_room_and_nobody_else() -> None:
     assert outside.got == []
 
 
-def test_nobody_hears_what_is_said_in_an_empty_room() -> None:
+def test_nobody_gets_what_is_sent_to_an_empty_room() -> None:
     hub = Hub()
     assert list(hub.fan_out("a", ["1"])) == []
     hub.queue("a", "join", SOMEBODY)
@@ -85,9 +94,7 @@ def test_nobody_hears_what_is_said_in_an_empty_room() -> None:
 
 
 def test_consecutive_messages_are_one_write_and_made_once_for_all() -> None:
-    hub, sinks = Hub(), [Recorder() for _ in range(3)]
-    for sink in sinks:
-        hub.join("a", sink)
+    hub, sinks = crowded(3)
     send(hub, "a", '["x",{}]', '["ö",{}]')
     assert [len(sink.batches) for sink in sinks] == [1, 1, 1]
     assert sinks[0].batches[0] is sinks[2].batches[0]
@@ -117,7 +124,7 @@ def test_joining_again_does_not_lose_what_is_queued() -> None:
     assert sink.got == ["join"]
 
 
-def test_who_has_left_hears_nothing_and_leaving_twice_is_harmless() -> None:
+def test_a_sink_that_has_left_gets_nothing_and_leaving_twice_is_harmless() -> None:
     hub, sink, other = Hub(), Recorder(), Recorder()
     hub.join("a", sink)
     hub.join("a", other)
@@ -129,9 +136,7 @@ def test_who_has_left_hears_nothing_and_leaving_twice_is_harmless() -> None:
 
 
 def test_a_room_exists_while_somebody_is_in_it() -> None:
-    hub, sinks = Hub(), [Recorder(), Recorder()]
-    for sink in sinks:
-        hub.join("a", sink)
+    hub, sinks = crowded(2)
     assert hub.rooms == 1
     hub.queue("a", "1", SOMEBODY)
     for sink in sinks:
@@ -194,9 +199,7 @@ def test_newcomers_of_the_same_moment_share_their_bytes() -> None:
 
 
 def test_a_large_room_is_written_in_slices_that_add_up_to_the_audience() -> None:
-    hub, sinks = Hub(), [Recorder() for _ in range(2 * SLICE + 500)]
-    for sink in sinks:
-        hub.join("a", sink)
+    hub, sinks = crowded(2 * SLICE + 500)
     slices = hub.fan_out("a", ["1"])
     assert next(slices) == SLICE
     assert sum(len(sink.got) for sink in sinks) == SLICE
@@ -205,11 +208,20 @@ def test_a_large_room_is_written_in_slices_that_add_up_to_the_audience() -> None
 
 
 def test_a_room_of_exactly_one_slice_gets_everything_once() -> None:
-    hub, sinks = Hub(), [Recorder() for _ in range(SLICE)]
-    for sink in sinks:
-        hub.join("a", sink)
+    hub, sinks = crowded(SLICE)
     assert send(hub, "a", "1") == SLICE
     assert all(sink.got == ["1"] for sink in sinks)
+
+
+def test_what_is_written_is_counted_in_bytes_of_frames_and_where_there_are_none_in_characters() -> None:
+    metrics = Metrics()
+    hub = Hub(metrics)
+    for sink in (Streaming(hub), Streaming(hub), Recorder()):
+        hub.join("a", sink)
+    send(hub, "a", '["ä"]')
+    assert metrics.delivered_bytes == 2 * len(text_frame('42["ä"]'.encode())) + len('42["ä"]')
+    send(hub, "nobody's", '["x"]')
+    assert metrics.delivered_bytes == 2 * 10 + 7
 
 
 @pytest.fixture
@@ -218,10 +230,8 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_slices")
-def test_who_leaves_between_two_slices_gets_nothing_more_and_is_not_counted() -> None:
-    hub, sinks = Hub(), [Recorder() for _ in range(5)]
-    for sink in sinks:
-        hub.join("a", sink)
+def test_a_sink_that_leaves_between_two_slices_gets_nothing_more_and_is_not_counted() -> None:
+    hub, sinks = crowded(5)
     slices = hub.fan_out("a", ["1"])
     assert next(slices) == 2
     hub.leave("a", sinks[0])
@@ -231,10 +241,8 @@ def test_who_leaves_between_two_slices_gets_nothing_more_and_is_not_counted() ->
 
 
 @pytest.mark.usefixtures("small_slices")
-def test_who_joins_or_returns_between_two_slices_hears_only_what_comes_later() -> None:
-    hub, sinks, new = Hub(), [Recorder() for _ in range(5)], Recorder()
-    for sink in sinks:
-        hub.join("a", sink)
+def test_a_sink_that_joins_or_returns_between_two_slices_gets_only_what_comes_later() -> None:
+    (hub, sinks), new = crowded(5), Recorder()
     slices = hub.fan_out("a", ["1"])
     next(slices)
     hub.join("a", new)
@@ -248,9 +256,7 @@ def test_who_joins_or_returns_between_two_slices_hears_only_what_comes_later() -
 
 @pytest.mark.usefixtures("small_slices")
 def test_a_room_that_closes_and_opens_again_between_two_slices_is_another_room() -> None:
-    hub, sinks = Hub(), [Recorder() for _ in range(3)]
-    for sink in sinks:
-        hub.join("a", sink)
+    hub, sinks = crowded(3)
     slices = hub.fan_out("a", ["1"])
     next(slices)
     for sink in sinks:

@@ -72,7 +72,7 @@ OBJECTS = objects(VALUES)
 
 
 def exactly(text: str) -> Any:
-    """What JSON says, every digit of it."""
+    """Return what JSON means, every digit of it."""
     return json.loads(text, parse_int=Decimal, parse_float=Decimal)
 
 
@@ -142,6 +142,6 @@ def test_a_payload_anywhere_else_is_none(text: str) -> None:
         '["a",{"payload":1}]]',
     ],
 )
-def test_what_is_no_json_is_not_read(text: str) -> None:
+def test_what_is_not_json_is_not_read(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         read(text)

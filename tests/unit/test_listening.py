@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from insforge_realtime.cli import listening
-from insforge_realtime.cli.listening import listen, places, reachable
 from insforge_realtime.errors import ConfigError
+from insforge_realtime.process import listening
+from insforge_realtime.process.listening import listen, places, reachable
 
 
 @contextmanager

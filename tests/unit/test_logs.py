@@ -97,7 +97,7 @@ def test_a_traceback_names_lines_and_never_shows_values_whoever_logs_it(log_form
         assert all(json.loads(line)["level"] in ("error", "warning") for line in lines)
 
 
-def test_a_line_that_cannot_be_shown_says_where_it_was_said() -> None:
+def test_a_line_that_cannot_be_shown_names_the_place_that_logged_it() -> None:
     lines = run(
         """
         import logging
@@ -153,7 +153,7 @@ def record(text: object) -> logging.LogRecord:
 
 
 def fill(pipe: Pipe) -> int:
-    """Fill the pipe with x, and then say lines until one is dropped; how many were not."""
+    """Fill the pipe with x, log lines until one is dropped, and return how many were not."""
     os.set_blocking(pipe.stream.fileno(), False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -173,7 +173,7 @@ def read_until(pipe: Pipe, text: str) -> list[str]:
     return found.lstrip("x").splitlines()
 
 
-def test_lines_are_written_in_their_order_by_whichever_thread_they_are_said(pipe: Pipe) -> None:
+def test_lines_are_written_in_their_order_whichever_thread_logs_them(pipe: Pipe) -> None:
     pipe.say(*range(100))
     other = threading.Thread(target=pipe.say, args=range(100, 200))
     other.start()
@@ -182,7 +182,7 @@ def test_lines_are_written_in_their_order_by_whichever_thread_they_are_said(pipe
     assert pipe.read().splitlines() == [str(number) for number in range(200)]
 
 
-def test_what_nobody_reads_waits_up_to_a_limit_then_lines_are_dropped_and_their_number_told_in_their_place(
+def test_what_nobody_reads_waits_up_to_a_limit_then_lines_are_dropped_and_their_number_stands_in_their_place(
     pipe: Pipe,
 ) -> None:
     said = fill(pipe)
@@ -195,7 +195,7 @@ def test_what_nobody_reads_waits_up_to_a_limit_then_lines_are_dropped_and_their_
     assert pipe.read() == "again\n"
 
 
-def test_what_was_dropped_is_told_before_the_next_line_for_which_there_is_room(pipe: Pipe) -> None:
+def test_what_was_dropped_is_reported_before_the_next_line_for_which_there_is_room(pipe: Pipe) -> None:
     said = fill(pipe)
     pipe.handler._room = 5000
     pipe.say("the next")
@@ -222,7 +222,7 @@ def test_the_end_with_the_handler_locked_as_logging_does_it_waits_for_nothing_el
     assert pipe.read() == "last\n"
 
 
-def test_a_reader_that_is_gone_is_no_error_and_the_next_one_is_told_how_many_lines_it_missed(tmp_path: Path) -> None:
+def test_a_reader_that_is_gone_is_not_an_error_and_the_next_one_learns_how_many_lines_it_missed(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     first = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -251,7 +251,7 @@ def test_a_descriptor_that_somebody_else_made_nonblocking_loses_no_line(pipe: Pi
     assert read_until(pipe, f"{4999:099}") == [f"{number:099}" for number in range(5000)]
 
 
-def test_a_full_disk_is_no_error() -> None:
+def test_a_full_disk_is_not_an_error() -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         written = handler(full)
         written.handle(record("no room"))

@@ -48,7 +48,7 @@ def test_channels_do_not_know_of_each_other() -> None:
     assert presence.members("b") == [member("alice")]
 
 
-def test_who_is_not_there_cannot_leave() -> None:
+def test_a_member_that_is_not_there_cannot_leave() -> None:
     presence = Presence()
     assert presence.leave("a", "alice") is None
     presence.join("a", member("alice"))

@@ -1,4 +1,4 @@
-"""Who the client is, when proxies stand in between, some of them trusted, and anybody can write a header."""
+"""Who the client is when proxies stand in between, some of them trusted, and anybody can write a header."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ CLIENT = "203.0.113.5"
         ("10.0.0.1", "x" * 100_000, "10.0.0.1"),
     ],
 )  # fmt: skip
-def test_the_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
+def test_the_client_is_the_first_from_the_right_that_is_not_a_trusted_proxy(
     peer: str, forwarded_for: str, client: str
 ) -> None:
     assert TRUSTED.client(peer, forwarded_for) == client
 
 
 @given(st.ip_addresses().map(str), st.text())
-def test_from_who_is_not_trusted_nothing_is_believed(peer: str, forwarded_for: str) -> None:
+def test_nothing_is_believed_of_a_peer_that_is_not_trusted(peer: str, forwarded_for: str) -> None:
     assert TrustedProxies([]).client(peer, forwarded_for) == peer
 
 

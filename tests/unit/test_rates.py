@@ -51,13 +51,13 @@ def test_all_connections_of_an_owner_share_one_bucket() -> None:
     assert buckets.of(Owner("b"), 0.0).take(1, 0.0) is None
 
 
-def test_an_owner_who_may_be_many_gets_as_much_as_many() -> None:
+def test_an_owner_that_may_be_many_gets_as_much_as_many() -> None:
     bucket = Buckets(10, 0).of(Owner("address", share=3), 0.0)
     assert [bucket.take(1, 0.0) for _ in range(100)].count(None) == 60
 
 
 @pytest.mark.parametrize(("away", "allowed"), [(0.0, 0), (0.5, 5), (100.0, 20)])
-def test_who_comes_back_finds_what_was_left(away: float, allowed: int) -> None:
+def test_an_owner_that_comes_back_finds_what_was_left(away: float, allowed: int) -> None:
     buckets = Buckets(10, 0)
     bucket = buckets.of(Owner("a"), 0.0)
     while bucket.take(1, 0.0) is None:

@@ -106,7 +106,7 @@ def test_everybody_knows_who_is_there(steps: list[tuple[str, int]]) -> None:
     asyncio.run(play())
 
 
-async def test_what_a_second_snapshot_has_left_out_is_told_when_it_comes_back() -> None:
+async def test_what_a_second_snapshot_has_left_out_is_sent_when_it_comes_back() -> None:
     house = House()
     witness, other = house.enter("witness"), house.enter("other")
     house.flush()
@@ -118,7 +118,7 @@ async def test_what_a_second_snapshot_has_left_out_is_told_when_it_comes_back() 
     assert witness.roster == house.truth()
 
 
-async def test_who_comes_and_goes_within_a_pause_is_nothing_to_the_others() -> None:
+async def test_a_member_that_comes_and_goes_within_a_pause_is_nothing_to_the_others() -> None:
     house = House()
     witness = house.enter("witness")
     for _ in range(100):

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from insforge_realtime import delivery
+from insforge_realtime.config import Config
+from insforge_realtime.web.limits import Limits
 from insforge_realtime.web.transports.send_queue import SendQueue
 
 
-@dataclass
-class Congestion:
-    """Notes who is full."""
+class Congestion(delivery.Congestion):
+    """The real one, which shows who is full."""
 
-    full: list[object] = field(default_factory=list)
-
-    def filled(self, sink: object) -> None:
-        self.full.append(sink)
-
-    def drained(self, sink: object) -> None:
-        if sink in self.full:
-            self.full.remove(sink)
+    @property
+    def full(self) -> list[object]:
+        return list(self._fresh)
 
 
 def backlog(limit: int = 100, high_water: int = 40) -> tuple[SendQueue, Congestion]:
     congestion = Congestion()
-    config = SimpleNamespace(max_buffered_bytes=limit)
-    gateway: Any = SimpleNamespace(congestion=congestion, high_water=high_water, config=config)
-    return SendQueue(gateway), congestion
+    limits = replace(Limits.of(Config()), max_buffered_bytes=limit, high_water=high_water)
+    return SendQueue(limits, congestion), congestion
 
 
 def test_packets_come_out_in_the_order_in_which_they_went_in() -> None:

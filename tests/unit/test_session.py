@@ -182,7 +182,7 @@ def test_a_client_that_left_may_come_back() -> None:
 # The clock.
 
 
-def test_a_client_that_never_says_connect_is_given_up() -> None:
+def test_a_client_that_never_sends_connect_is_given_up() -> None:
     session = Session(Timing(ping_interval=100, ping_timeout=20, connect_timeout=45), now=1000.0)
     assert session.deadline == 1045.0
     session.tick(1044.999)
@@ -232,7 +232,7 @@ def test_a_pong_has_its_full_time_even_when_the_ping_was_late() -> None:
     assert session.state == CLOSED
 
 
-def test_other_packets_are_no_pongs() -> None:
+def test_other_packets_are_not_pongs() -> None:
     session = session_in(CONNECTED)
     session.tick(25.0)
     session.receive('42["a"]', 30.0)

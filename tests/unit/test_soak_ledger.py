@@ -8,7 +8,7 @@ from benchmarks.soak.ledger import Ledger
 
 
 def ledger(*numbers: int, all_along: bool = True) -> Ledger:
-    """One that is in a room and gets these messages of one writer."""
+    """Return one that is in a room and gets these messages of one writer."""
     made = Ledger(all_along=all_along)
     made.enter("room")
     for number in numbers:
@@ -37,7 +37,7 @@ def test_a_gap_is_a_loss() -> None:
     assert wrong(ledger(1, 2, 5)) == (2, 0, 0)
 
 
-def test_a_first_message_that_is_not_the_first_is_a_loss_for_who_was_there_all_along() -> None:
+def test_a_first_message_that_is_not_the_first_is_a_loss_for_clients_that_were_there_all_along() -> None:
     assert wrong(ledger(3, 4)) == (2, 0, 0)
     assert wrong(ledger(3, 4, all_along=False)) == (0, 0, 0)
 

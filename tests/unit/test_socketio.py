@@ -307,7 +307,7 @@ def test_an_attachment_may_have_many_places_or_none() -> None:
     assert with_attachments(f'52-["a",{place},[{place}]]', [b"x", b"y"]).data == ["a", b"x", [b"x"]]
 
 
-def test_how_deep_a_client_nests_is_no_matter_of_recursion() -> None:
+def test_how_deep_a_client_nests_is_not_a_matter_of_recursion() -> None:
     depth = 1000  # orjson reads up to 1024
     packet = decode('51-["a",' + "[" * depth + '{"_placeholder":true,"num":0}' + "]" * depth + "]")
     socketio.attach(packet, [b"x"])

@@ -58,7 +58,7 @@ def odd_message(name: str, payload: dict[str, Any]) -> Message:
 
 
 @pytest.mark.parametrize("evil", ["\x1b]0;owned\x07", "\x9b31m", "\x7f", "\r", "\u202e", "\u2066"])
-def test_tail_obeys_nobody_who_may_name_things(evil: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tail_obeys_nobody_that_may_name_things(evil: str, capsys: pytest.CaptureFixture[str]) -> None:
     _Pretty().show(odd_message(f"a{evil}b", {f"key{evil}": f"value{evil}", "n": 10**5000}))
     shown = capsys.readouterr().out
     assert shown.endswith("\n")

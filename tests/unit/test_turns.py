@@ -1,4 +1,4 @@
-"""Who is asked for next, and who is suspected of being slow."""
+"""Whose turn is next, and who is suspected of being slow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_whatever_comes_and_goes_nothing_is_lost_and_nobody_is_passed_over(steps
     assert sorted(drained(turns)) == sorted((owner, item) for owner, items in waiting.items() for item in items)
 
 
-def test_who_was_slow_is_suspected_for_a_while() -> None:
+def test_an_owner_that_was_slow_is_suspected_for_a_while() -> None:
     suspects = Suspects()
     suspects.suspect("one", "order", 10.0)
     assert suspects.includes("one", "chat", 11.0)
@@ -76,14 +76,14 @@ def test_a_kind_that_was_slow_for_two_is_suspected_for_everybody() -> None:
     assert not suspects.includes("three", "order", 13.0 + SUSPECTED_SECONDS)
 
 
-def test_two_who_were_slow_long_apart_are_no_two() -> None:
+def test_two_that_were_slow_long_apart_do_not_count_as_two() -> None:
     suspects = Suspects()
     suspects.suspect("one", "order", 10.0)
     suspects.suspect("two", "order", 11.0 + SUSPECTED_SECONDS)
     assert not suspects.includes("three", "order", 12.0 + SUSPECTED_SECONDS)
 
 
-def test_what_is_suspected_anew_is_told() -> None:
+def test_what_is_suspected_anew_is_reported() -> None:
     suspects = Suspects()
     assert suspects.suspect("one", "order", 10.0)
     assert not suspects.suspect("one", "order", 11.0)

@@ -61,7 +61,7 @@ def test_what_is_known_or_belongs_to_others_is_not_named(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("command", ["serve", "dev", "migrate", "webhooks list", "token"])
-def test_a_command_says_so_on_standard_error_at_its_start(command: str) -> None:
+def test_a_command_warns_on_standard_error_at_its_start(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "insforge_realtime", *command.split()],
         env={

@@ -96,12 +96,12 @@ def test_a_payload_must_be_an_object(payload: str) -> None:
         publication(payload)
 
 
-def test_a_payload_that_is_binary_data_itself_is_no_object() -> None:
+def test_a_payload_that_is_binary_data_itself_is_not_an_object() -> None:
     with pytest.raises(InvalidRequest, match="must be an object"):
         publication(PLACE % 0, "451-", b"x")
 
 
-def test_a_name_that_is_binary_data_is_no_string() -> None:
+def test_a_name_that_is_binary_data_is_not_a_string() -> None:
     with pytest.raises(InvalidRequest, match="non-empty string"):
         FORM.channel(Command("realtime:subscribe", [{"channel": b"orders"}], None))
 

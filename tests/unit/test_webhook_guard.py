@@ -52,7 +52,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 @pytest.mark.parametrize("text", NOT_CANONICAL)
-def test_what_is_no_canonical_address_is_refused_even_where_everything_is_allowed(text: str) -> None:
+def test_what_is_not_a_canonical_address_is_refused_even_where_everything_is_allowed(text: str) -> None:
     assert not Guard([ip_network("0.0.0.0/0"), ip_network("::/0")]).allows(text)
 
 
@@ -73,7 +73,7 @@ def test_an_allowed_network_may_be_reached_by_every_notation_and_no_other() -> N
         assert not guard.allows(address)
 
 
-def test_the_record_says_which_host_is_what() -> None:
+def test_the_record_tells_which_host_is_what() -> None:
     with pytest.raises(
         Refused, match=r"^refused: inner\.example is not a public address \(10\.0\.0\.1, ::1\), nor in REALTIME_"
     ):

@@ -66,7 +66,7 @@ def test_an_answer_between_failures_begins_the_count_anew() -> None:
     assert hosts.left_alone == []
 
 
-def test_what_says_nothing_about_the_host_changes_nothing() -> None:
+def test_what_tells_nothing_about_the_host_changes_nothing() -> None:
     hosts, _ = make()
     for failed in (True, None, True, None, True):
         go(hosts, "a", failed)

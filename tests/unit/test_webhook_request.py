@@ -1,4 +1,4 @@
-"""What a webhook's request says, and what each answer means."""
+"""What a webhook's request has in it, and what each answer means."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Receiver:
-    """Reads requests, and answers each as it is told. `url`, and how many connections and requests there were."""
+    """Reads requests, and answers each as it should. `url`, and how many connections and requests there were."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -274,7 +274,7 @@ async def test_informational_answers_that_drip_do_not_outlast_the_time_of_an_att
         MemoryError(),
     ],
 )
-async def test_what_this_machine_lacks_is_no_attempt_and_no_fault_of_the_host(error: BaseException) -> None:
+async def test_what_this_machine_lacks_is_neither_an_attempt_nor_a_fault_of_the_host(error: BaseException) -> None:
     def look_up(_host: str, _port: int, _family: int) -> list[str]:
         raise error
 

@@ -43,8 +43,8 @@ def tail(
 ) -> None:
     """Follow channels: print their messages as they come, until Ctrl-C.
 
-    Reconnects by itself; messages of the time between are not repeated. Exit status 1 when a channel is refused, at the
-    start or after a reconnect; 130 after Ctrl-C; 0 when whoever reads the output has had enough.
+    Reconnects by itself; messages published meanwhile are not repeated. Exit status 1 when a channel is refused, at the
+    start or after a reconnect; 130 after Ctrl-C; 0 when the reader of the output has had enough.
     """
     client = _client(url, token, api_key)
     show = _show_json if as_json else _Pretty().show
@@ -99,7 +99,7 @@ async def _follow(
 
 
 async def _first_to_end(followers: list[Coroutine[Any, Any, None]]) -> None:
-    """Until one of them ends, which only an error makes it do; then that error."""
+    """Run until one of them ends, which only an error makes it do, and raise that error."""
     tasks = [asyncio.ensure_future(follower) for follower in followers]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -133,7 +133,7 @@ async def _subscribed(client: RealtimeClient, channel: str) -> None:
 
 
 def _client(url: str, token: str | None, api_key: str | None) -> RealtimeClient:
-    """A client; a key that is named wins over a token, which may be in the environment for other reasons."""
+    """Make a client; a key that is given wins over a token, which may be in the environment for other reasons."""
     from insforge_realtime.client import create_client
 
     try:
@@ -178,7 +178,7 @@ def _show_json(message: Message) -> None:
 
 
 def _readable(payload: dict[str, Any]) -> str:
-    """JSON with spaces; without them, where Python's own writer gives up: long integers, deep nests."""
+    """Write JSON with spaces; without them where Python's own writer gives up: long integers, deep nests."""
     from insforge_realtime.client.codec import encoded
 
     try:
@@ -194,7 +194,7 @@ class _Pretty(Console):
         super().__init__(highlight=False, soft_wrap=True)
 
     def show(self, message: Message) -> None:
-        """One message, one line."""
+        """Print one message, on one line."""
         payload = {key: value for key, value in message.payload.items() if key != "meta"}
         self.print(
             Text.assemble(
@@ -209,5 +209,5 @@ class _Pretty(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Tell, instead of ending the process."""
+        """Raise, instead of ending the process."""
         raise BrokenPipeError

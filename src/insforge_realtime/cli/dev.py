@@ -1,10 +1,10 @@
 """`insforge-realtime dev`: a database, the schema, a demo and the server, in one process, with one Ctrl-C.
 
 What lives here: the order of things, and what is done to whose database. What is printed is welcome.py. The keys are made
-once and kept in the data folder, so that the tokens printed yesterday still work today.
+once and kept in the data folder, so that tokens printed yesterday still work today.
 
 A database of DATABASE_URL may be anybody's, since the variable stands in many shells and `.env` files: it gets the schema
-`realtime`, for nothing works without it, unless that would take over another server's tables; the demo, only if asked for.
+`realtime`, without which nothing works, unless that would take over another server's tables; the demo only on request.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from insforge_realtime.cli.welcome import Scene, print_welcome
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, DatabaseError
 from insforge_realtime.pg import demo
+from insforge_realtime.pg.database import Database
 from insforge_realtime.pg.embedded import EmbeddedPostgres
 from insforge_realtime.pg.migrate import is_adoption, migrate
 from insforge_realtime.webhooks.guard import LOOPBACK
@@ -42,7 +43,7 @@ class Keys:
 
 
 def load_keys(data_dir: Path) -> Keys:
-    """The keys of this data folder; made, and kept readable for the owner only, the first time.
+    """Return the keys of this data folder; the first time, make them, readable by the owner only.
 
     Raises:
         ConfigError: the folder cannot be used, or the file in it is damaged.
@@ -60,7 +61,7 @@ def load_keys(data_dir: Path) -> Keys:
 
 
 def _make_keys(file: Path) -> None:
-    """Made beside and renamed, so that the file is whole or absent."""
+    """Write beside and rename, so that the file is whole or absent."""
     keys = {
         "jwt_secret": secrets.token_urlsafe(36),
         "anon_key": f"anon_{secrets.token_hex(20)}",
@@ -85,26 +86,25 @@ class Wishes:
     traffic: bool = False
 
 
-def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -> None:
+def dev(settings: Config, data_dir: Path, wishes: Wishes) -> None:
     """Run until Ctrl-C.
 
     Args:
+        settings: what is configured; what is missing is made.
         data_dir: where the embedded database and the keys are kept.
-        port, host: where to listen; None for the configured ones.
 
     Raises:
         RealtimeError: something is in the way; the message says what.
     """
     keys = load_keys(data_dir)
     with ExitStack() as stack:
-        settings = configuration.load(port=port, host=host)
         _refuse_contradictions(settings, wishes)
         embedded: EmbeddedPostgres | None = None
         if settings.database_url is None:
             embedded = stack.enter_context(_same_port_as_last_time(data_dir))
         config = configuration.load(
-            port=port,
-            host=host,
+            port=settings.port,
+            host=settings.host,
             database_url=settings.database_url or (embedded and embedded.dsn),
             jwt_secret=settings.jwt_secret or keys.jwt_secret,
             anon_key=settings.anon_key or keys.anon_key,
@@ -119,7 +119,7 @@ def dev(data_dir: Path, *, port: int | None, host: str | None, wishes: Wishes) -
 
 @contextmanager
 def _same_port_as_last_time(data_dir: Path) -> Iterator[EmbeddedPostgres]:
-    """The database of its own, at the address of the last run where that is free: an application may have noted it."""
+    """Start dev's own database, at the address of the last run where that is free: an application may have noted it."""
     file = data_dir / "postgres.port"
     with EmbeddedPostgres(data_dir / "postgres", port=_free_port_in(file)) as embedded:
         file.write_text(f"{urlsplit(embedded.dsn).port}\n")
@@ -135,7 +135,11 @@ def _free_port_in(file: Path) -> int | None:
 
 
 def _refuse_contradictions(settings: Config, wishes: Wishes) -> None:
-    """Before anything is started."""
+    """Refuse before anything is started.
+
+    Raises:
+        ConfigError: two wishes cannot be had together.
+    """
     own = settings.database_url is None
     if own and settings.listen_url is not None:
         raise ConfigError(
@@ -164,13 +168,12 @@ def _run(main: object) -> None:
 
 
 async def _everything(config: Config, embedded: EmbeddedPostgres | None, wishes: Wishes, own_secret: bool) -> None:
-    assert config.database_url is not None
-    own = embedded is not None
-    schema = await _migrate(config, own)
-    in_the_way = await _load_demo(config.database_url, own, wishes) if _wants_demo(own, wishes) else None
+    own, database = embedded is not None, Database(config.database())
+    schema = await _migrate(database, config.migrate_lock_wait, own)
+    in_the_way = await _load_demo(database, own, wishes) if _wants_demo(own, wishes) else None
     psql = str(embedded.psql) if embedded is not None and embedded.psql else "psql"
     scene = Scene(config, psql, own, own_secret, schema, in_the_way, wishes.traffic)
-    busy = tasks.start(demo.traffic(config.database_url), "traffic of the demo") if wishes.traffic else None
+    busy = tasks.start(demo.traffic(database), "traffic of the demo") if wishes.traffic else None
     try:
         await serve(config, ready=lambda url: print_welcome(url, scene))
     finally:
@@ -179,30 +182,29 @@ async def _everything(config: Config, embedded: EmbeddedPostgres | None, wishes:
             await asyncio.gather(busy, return_exceptions=True)
 
 
-async def _migrate(config: Config, own: bool) -> list[str]:
-    """What was done.
+async def _migrate(database: Database, lock_wait: float, own: bool) -> list[str]:
+    """Migrate, and return what was done.
 
     Raises:
         DatabaseError: it would take over another server's tables, which then stops delivering.
         MigrationError: it cannot be done.
     """
-    assert config.database_url is not None
-    if not own and await is_adoption(config.database_url):
+    if not own and await is_adoption(database):
         raise DatabaseError(
             "the database of DATABASE_URL has the tables of another realtime server, which stops delivering once they are "
             "adopted: look at `insforge-realtime migrate --dry-run`, and run `insforge-realtime migrate` first; or unset "
             "DATABASE_URL to get dev's own database"
         )
-    return await migrate(config.database_url, lock_wait=config.migrate_lock_wait)
+    return await migrate(database, lock_wait=lock_wait)
 
 
-async def _load_demo(url: str, own: bool, wishes: Wishes) -> list[str]:
-    """What stands in the demo's way, so that it was not loaded.
+async def _load_demo(database: Database, own: bool, wishes: Wishes) -> list[str]:
+    """Load the demo, and return what stands in its way, so that it was not loaded.
 
     Raises:
         DatabaseError: something does, and somebody has asked for the demo.
     """
-    in_the_way = await demo.load_demo(url, unmarked=own)
+    in_the_way = await demo.load_demo(database, unmarked=own)
     if in_the_way and (wishes.demo or wishes.traffic):
         raise DatabaseError(
             "the demo is not loaded, not even in part: the database already has, not made by the demo, "

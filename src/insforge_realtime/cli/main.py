@@ -1,30 +1,26 @@
 """The command `insforge-realtime`. Here: dev, serve, migrate, token, check; client.py and webhooks.py have the others.
 
 What lives here: arguments, exit statuses, what is printed. Each command's work is elsewhere, and imported when it is called:
-whoever installed the client only has none of the server's libraries.
+an installation of the client alone has none of the server's libraries.
 Exit statuses: 0 done, 1 it did not work (the message says why), 2 a setting or an argument is wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from insforge_realtime._version import __version__
 from insforge_realtime.cli import client as cli_client
-from insforge_realtime.cli import terminal
+from insforge_realtime.cli import options, terminal
 from insforge_realtime.cli import webhooks as cli_webhooks
+from insforge_realtime.cli.options import DatabaseUrl, Host, Port
 from insforge_realtime.errors import ConfigError, RealtimeError
-
-if TYPE_CHECKING:
-    from insforge_realtime.config import Config
 
 app = typer.Typer(
     help="A change in PostgreSQL becomes a message on every screen that may see it.",
@@ -35,12 +31,6 @@ app = typer.Typer(
 )
 app.add_typer(cli_webhooks.app, name="webhooks")
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Port = Annotated[int | None, typer.Option(help="The port to listen on. [dim](REALTIME_PORT, default 7130)[/]")]
-Host = Annotated[str | None, typer.Option(help="The address to listen on. [dim](REALTIME_HOST, default 127.0.0.1)[/]")]
-Database = Annotated[
-    str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
-]
 
 
 @app.command()
@@ -68,8 +58,8 @@ def dev(
     from insforge_realtime.cli.dev import Wishes
     from insforge_realtime.cli.dev import dev as run
 
-    with _serving(port=port, host=host):
-        run(data_dir, port=port, host=host, wishes=Wishes(demo, demo_traffic))
+    with options.serving(port=port, host=host) as settings:
+        run(settings, data_dir, Wishes(demo, demo_traffic))
 
 
 @app.command()
@@ -84,7 +74,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve clients. Needs DATABASE_URL, migrated, and a way to verify tokens."""
-    with _serving(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile) as loaded:
+    with options.serving(port=port, host=host, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile) as loaded:
         settings = loaded.ready_to_serve()
 
         import uvloop
@@ -96,7 +86,7 @@ def serve(
 
 @app.command()
 def migrate(
-    database: Database = None,
+    database: DatabaseUrl = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     lock_wait: Annotated[
         float | None,
@@ -111,11 +101,12 @@ def migrate(
     What it waits for goes to standard error.
     """
     from insforge_realtime.pg import migrate as migration
+    from insforge_realtime.pg.database import Database
 
-    settings = _settings(database_url=database, migrate_lock_wait=lock_wait)
-    url, seconds = settings.database(), settings.migrate_lock_wait
+    settings = options.settings(database_url=database, migrate_lock_wait=lock_wait)
+    which, seconds = Database(settings.database()), settings.migrate_lock_wait
     lines = asyncio.run(
-        migration.plan(url) if dry_run else migration.migrate(url, lock_wait=seconds, tell=_say_that_it_waits)
+        migration.plan(which) if dry_run else migration.migrate(which, lock_wait=seconds, tell=_say_that_it_waits)
     )
     terminal.say("would:" if dry_run else "done:")
     for line in lines:
@@ -130,14 +121,14 @@ def _say_that_it_waits(line: str) -> None:
 def token(
     sub: Annotated[str | None, typer.Option(help="The user's id, the claim `sub`.")] = None,
     role: Annotated[str, typer.Option(help="anon, authenticated or project_admin.")] = "authenticated",
-    ttl: Annotated[float, typer.Option(help="How long it is good for, in seconds.", min=0)] = 3600,
+    ttl: Annotated[float, typer.Option(help="How long it is valid, in seconds.", min=0)] = 3600,
     email: Annotated[str | None, typer.Option(help="The claim `email`.")] = None,
 ) -> None:
     """Mint a token with REALTIME_JWT_SECRET, and print it."""
     from insforge_realtime.auth import mint
     from insforge_realtime.model import Role
 
-    settings = _settings()
+    settings = options.settings()
     if settings.jwt_secret is None:
         raise ConfigError("missing: REALTIME_JWT_SECRET (the secret to sign with)")
     if role not in list(Role):
@@ -156,46 +147,24 @@ def token(
 
 
 @app.command()
-def check(database: Database = None) -> None:
-    """Look for what is wrong or open, and say what to do about it. Exit status 1 when something is broken."""
-    from insforge_realtime import config, logs
+def check(database: DatabaseUrl = None) -> None:
+    """Look for what is wrong or should be known, and print what to do about it. Exit status 1 when something is broken."""
     from insforge_realtime.cli.serve import refusals
-    from insforge_realtime.pg.doctor import Finding, examine
+    from insforge_realtime.pg.check import examine
+    from insforge_realtime.pg.check.finding import Finding
 
-    settings = config.load(database_url=database)
-    logs.configure(settings)
+    settings = options.configured(database_url=database)
     findings = [Finding("broken", f"{error}: `serve` refuses to start") for error in refusals(settings)]
     findings += asyncio.run(examine(settings))
     out = Console(highlight=False, soft_wrap=True)
-    colours = {"ok": "green", "open": "yellow", "broken": "red"}
+    colours = {"ok": "green", "warning": "yellow", "broken": "red"}
     for finding in findings:
-        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<6}[/]", end=" ")
+        out.print(f"[{colours[finding.verdict]}]{finding.verdict:<7}[/]", end=" ")
         out.print(terminal.harmless(finding.what), markup=False)
         if finding.advice:
-            out.print(f"       → {terminal.harmless(finding.advice)}", markup=False)
+            out.print(f"        → {terminal.harmless(finding.advice)}", markup=False)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
-
-
-def _settings(**options: object) -> Config:
-    """The settings, once logging is set up; what looks like one and is none is warned of."""
-    from insforge_realtime import config, logs, typos
-
-    settings = config.load(**options)
-    logs.configure(settings)
-    typos.warn()
-    return settings
-
-
-@contextlib.contextmanager
-def _serving(**options: object) -> Iterator[Config]:
-    """The same for the length of a server's life."""
-    from insforge_realtime import config, logs, typos
-
-    settings = config.load(**options)
-    with logs.of_a_server(settings):
-        typos.warn()
-        yield settings
 
 
 app.command()(cli_client.tail)
@@ -217,7 +186,7 @@ def _options(
 
 
 def main() -> None:
-    """The entry point: errors that we raise on purpose become one line on standard error."""
+    """Run the command; errors that we raise on purpose become one line on standard error."""
     terminal.prepare()
     try:
         app()
@@ -232,7 +201,7 @@ def main() -> None:
 
 
 def _remedy(missing: ModuleNotFoundError) -> str:
-    """Which half of the package is not installed."""
+    """Return what to install: the half of the package that is missing."""
     library = (missing.name or str(missing)).partition(".")[0]
     extra = "client" if library in ("aiohttp", "engineio", "socketio") else "server"
     return f"this command needs {library}: pip install 'insforge-realtime[{extra}]'"

@@ -1,6 +1,7 @@
-"""`insforge-realtime serve`: the application behind uvicorn, with the fast WebSocket, for as long as nobody sends SIGTERM.
+"""`insforge-realtime serve`: the application behind uvicorn, with the fast WebSocket, until SIGTERM.
 
-What lives here: TLS, signals, the order of the shutdown. The listening sockets are made in listening.py.
+What lives here: signals, the order of start and shutdown, and why a start would be refused. What the process needs of the
+machine (sockets, descriptors, a certificate) is in process/.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import asyncio
 import contextlib
 import errno
 import signal
-import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -21,11 +20,12 @@ from insforge_realtime import tasks
 from insforge_realtime._version import __version__
 from insforge_realtime.app import Application
 from insforge_realtime.auth import Authenticator
-from insforge_realtime.cli import descriptors
-from insforge_realtime.cli.listening import listen, places, reachable
 from insforge_realtime.config import Config
 from insforge_realtime.errors import ConfigError, RealtimeError
 from insforge_realtime.logs import tell_of_the_loop
+from insforge_realtime.process import descriptors
+from insforge_realtime.process.listening import listen, places, reachable
+from insforge_realtime.process.tls import tls_context
 from insforge_realtime.web.bounds import Bounds
 from insforge_realtime.web.listener import http_class
 from insforge_realtime.web.transports.fast_websocket import websocket_class
@@ -40,7 +40,7 @@ log = structlog.get_logger("insforge_realtime")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: it would end the process by the signal, and we want exit status 0."""
+    """uvicorn without its signal handlers: those end the process by the signal, and we want exit status 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -66,8 +66,8 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
     server = _Server(
         uvicorn.Config(
             application.asgi,
-            http=http_class(application.wheel, Bounds.of(config), lambda: application.gateway),
-            ws=websocket_class(lambda: application.gateway),
+            http=http_class(application.wheel, Bounds.of(config), lambda: application.fast),
+            ws=websocket_class(lambda: application.fast),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -104,8 +104,10 @@ async def _watching() -> AsyncIterator[None]:
 
 
 def refusals(config: Config) -> list[ConfigError]:
-    """Why `serve` would end before it has begun, whatever the database says. An address that is taken is not among them:
-    the server may be running. Changes nothing."""
+    """Return why `serve` would end before it has begun, whatever the database has.
+
+    An address in use is not among the reasons: the server may be running. Changes nothing.
+    """
     found = []
     for attempt in (tls_context, Authenticator, _try_to_listen):
         try:
@@ -125,47 +127,9 @@ def _try_to_listen(config: Config) -> None:
 
 
 def _stop(server: uvicorn.Server, application: Application) -> None:
-    """Sockets are closed while webhooks in flight end. A second signal does not wait any more."""
+    """Close sockets while webhooks in flight end. A second signal ends the wait."""
     log.info("shutting down")
     application.gateway.shut()
     application.webhooks.stop(at_once=server.should_exit)
     server.force_exit = server.should_exit
     server.should_exit = True
-
-
-def tls_context(config: Config) -> ssl.SSLContext | None:
-    """What to speak TLS with; None where no certificate is configured.
-
-    Raises:
-        ConfigError: a file cannot be read, is no PEM, is encrypted, or the two do not belong together.
-    """
-    if config.ssl_certfile is None:
-        if config.ssl_keyfile is not None:
-            raise ConfigError("REALTIME_SSL_KEYFILE: is set, but REALTIME_SSL_CERTFILE is not")
-        return None
-    _check_pem("REALTIME_SSL_CERTFILE", config.ssl_certfile, "CERTIFICATE")
-    if config.ssl_keyfile is None:
-        _check_pem("REALTIME_SSL_CERTFILE", config.ssl_certfile, "PRIVATE KEY")
-    else:
-        _check_pem("REALTIME_SSL_KEYFILE", config.ssl_keyfile, "PRIVATE KEY")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # The password is for OpenSSL, which would otherwise ask the terminal for one.
-        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password="")
-    except ssl.SSLError as error:
-        mismatch = error.reason == "KEY_VALUES_MISMATCH"
-        reason = "the key does not belong to the certificate" if mismatch else f"cannot be used: {error}"
-        raise ConfigError(f"REALTIME_SSL_CERTFILE: {config.ssl_certfile}: {reason}") from error
-    return context
-
-
-def _check_pem(variable: str, file: Path, what: str) -> None:
-    """OpenSSL says of most of this no more than that something is wrong somewhere."""
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{variable}: {file}: {error.strerror}") from error
-    if f"{what}-----".encode() not in text:
-        raise ConfigError(f"{variable}: {file}: has no {what} in it (PEM)")
-    if what == "PRIVATE KEY" and b"ENCRYPTED" in text:
-        raise ConfigError(f"{variable}: {file}: the key is encrypted, and nobody is there to type its password")

@@ -1,7 +1,7 @@
 """What is printed for people: nothing in it commands the terminal, and no encoding makes it fail.
 
-Names, payloads and errors come from databases and from other people. A terminal obeys control characters, and shows what is
-between two bidirectional ones in another order than it is: both are shown as what they are, `\\u001b`.
+Names, payloads and errors come from databases and from other people. A terminal obeys control characters, and reorders
+what is between two bidirectional ones: both are shown as what they are, `\\u001b`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOT_ASCII = re.compile(r"[^ -~]")
 
 
 def prepare() -> None:
-    """Let both outputs take any text. For the beginning of a command.
+    """Let both outputs take any text. To be called at the beginning of a command.
 
     What the encoding of an output (that of the locale, or PYTHONIOENCODING) does not have is written as an escape, and an
     output that is closed takes everything.
@@ -30,7 +30,7 @@ def prepare() -> None:
 
 
 def _fill_descriptors() -> None:
-    """A standard descriptor that is closed would be the next socket's, and what libraries write to it would go there."""
+    """Open standard descriptors that are closed: the next socket would get one, and what libraries write to it."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -43,27 +43,27 @@ def _nowhere() -> io.TextIOWrapper:
 
 
 def say(text: str) -> None:
-    """A line on standard output, at once. (typer.echo would write UTF-8 where the encoding is ASCII.)"""
+    """Print a line on standard output, at once. (typer.echo would write UTF-8 where the encoding is ASCII.)"""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def harmless(text: str) -> str:
-    """A text in one line, with escapes in place of what a terminal might obey."""
+    """Return a text in one line, with escapes in place of what a terminal might obey."""
     return _COMMANDS.sub(_escaped, text)
 
 
 def harmless_lines(text: str) -> str:
-    """The same for a text of several lines."""
+    """Return the same for a text of several lines."""
     return "\n".join(map(harmless, text.split("\n")))
 
 
 def ascii_json(json: str) -> str:
-    """JSON (without line breaks) in printable ASCII: the same JSON, whatever reads it."""
+    """Return JSON (without line breaks) in printable ASCII: the same JSON, whatever reads it."""
     return _NOT_ASCII.sub(_escaped, json)
 
 
 def _escaped(character: re.Match[str]) -> str:
-    """As JSON writes it: one escape for each half of a surrogate pair."""
+    """Write a character as JSON does: one escape for each half of a surrogate pair."""
     units = character[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

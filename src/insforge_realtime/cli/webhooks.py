@@ -1,4 +1,4 @@
-"""`insforge-realtime webhooks`: look at the queue of webhooks, send again, or send no more.
+"""`insforge-realtime webhooks`: inspect the queue of webhooks, resend, cancel.
 
 What lives here: arguments and what is printed; the statements are pg/deliveries.py's. Passwords in URLs are not printed.
 """
@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import uuid
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from insforge_realtime.cli.options import DatabaseUrl, settings
 from insforge_realtime.cli.terminal import ascii_json, harmless, say
+from insforge_realtime.clock import iso
+from insforge_realtime.dsn import without_login
 from insforge_realtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.database import Database
 
 STATES = ("pending", "delivered", "failed", "cancelled")
 SHOWN_ERROR = 60
 
 app = typer.Typer(help="List webhooks, sent and waiting; retry or cancel them.", no_args_is_help=True)
 
-Database = Annotated[
-    str | None, typer.Option(help="The database. [dim](DATABASE_URL)[/]", metavar="URL", show_default=False)
-]
 Message = Annotated[str | None, typer.Option(help="Of the message with this id.", metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", help="To URLs that contain this text.", metavar="TEXT")]
 State = Annotated[str | None, typer.Option(help=f"In this state: {', '.join(STATES)}.")]
@@ -40,7 +41,7 @@ def show(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per line, with the answer and every attempt.")
     ] = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """List deliveries, the newest first."""
     from insforge_realtime.pg.deliveries import list_deliveries
@@ -63,7 +64,7 @@ def retry(
     url: Url = None,
     state: State = None,
     every: Every = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Start over with deliveries that failed or were cancelled, and send waiting ones at once."""
     from insforge_realtime.pg.deliveries import retry_deliveries
@@ -80,7 +81,7 @@ def cancel(
     message: Message = None,
     url: Url = None,
     every: Every = False,
-    database: Database = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Cancel pending deliveries. An attempt in flight is not interrupted."""
     from insforge_realtime.pg.deliveries import cancel_deliveries
@@ -90,17 +91,14 @@ def cancel(
     say(f"{number} cancelled")
 
 
-def _database(url: str | None) -> str:
-    from insforge_realtime import config, logs, typos
+def _database(url: str | None) -> Database:
+    from insforge_realtime.pg.database import Database
 
-    settings = config.load(database_url=url)
-    logs.configure(settings)
-    typos.warn()
-    return settings.database()
+    return Database(settings(database_url=url).database())
 
 
 def _selection(message: str | None, url: str | None, state: str | None, *, every: bool = True) -> Any:
-    """The filters, once they are known to make sense.
+    """Return the filters, once they are known to make sense.
 
     Raises:
         ConfigError: names the option.
@@ -119,27 +117,18 @@ def _selection(message: str | None, url: str | None, state: str | None, *, every
     return Selection(message, url, state)
 
 
-def _discreet(url: str) -> str:
-    """A URL without its user and password."""
-    return re.sub(r"//[^/?#]*@", "//…@", url)
-
-
 def _as_json(row: dict[str, Any]) -> str:
-    row = {**row, "url": _discreet(row["url"]), "history": json.loads(row["history"])}
-    return json.dumps(row, ensure_ascii=False, default=_iso)
-
-
-def _iso(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    row = {**row, "url": without_login(row["url"]), "history": json.loads(row["history"])}
+    return json.dumps(row, ensure_ascii=False, default=iso)
 
 
 def _as_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines with the columns one below the other, never cut: they are there to be copied."""
+    """Return lines with aligned columns, never cut: they are there to be copied."""
     lines: list[tuple[str, ...]] = [("CREATED", "STATE", "ATTEMPTS", "STATUS", "MESSAGE", "URL", "ERROR")]
     for row in rows:
         error = (row["last_error"] or "")[:SHOWN_ERROR]
         status = row["last_status_code"] or ""
-        cells = (row["state"], row["attempts"], status, row["message"], _discreet(row["url"]), error)
-        lines.append((_iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
+        cells = (row["state"], row["attempts"], status, row["message"], without_login(row["url"]), error)
+        lines.append((iso(row["created_at"]), *(harmless(str(cell)) for cell in cells)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

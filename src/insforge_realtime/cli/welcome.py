@@ -59,7 +59,7 @@ class Scene:
 
 
 def print_welcome(url: str, scene: Scene) -> None:
-    """What one needs to try it."""
+    """Print what one needs to try it."""
     out = Console(highlight=False, soft_wrap=True)
     out.print(f"\n[bold green]InsForge Realtime[/] is at [bold]{url}[/]\n")
     for name, value in (*_about_the_database(scene), *_keys(scene), ("psql", _psql(scene))):
@@ -70,7 +70,7 @@ def print_welcome(url: str, scene: Scene) -> None:
 
 
 def program() -> str:
-    """How this command is called in this folder."""
+    """Return how this command is called in this folder."""
     beside = Path(sys.executable).with_name(PROGRAM)
     found = shutil.which(PROGRAM)
     if found is not None and beside.exists() and os.path.samefile(found, beside):
@@ -95,7 +95,7 @@ def _about_the_database(scene: Scene) -> list[tuple[str, str]]:
 
 
 def _schema(done: list[str]) -> str:
-    """How much was done to it, and by name what is of the whole cluster, or outside of the schema realtime."""
+    """Tell how much was done to it, and by name what belongs to the whole cluster, or lies outside the schema realtime."""
     changes = [line for line in done if line != FUNCTIONS.what]
     if not changes:
         return "was up to date"

@@ -19,13 +19,16 @@ import structlog
 
 from insforge_realtime.errors import InternalError, RequestError, Unauthorized
 from insforge_realtime.model import Identity, Owner
-from insforge_realtime.pg.coalescer import NOBODY, Coalescer
+from insforge_realtime.pg.coalescer import NOBODY, Ask, Coalescer, Req, Res
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.metrics import RoundTrips
+    from insforge_realtime.pg.database import Connection, Database
 
 log = structlog.get_logger("insforge_realtime.pg.authorizer")
+
+TOO_LONG = "The policy took too long to decide"
 
 Question = tuple[Identity, str]
 """Who, and which channel."""
@@ -35,17 +38,12 @@ class Authorizer:
     """Answers subscribe requests, many in one round trip.
 
     Args:
-        dsn: the database.
-        links: how many connections to use.
-        limit: the longest a policy may take, in seconds.
-        pooled: a transaction pooler stands in between.
-        most: how many questions of one owner may wait.
+        database: whose policies judge.
+        round_trips: where batches are counted.
     """
 
-    def __init__(self, dsn: str, *, links: int = 2, limit: float = 5.0, pooled: bool = False, most: int = 0) -> None:
-        self.coalescer: Coalescer[Question, None] = Coalescer(
-            "authorizer", dsn, _ask, links=links, limit=limit, pooled=pooled, most=most
-        )
+    def __init__(self, database: Database, round_trips: RoundTrips | None = None) -> None:
+        self.coalescer: Coalescer[Question, None] = for_clients("authorizer", database, _ask, round_trips)
 
     async def check_subscribe(self, identity: Identity, channel: str, owner: Owner = NOBODY) -> None:
         """Return if the policies let this client subscribe.
@@ -60,6 +58,22 @@ class Authorizer:
             InternalError: a policy raised anything else, or took too long.
         """
         await self.coalescer.submit((identity, channel), owner, kind_of(channel))
+
+
+def for_clients(
+    name: str, database: Database, ask: Ask[Req, Res], round_trips: RoundTrips | None
+) -> Coalescer[Req, Res]:
+    """Return a coalescer of clients' requests, which policies judge within the limits of `database`."""
+    return Coalescer(
+        name,
+        database,
+        ask,
+        links=database.connections,
+        limit=database.policy_timeout,
+        most=database.max_pending_per_user,
+        too_long=TOO_LONG,
+        round_trips=round_trips,
+    )
 
 
 def kind_of(channel: str) -> str:

@@ -23,19 +23,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import asyncpg
 import structlog
 
 from insforge_realtime.errors import InternalError, RateLimited, RequestError, Unavailable
+from insforge_realtime.metrics import RoundTrips
 from insforge_realtime.model import Owner
-from insforge_realtime.pg.database import LOST, connected, describe, keep
+from insforge_realtime.pg.database import LOST, describe, keep
+from insforge_realtime.pg.queries import written_out
 from insforge_realtime.pg.turns import Suspects, Turns
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 BATCH = 200
 BATCH_SECONDS = 0.5
@@ -55,6 +57,8 @@ Mode = Literal["batch", "probe", "alone", "slow"]
 with the full limit."""
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+Ask = Callable[["Connection", Sequence[Req]], Awaitable[Sequence[Res | RequestError]]]
+"""Sends one batch and returns as many answers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,44 +69,57 @@ class _Pending(Generic[Req, Res]):
     answer: asyncio.Future[Res]
 
 
-@dataclass(slots=True, eq=False)
 class Coalescer(Generic[Req, Res]):
     """Many callers, few connections, one round trip for all that wait.
 
     Args:
         name: names the connections.
-        dsn: where to.
+        database: where they lead.
         ask: sends one batch and returns as many answers; an answer may be an exception, raised in its caller.
         links: how many connections.
         limit: the longest one request may take, in seconds.
-        pooled: see `connect`.
         most: how many requests one owner may have waiting, times the owner's `share`; 0 for no limit.
+        too_long: tells a caller what took longer than the limit.
+        round_trips: where batches are counted.
     """
 
-    name: str
-    dsn: str
-    ask: Callable[[Connection, Sequence[Req]], Awaitable[Sequence[Res | RequestError]]]
-    links: int = 2
-    limit: float = 5.0
-    pooled: bool = False
-    most: int = 0
-    live: int = field(default=0, init=False)
-    _waiting: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
-    _spoiled: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
-    """What was in a batch that was cancelled."""
-    _alone: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
-    _slow: Turns[_Pending[Req, Res]] = field(default_factory=Turns, init=False)
-    _suspects: Suspects = field(default_factory=Suspects, init=False)
-    _pending: dict[str, int] = field(default_factory=dict, init=False)
-    """How many requests each owner has in here."""
-    _size: int = field(default=BATCH, init=False)
-    """Of the next batch, at most."""
-    _running: Counter[Mode] = field(default_factory=Counter, init=False)
-    """How many connections are asked something in this way now."""
-    _batched: bool = field(default=False, init=False)
-    _slow_due: float = field(default=0.0, init=False)
-    """When the next slow one may keep others waiting."""
-    _idle: deque[asyncio.Future[None]] = field(default_factory=deque, init=False)
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        ask: Ask[Req, Res],
+        *,
+        links: int = 2,
+        limit: float = 5.0,
+        most: int = 0,
+        too_long: str = "It took too long",
+        round_trips: RoundTrips | None = None,
+    ) -> None:
+        self.name = name
+        self.links = links
+        self.live = 0
+        self._database = database
+        self._send = ask
+        self._limit = limit
+        self._most = most
+        self._too_long = too_long
+        self._round_trips = round_trips or RoundTrips()
+        self._waiting: Turns[_Pending[Req, Res]] = Turns()
+        self._spoiled: Turns[_Pending[Req, Res]] = Turns()
+        """What was in a batch that was cancelled."""
+        self._alone: Turns[_Pending[Req, Res]] = Turns()
+        self._slow: Turns[_Pending[Req, Res]] = Turns()
+        self._suspects = Suspects()
+        self._pending: dict[str, int] = {}
+        """How many requests each owner has in here."""
+        self._size = BATCH
+        """Of the next batch, at most."""
+        self._running: Counter[Mode] = Counter()
+        """How many connections are asked something in this way now."""
+        self._batched = False
+        self._slow_due = 0.0
+        """When the next slow one may keep others waiting."""
+        self._idle: deque[asyncio.Future[None]] = deque()
 
     async def submit(self, request: Req, owner: Owner = NOBODY, kind: str = "") -> Res:
         """The answer to one request.
@@ -119,7 +136,7 @@ class Coalescer(Generic[Req, Res]):
         if not self.live:
             raise Unavailable
         waiting = self._pending.get(owner.id, 0)
-        if 0 < self.most * owner.share <= waiting:
+        if 0 < self._most * owner.share <= waiting:
             raise RateLimited("Too many requests are waiting; slow down")
         self._pending[owner.id] = waiting + 1
         try:
@@ -132,7 +149,7 @@ class Coalescer(Generic[Req, Res]):
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self.links):
-                    group.create_task(keep(f"{self.name} {number + 1}", self._session))
+                    group.create_task(keep(f"{self.name} {number + 1}", self._serve))
         finally:
             self._fail_all()
 
@@ -151,30 +168,30 @@ class Coalescer(Generic[Req, Res]):
 
     # The connections.
 
-    async def _session(self) -> None:
-        async with connected(self.dsn, name=self.name, pooled=self.pooled) as connection:
+    async def _serve(self) -> None:
+        async with self._database.connected(self.name) as connection:
             # A connection that dies while nobody asks anything must be noticed too, or the next caller would pay for it.
             connection.add_termination_listener(lambda _: self._wake(everybody=True))
             self.live += 1
             try:
-                await self._serve(connection)
+                await self._work(connection)
             finally:
                 self.live -= 1
                 if not self.live:
                     self._fail_all()
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _work(self, connection: Connection) -> None:
         limit = 0.0
         while not connection.is_closed():
             mode, batch = self._take()
             if not batch:
                 await self._rest()
                 continue
-            seconds = min(SECONDS.get(mode, self.limit), self.limit)
+            seconds = min(SECONDS.get(mode, self._limit), self._limit)
             self._running[mode] += 1
             try:
-                if seconds != limit and not self.pooled:
-                    await _set_limit(connection, "SESSION", seconds)
+                if seconds != limit and not self._database.pooled:
+                    await _set_limit(connection, "limit_statements", seconds)
                     limit = seconds
                 await self._answer(connection, mode, batch, seconds)
             except BaseException:
@@ -196,8 +213,9 @@ class Coalescer(Generic[Req, Res]):
         except asyncpg.QueryCanceledError:
             if mode == "batch":
                 self._size = max(1, len(batch) // 4)
+            self._round_trips.observe(len(batch), seconds)
             self._judge(batch, seconds)
-            self._ask_again(mode, batch, InternalError("The policy took too long to decide"))
+            self._ask_again(mode, batch, InternalError(self._too_long))
         except LOST:
             raise
         except Exception as error:
@@ -208,19 +226,21 @@ class Coalescer(Generic[Req, Res]):
         else:
             if mode == "batch":
                 self._size = min(BATCH, self._size * 2)
-            self._judge(batch, _now() - began)
+            took = _now() - began
+            self._round_trips.observe(len(batch), took)
+            self._judge(batch, took)
             for pending, answer in zip(batch, answers, strict=True):
                 _settle(pending, answer)
 
     async def _ask(
         self, connection: Connection, requests: Sequence[Req], seconds: float
     ) -> Sequence[Res | RequestError]:
-        if not self.pooled:
-            return await self.ask(connection, requests)
+        if not self._database.pooled:
+            return await self._send(connection, requests)
         # Behind a transaction pooler a session's settings would be somebody else's next.
         async with connection.transaction():
-            await _set_limit(connection, "LOCAL", seconds)
-            return await self.ask(connection, requests)
+            await _set_limit(connection, "limit_statements_here", seconds)
+            return await self._send(connection, requests)
 
     # The order.
 
@@ -234,7 +254,7 @@ class Coalescer(Generic[Req, Res]):
         if apart is None:
             return "batch", []
         if apart == "slow":
-            self._slow_due = _now() + self.limit
+            self._slow_due = _now() + self._limit
         return apart, [{"probe": self._spoiled, "alone": self._alone, "slow": self._slow}[apart].pop()]
 
     def _next_apart(self) -> Mode | None:
@@ -255,7 +275,7 @@ class Coalescer(Generic[Req, Res]):
 
     def _judge(self, batch: list[_Pending[Req, Res]], seconds: float) -> None:
         """Remember who was slow, where that can be told; what is suspected with it waits apart from now on."""
-        if len(batch) > 1 or batch[0].owner == NOBODY.id or seconds < min(SLOW_SECONDS, self.limit):
+        if len(batch) > 1 or batch[0].owner == NOBODY.id or seconds < min(SLOW_SECONDS, self._limit):
             return
         if self._suspects.suspect(batch[0].owner, batch[0].kind, _now()):
             self._waiting, self._spoiled = self._unsuspected(self._waiting), self._unsuspected(self._spoiled)
@@ -277,7 +297,7 @@ class Coalescer(Generic[Req, Res]):
         else:
             queue = self._alone if mode == "probe" else self._slow
         if queue is self._slow and not queue:
-            self._slow_due = _now() + self.limit
+            self._slow_due = _now() + self._limit
         for pending in batch:
             queue.push(pending.owner, pending)
             self._wake()
@@ -305,8 +325,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _set_limit(connection: Connection, scope: str, seconds: float) -> None:
-    await connection.execute(f"SET {scope} statement_timeout = {int(seconds * 1000)}", timeout=GRACE_SECONDS)
+async def _set_limit(connection: Connection, statement: str, seconds: float) -> None:
+    await connection.execute(written_out(statement, str(int(seconds * 1000))), timeout=GRACE_SECONDS)
 
 
 def _settle(pending: _Pending[Any, Any], answer: object) -> None:

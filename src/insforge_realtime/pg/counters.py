@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import asyncpg
 
-from insforge_realtime.pg.database import LOST, connected, keep
+from insforge_realtime.pg.database import LOST, Database, keep
 from insforge_realtime.pg.queries import query
+
+if TYPE_CHECKING:
+    from insforge_realtime.pg.database import Connection
 
 INTERVAL_SECONDS = 0.25
 CHUNK = 5000
@@ -24,13 +28,11 @@ class Counters:
     """The audience counters of this node.
 
     Args:
-        dsn: the database.
-        pooled: a transaction pooler stands in between.
+        database: where they are written.
     """
 
-    def __init__(self, dsn: str, *, pooled: bool = False) -> None:
-        self._dsn = dsn
-        self._pooled = pooled
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._audience: dict[int, int] = {}
         self._more = asyncio.Event()
 
@@ -48,16 +50,14 @@ class Counters:
     async def run(self) -> None:
         """Write counts until cancelled, then once more what is left."""
         try:
-            await keep("counters", self._session)
+            await keep("counters", self._serve)
         finally:
             if self._audience:
                 await self._last_words()
 
-    async def _session(self) -> None:
-        async with connected(
-            self._dsn, name="counters", pooled=self._pooled, statement_timeout=STATEMENT_SECONDS
-        ) as connection:
-            if not self._pooled:  # there, the settings would be somebody else's next
+    async def _serve(self) -> None:
+        async with self._database.connected("counters", statement_timeout=STATEMENT_SECONDS) as connection:
+            if not self._database.pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_counts_by_index"), timeout=10)
             # A connection that dies while there is nothing to count is part of that outage, not the beginning of another.
             connection.add_termination_listener(lambda _: self._more.set())
@@ -70,7 +70,7 @@ class Counters:
                     await self._write(connection)
                 self._more.clear()
 
-    async def _write(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _write(self, connection: Connection) -> None:
         """One UPDATE. Counts are taken out only once it is committed; more may have been added to them meanwhile."""
         chunk = dict(islice(self._audience.items(), CHUNK))
         await connection.execute(query("count_audience"), list(chunk), list(chunk.values()), timeout=10)
@@ -84,7 +84,7 @@ class Counters:
     async def _last_words(self) -> None:
         """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement."""
         try:
-            async with asyncio.timeout(3), connected(self._dsn, name="counters", pooled=self._pooled) as last:
+            async with asyncio.timeout(3), self._database.connected("counters") as last:
                 while self._audience:
                     await self._write(last)
         except (*LOST, asyncpg.PostgresError):

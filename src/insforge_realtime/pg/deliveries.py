@@ -5,7 +5,7 @@ What lives here: the statements' arguments and what their answers mean. When to 
 
 A claim is a lease: a number that nobody else has, and a time. While it lasts no other server takes the row; when it ends,
 anybody may, and a result that comes with the old number is not written any more. The times are the database's, whose clock
-may be set at any moment: what holds then is said in sql/deliveries.sql, and pg/clock.py notices it.
+may be set at any moment: what holds then is told in sql/queries/webhooks.sql, and pg/clock.py notices it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import structlog
 
 from insforge_realtime.errors import DatabaseError
 from insforge_realtime.pg.clock import DatabaseClock
-from insforge_realtime.pg.database import LINK_ERRORS, connected, describe
+from insforge_realtime.pg.database import LINK_ERRORS, describe
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 STATEMENT_SECONDS = 15.0
 """A statement that takes longer means a dead link: all of them are index scans of a few rows."""
@@ -111,32 +111,24 @@ class DeliveryQueue:
     """The queue, as one worker sees it.
 
     Args:
-        dsn: the database.
+        database: where it is.
         lease: how long a claim lasts, in seconds.
-        pooled: a transaction pooler stands in between.
         networks: a number for the networks that this server may send to.
-        direct: a way to the same database without the pooler.
     """
 
-    def __init__(
-        self, dsn: str, *, lease: float, pooled: bool = False, networks: int = 0, direct: str | None = None
-    ) -> None:
+    def __init__(self, database: Database, *, lease: float, networks: int = 0) -> None:
         self.lease = lease
         self._networks = networks
         self._refusers = _Refusers()
-        self._direct = direct
-        self._dsn = dsn
-        self._pooled = pooled
+        self._database = database
         self._clock = DatabaseClock(time.monotonic)
         self._mended: float | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the worker's own."""
-        async with connected(
-            self._dsn, name="webhooks", pooled=self._pooled, statement_timeout=STATEMENT_SECONDS - 3
-        ) as connection:
-            if not self._pooled:  # there, the settings would be somebody else's next
+        async with self._database.connected("webhooks", statement_timeout=STATEMENT_SECONDS - 3) as connection:
+            if not self._database.pooled:  # there, the settings would be somebody else's next
                 await connection.execute(query("plan_claims_by_index"), timeout=STATEMENT_SECONDS)
             self._mended = None  # it may be another host's clock
             async with self._present(connection):
@@ -145,13 +137,11 @@ class DeliveryQueue:
     @asynccontextmanager
     async def _present(self, connection: Connection) -> AsyncIterator[None]:
         """Let other servers know that this one is there, and by which networks, as long as its sessions last."""
-        if not self._pooled:
+        if not self._database.pooled:
             await self._say_which_networks(connection)
             yield
-        elif self._direct is None:
-            yield
         else:
-            async with connected(self._direct, name="webhooks presence") as presence:
+            async with self._database.direct.connected("webhooks presence") as presence:
                 await self._say_which_networks(presence)
                 presence.add_termination_listener(lambda _: connection.terminate())
                 yield
@@ -267,37 +257,37 @@ class Selection:
     state: str | None = None
 
 
-async def list_deliveries(dsn: str, which: Selection, limit: int) -> list[dict[str, Any]]:
-    """The newest deliveries, as the columns of `list_deliveries` in sql/deliveries.sql.
+async def list_deliveries(database: Database, which: Selection, limit: int) -> list[dict[str, Any]]:
+    """The newest deliveries, as the columns of `list_deliveries` in sql/queries/webhooks.sql.
 
     Raises:
         DatabaseError: the database cannot be reached, or is not migrated.
     """
-    async with _asking(dsn) as connection:
+    async with _asking(database) as connection:
         rows = await connection.fetch(query("list_deliveries"), which.message, which.url, which.state, limit)
     return [dict(row) for row in rows]
 
 
-async def retry_deliveries(dsn: str, which: Selection) -> int:
+async def retry_deliveries(database: Database, which: Selection) -> int:
     """Begin again with those that failed, were cancelled, or wait; how many. Raises DatabaseError."""
-    return await _change(dsn, "retry_deliveries", which)
+    return await _change(database, "retry_deliveries", which)
 
 
-async def cancel_deliveries(dsn: str, which: Selection) -> int:
+async def cancel_deliveries(database: Database, which: Selection) -> int:
     """Send those that are pending no more; how many. Raises DatabaseError."""
-    return await _change(dsn, "cancel_deliveries", which)
+    return await _change(database, "cancel_deliveries", which)
 
 
-async def _change(dsn: str, name: str, which: Selection) -> int:
-    async with _asking(dsn) as connection:
+async def _change(database: Database, name: str, which: Selection) -> int:
+    async with _asking(database) as connection:
         status = await connection.execute(query(name), which.message, which.url, which.state)
     return int(status.rpartition(" ")[2])
 
 
 @asynccontextmanager
-async def _asking(dsn: str) -> AsyncIterator[Connection]:
+async def _asking(database: Database) -> AsyncIterator[Connection]:
     try:
-        async with connected(dsn, name="command", pooled=True) as connection:
+        async with database.connected("command", pooled=True) as connection:
             yield connection
     except asyncpg.UndefinedTableError as error:
         raise DatabaseError("the schema is not current: run `insforge-realtime migrate`") from error

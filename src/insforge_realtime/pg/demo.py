@@ -10,7 +10,7 @@ import asyncio
 from itertools import count
 
 from insforge_realtime.errors import DatabaseError
-from insforge_realtime.pg.database import LINK_ERRORS, connected, describe, keep
+from insforge_realtime.pg.database import LINK_ERRORS, Database, describe, keep
 from insforge_realtime.pg.queries import query, sql_file
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
@@ -25,11 +25,11 @@ OBJECTS = 12
 """How many things the demo makes that have a name: tables, a function, policies, channels."""
 
 
-async def load_demo(dsn: str, *, unmarked: bool = False) -> list[str]:
+async def load_demo(database: Database, *, unmarked: bool = False) -> list[str]:
     """Create the demo's tables, policies, trigger and rows, as far as they are not there.
 
     Args:
-        dsn: where to; migrated.
+        database: where to; migrated.
         unmarked: take a whole demo for one that an older version made, which did not mark it.
 
     Returns:
@@ -39,7 +39,7 @@ async def load_demo(dsn: str, *, unmarked: bool = False) -> list[str]:
         DatabaseError: the database refuses.
     """
     try:
-        async with connected(dsn, name="demo", pooled=True) as connection, connection.transaction():
+        async with database.connected("demo", pooled=True) as connection, connection.transaction():
             found = await connection.fetch(query("demo_objects"))
             strangers = [row["what"] for row in found if not row["ours"]]
             if strangers and not (unmarked and len(strangers) == OBJECTS):
@@ -50,14 +50,14 @@ async def load_demo(dsn: str, *, unmarked: bool = False) -> list[str]:
         raise DatabaseError(f"the demo cannot be loaded: {describe(error)}") from error
 
 
-async def traffic(dsn: str) -> None:
+async def traffic(database: Database) -> None:
     """Change an order every second, until cancelled."""
     numbers = count()
 
-    async def session() -> None:
-        async with connected(dsn, name="demo traffic", pooled=True) as connection:
+    async def serve() -> None:
+        async with database.connected("demo traffic", pooled=True) as connection:
             while True:
                 await connection.execute(query("change_some_order"), next(numbers))
                 await asyncio.sleep(1.0)
 
-    await keep("demo traffic", session)
+    await keep("demo traffic", serve)

@@ -1,7 +1,7 @@
 """How one connection is opened: which host, for how long each is tried, and the settings that hold on it.
 
-What lives here: the hosts of a URL (../dsn.py) in turn, TLS, keepalives, the session's settings, and which failures are no
-weather. What does not: opening again (database.py), and any statement of the application.
+What lives here: the hosts of a URL (../dsn.py) in turn, TLS, keepalives, the session's settings, and which failures do not
+pass by themselves. What does not: opening again (database.py), and any statement of the application.
 
 **Hosts.** Each has a limit of its own, so that one which is silent does not keep us from the next. The next is tried after
 whatever may be the fault of one host: it is away, silent, starting up, or of the wrong kind. A wrong password is nobody's.
@@ -29,7 +29,7 @@ import asyncpg
 
 from insforge_realtime.dsn import Dsn, Host
 from insforge_realtime.errors import ConfigError
-from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.queries import query, written_out
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -60,7 +60,7 @@ NEXT_HOST = (
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionSettings:
     """What holds on a connection, whatever the role's defaults are.
 
     Args:
@@ -84,7 +84,7 @@ class WrongHost(ConnectionError):
 class Pooled(Connection):
     """A connection through a transaction pooler: each statement stands in a transaction that begins with our settings."""
 
-    begin = "BEGIN"
+    begin = "BEGIN"  # the driver's own, until it is replaced
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if args and not self.is_in_transaction():
@@ -126,16 +126,16 @@ class Pooled(Connection):
                 yield
 
 
-async def dial(dsn: Dsn, session: Session, *, seconds: float) -> Connection:
+async def dial(dsn: Dsn, settings: SessionSettings, *, seconds: float) -> Connection:
     """Open a connection to the first host that will do.
 
     Args:
         dsn: where to.
-        session: what holds on it.
+        settings: what holds on it.
         seconds: for all hosts together, shared alike, where the URL has no connect_timeout.
 
     Raises:
-        OSError, asyncpg.PostgresError, TimeoutError: none can be reached, or one lets us not in.
+        OSError, asyncpg.PostgresError, TimeoutError: none can be reached, or one does not let us in.
         ConfigError: a file of the URL cannot be used.
     """
     hosts: list[Host | None] = list(dsn.hosts) or [None]
@@ -146,7 +146,7 @@ async def dial(dsn: Dsn, session: Session, *, seconds: float) -> Connection:
     for target in ("standby", "any") if dsn.target == "prefer-standby" else (dsn.target,):
         for host in hosts:
             try:
-                return await _open(dsn, host, target, session, limit)
+                return await _open(dsn, host, target, settings, limit)
             except NEXT_HOST as error:
                 failures.append(error)
     raise failures[0] if len(hosts) == 1 else _none_of(hosts, failures[-len(hosts) :])
@@ -157,16 +157,16 @@ def _none_of(hosts: Sequence[Host | None], failures: Sequence[BaseException]) ->
     return ConnectionError(f"none of the hosts will do: {each}")
 
 
-async def _open(dsn: Dsn, host: Host | None, target: str, session: Session, limit: float) -> Connection:
+async def _open(dsn: Dsn, host: Host | None, target: str, settings: SessionSettings, limit: float) -> Connection:
     opened: list[Connection] = []
     try:
         async with asyncio.timeout(limit):
-            connection: Connection = await asyncpg.connect(**_arguments(dsn, host, session), timeout=limit)
+            connection: Connection = await asyncpg.connect(**_arguments(dsn, host, settings), timeout=limit)
             opened.append(connection)
             standing = await _standing(connection)
             _require(target, standing)
             _keep_alive(connection, {**KEEPALIVE, **dsn.keepalive})
-            await _settle(connection, dsn, session, standing)
+            await _settle(connection, dsn, settings, standing)
             return connection
     except BaseException as error:
         for connection in opened:
@@ -176,15 +176,15 @@ async def _open(dsn: Dsn, host: Host | None, target: str, session: Session, limi
         raise
 
 
-def _arguments(dsn: Dsn, host: Host | None, session: Session) -> dict[str, Any]:
-    """For the driver, which gets one host. What it takes from a URL only, it gets in a URL."""
+def _arguments(dsn: Dsn, host: Host | None, settings: SessionSettings) -> dict[str, Any]:
+    """Return the driver's arguments: it gets one host. What it takes from a URL only, it gets in a URL."""
     context = _context(dsn)
     driver = dict(dsn.driver) if context is None else {}
     if dsn.sslmode is not None and context is None:
         driver["sslmode"] = dsn.sslmode
     startup = {} if dsn.startup is None else {"options": dsn.startup}
-    if not session.pooled:
-        startup["application_name"] = f"{dsn.application or 'insforge-realtime'} {session.name}"[:63]
+    if not settings.pooled:
+        startup["application_name"] = f"{dsn.application or 'insforge-realtime'} {settings.name}"[:63]
     return {
         "dsn": f"postgresql://?{urlencode(driver)}" if driver else None,
         "host": host and host.name,
@@ -196,13 +196,13 @@ def _arguments(dsn: Dsn, host: Host | None, session: Session) -> dict[str, Any]:
         "ssl": context,
         "server_settings": startup,
         "target_session_attrs": "any",
-        "statement_cache_size": 0 if session.pooled else 100,
-        "connection_class": Pooled if session.pooled else asyncpg.Connection,
+        "statement_cache_size": 0 if settings.pooled else 100,
+        "connection_class": Pooled if settings.pooled else asyncpg.Connection,
     }
 
 
 def _context(dsn: Dsn) -> ssl.SSLContext | None:
-    """TLS that the driver has no word for: verified by what this machine trusts, or by nothing at all.
+    """Return the TLS that the driver has no word for: verified by what this machine trusts, or by nothing at all.
 
     Raises:
         ConfigError: the client's certificate or key cannot be used.
@@ -238,7 +238,7 @@ class Standing:
 
 
 async def _standing(connection: Connection) -> Standing:
-    """PostgreSQL says at the start what is nearly always so; behind a pooler it has to be asked."""
+    """Return what kind of server this is. PostgreSQL reports at the start what is nearly always so, a pooler does not."""
     reported = connection.get_settings()
     standby, read_only = (getattr(reported, name, None) for name in ("in_hot_standby", "default_transaction_read_only"))
     if (standby, read_only) == ("off", "off"):
@@ -265,27 +265,23 @@ def _require(target: str, standing: Standing) -> None:
 # ---- settings ----------------------------------------------------------------------------------------------
 
 
-async def _settle(connection: Connection, dsn: Dsn, session: Session, standing: Standing) -> None:
-    settings = dict(dsn.settings)
-    if session.search_path is not None:
-        settings["search_path"] = session.search_path
-    texts = [_set(name, value, local=session.pooled) for name, value in settings.items()]
-    names = ["settle_transaction"] if session.pooled else ["settle_session"]
+async def _settle(connection: Connection, dsn: Dsn, settings: SessionSettings, standing: Standing) -> None:
+    others = dict(dsn.settings)
+    if settings.search_path is not None:
+        others["search_path"] = settings.search_path
+    texts = [_set(name, value, local=settings.pooled) for name, value in others.items()]
+    names = ["settle_transaction"] if settings.pooled else ["settle_session"]
     if connection.get_server_version().major >= 17:
         names.append(f"{names[0]}_17")
-    limits = {"$1": session.statement_timeout, "$2": session.lock_timeout}
-    for name in names:
-        text = query(name)
-        for parameter, seconds in limits.items():
-            text = text.replace(parameter, str(int(seconds * 1000)))
-        texts.append(text)
+    limits = [str(int(seconds * 1000)) for seconds in (settings.statement_timeout, settings.lock_timeout)]
+    texts += [written_out(name, *limits) for name in names]
     overrule = standing.read_only and standing.by_role and not standing.standby
     try:
-        if session.pooled:
+        if settings.pooled:
             assert type(connection) is Pooled  # isinstance is true of any connection: asyncpg overrides it
-            connection.begin = "; ".join([query("begin") + (", READ WRITE" if overrule else ""), *texts])
-            if settings:
-                await connection.fetchval("SELECT 1")
+            connection.begin = "; ".join([query("begin_writing" if overrule else "begin"), *texts])
+            if others:
+                await connection.fetchval(query("try_out"))
         else:
             await connection.execute("; ".join([*texts, *([query("settle_writing")] if overrule else [])]))
     except (
@@ -297,12 +293,11 @@ async def _settle(connection: Connection, dsn: Dsn, session: Session, standing: 
 
 
 def _set(name: str, value: str, *, local: bool) -> str:
-    text = query("set_one").replace("$1", _literal(name)).replace("$3", str(local).lower())
-    return text.replace("$2", _literal(value))
+    return written_out("set_one", _literal(name), _literal(value), str(local).lower())
 
 
 def _literal(text: str) -> str:
-    """A literal that means the same whatever standard_conforming_strings is."""
+    """Return a literal that means the same whatever standard_conforming_strings is."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
@@ -319,7 +314,7 @@ def _keep_alive(connection: Connection, wanted: dict[str, int]) -> None:
                 found.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), wanted[name])
 
 
-# ---- what is no weather ------------------------------------------------------------------------------------
+# ---- what does not pass by itself --------------------------------------------------------------------------
 
 MISTAKES: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.InvalidPasswordError, "correct the user or the password in the database's URL"),
@@ -339,7 +334,7 @@ MISTAKES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def remedy(error: BaseException) -> str | None:
-    """What to do about an error; None where there is nothing to do but try again."""
+    """Return what to do about an error; None where there is nothing to do but try again."""
     if isinstance(error, socket.gaierror):
         return "correct the host in the database's URL" if error.errno == socket.EAI_NONAME else None
     return next((advice for kind, advice in MISTAKES if isinstance(error, kind)), None)

@@ -9,8 +9,7 @@ connection breaks between two pages, the next one goes on with the same window.
 **After a reconnect.** P is data, so it survives the connection, and what was committed meanwhile is new, as long as the
 history is the same. After a crash, a failover or a restore it may be another one, in which P means something else. So after
 every reconnect the feed goes on from the newest snapshot that is proved to be good in today's history, and leaves out what
-it delivered since (trail.py). Where there is none it begins anew, says so, and `lost_track` tells everybody: never a silent
-gap.
+it delivered since (trail.py). Where there is none it begins anew, and `lost_track` tells everybody: no gap is silent.
 
 **The doorbell.** Two ways to learn of new rows, each good where the other is bad. *Looking* every few milliseconds costs
 0.1 ms a look, and writers nothing: right while much comes. *Being rung* costs a look for each ring, but the writer a NOTIFY,
@@ -28,9 +27,9 @@ little comes. A feed changes between them by what it sees, in this order:
       │ must ring: see what they do when they need not), or somebody called
     CALL     NOTIFY 'awake k', k being the highest ring heard; then, in a transaction of its own, `rung` is set to k: AWAKE
 
-(A snapshot's xmax is no barrier: transactions at and above it can be in progress.) `rung` stops writers from ringing for all
-tickets ≤ k, also other feeds'. So it is set only after all were told: who hears 'awake k' with a ticket ≤ k is called. A
-feed that is awake and hears a ring (somebody else sleeps) calls, too.
+(A snapshot's xmax is not a barrier: transactions at and above it can be in progress.) `rung` stops writers from ringing for
+all tickets ≤ k, also other feeds'. So it is set only after all were told: a feed that hears 'awake k' with a ticket ≤ k is
+called. A feed that is awake and hears a ring (another one sleeps) calls, too.
 
 **Two-phase commit.** A transaction that has notified cannot be prepared, and its application cannot know beforehand whether
 somebody sleeps. Where transactions may be prepared (max_prepared_transactions > 0, which is not PostgreSQL's default, and
@@ -53,17 +52,18 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Message
-from insforge_realtime.pg.database import LINK_ERRORS, LOST, connected, keep
+from insforge_realtime.pg.database import LINK_ERRORS, LOST, keep
 from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Reason, Window
 from insforge_realtime.pg.queries import query
 from insforge_realtime.pg.trail import Lost, Trail, position
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 PAUSES = ((32, 0.01), (8, 0.005), (0, 0.002))
-"""Rows that a look found, and the seconds until the next. A look costs more than a row: who finds many may wait for more."""
+"""Rows that a look found, and the seconds until the next. A look costs more than a row: after many it may wait for more."""
 WATCH_SECONDS, LOOKS_A_FIND = 0.05, 4
 """Where fewer than one look in so many finds something in so long, rings are cheaper."""
 DROWSY_SECONDS, DROWSIEST_SECONDS = 0.003, 0.1
@@ -84,18 +84,19 @@ class Feed:
     """Delivers every row that is committed from its first connection on.
 
     Args:
-        dsn: a connection that keeps its session (LISTEN), so not through a transaction pooler.
+        database: whose messages. The connection goes around a pooler, since it must keep its session (LISTEN).
         deliver: called with each page of rows, in order; the next look waits for it. It must not raise.
         fallback: seconds between looks while asleep; 0 switches them off, for tests of the doorbell.
         webhooks: called when a page has messages with webhooks in it, which wait in their own queue.
         lost_track: called when it cannot be told what was missed, with the reason, before delivery goes on from now.
         trail: seconds of the past that a failover may take back without anybody losing track.
         largest: the bytes of an event that no client gets if it is larger; 0 for no limit.
+        metrics: where looks, rings and messages are counted.
     """
 
     def __init__(
         self,
-        dsn: str,
+        database: Database,
         deliver: Callable[[list[Message]], Awaitable[None]],
         *,
         fallback: float = 2.0,
@@ -103,16 +104,18 @@ class Feed:
         lost_track: Callable[[str], None] = lambda _: None,
         trail: float = 60.0,
         largest: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self._now = asyncio.get_running_loop().time
         self.health = FeedHealth(self._now())
         self.ready = asyncio.Event()
         self.asleep = False
-        self._dsn = dsn
+        self._database = database.direct
         self._deliver = deliver
         self._webhooks = webhooks
         self._lost_track = lost_track
-        self._reader = PageReader(self.health, largest)
+        self._reader = PageReader(self.health, self.metrics, largest)
         self._fallback = fallback or None
         self._window: Window | None = None
         self._trail = Trail(trail)
@@ -120,7 +123,8 @@ class Feed:
         self._alarm = asyncio.Event()
         self._ring = 0
         self._rings: deque[float] = deque(maxlen=THICK_RINGS)
-        self._rings_before = 0
+        self._rings_asleep = 0
+        """How many there were since the ticket was taken."""
         self._patience = RINGS_ASLEEP
         self._called = 0
         self._ticket = 0
@@ -128,25 +132,25 @@ class Feed:
 
     @property
     def lag_seconds(self) -> float:
-        """How long ago the feed last knew that it had delivered everything committed; 0 while it is live and on time."""
+        """Return how long ago all that is committed was last known to be delivered; 0 while the feed is live and on time."""
         asleep = (self._fallback or 0.0) if self.health.state == "live" else 0.0
         return max(0.0, self._now() - self.health.looked_at - asleep)
 
     def nudge(self) -> None:
-        """A publish was committed on this node: look now, without a ring."""
+        """Look now: a publish was committed on this node, which needs no ring."""
         self._alarm.set()
 
     async def run(self) -> None:
         """Stay connected and deliver until cancelled; then see to it that nobody rings for us."""
         try:
-            await keep("feed", self._session)
+            await keep("feed", self._serve)
         finally:
             if self._ticket:
                 await self._last_call()
 
     async def _last_call(self) -> None:
-        """On the way out, one try on a connection of its own: the old one may have been cut in mid-statement. Without it,
-        writers would go on ringing, at the price of a NOTIFY for each commit, until another feed hears them."""
+        """Call once more on the way out, on a connection of its own: the old one may have been cut in mid-statement. Without
+        it, writers would go on ringing, at the price of a NOTIFY for each commit, until another feed hears them."""
         self._ring = self._ticket
         try:
             async with asyncio.timeout(3), self._connected() as last:
@@ -155,10 +159,10 @@ class Feed:
             pass
 
     def _connected(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection on which no name means what somebody else has made of it, and no lock is waited for long."""
-        return connected(self._dsn, name="feed", lock_timeout=LOCK_SECONDS, search_path="pg_catalog, pg_temp")
+        """Return a connection on which no name means what somebody else has made of it, and no lock is waited for long."""
+        return self._database.connected("feed", lock_timeout=LOCK_SECONDS, search_path="pg_catalog, pg_temp")
 
-    async def _session(self) -> None:
+    async def _serve(self) -> None:
         try:
             async with self._connected() as connection:
                 await self._prepare(connection)
@@ -169,7 +173,7 @@ class Feed:
                     await self._take_ticket(connection)
                     if await self._drowse(connection):
                         self.asleep = True
-                        self.health.naps += 1
+                        self.metrics.feed_naps += 1
                         await self._sleep(connection)
                         self.asleep = False
         except BaseException as error:
@@ -208,12 +212,12 @@ class Feed:
         self._window, self._already = Window(now), frozenset()
 
     async def _resume(self, connection: Connection) -> None:
-        """Assume that something was missed."""
+        """Go on where the last connection ended: something was missed."""
         try:
             since, self._already = await self._trail.resume(connection, STATEMENT_SECONDS)
             self._window = Window(since)
         except Lost as error:
-            self.health.gaps += 1
+            self.metrics.feed_gaps += 1
             self.health.last_gap = str(error)
             log.error(
                 "cannot tell what was missed; resuming from now, and closing all connections so that clients reload",
@@ -252,7 +256,7 @@ class Feed:
     async def _take_ticket(self, connection: Connection) -> None:
         self._called = 0  # whoever calls a ticket that is not taken yet has made it up
         self._rings.clear()
-        self._rings_before = self.health.rings
+        self._rings_asleep = 0
         while True:
             taken = await connection.fetchrow(query("take_ticket"), timeout=STATEMENT_SECONDS)
             assert taken is not None
@@ -261,7 +265,7 @@ class Feed:
                 return
 
     async def _drowse(self, connection: Connection) -> bool:
-        """Wait at the barrier. False when there is reason to be awake before it opens."""
+        """Wait at the barrier. Return False when there is reason to be awake before it opens."""
         barrier = await connection.fetchval(query("barrier"), timeout=STATEMENT_SECONDS)
         pause = DROWSY_SECONDS
         while True:
@@ -288,13 +292,13 @@ class Feed:
 
     def _is_roused(self) -> bool:
         if self._called >= self._ticket:
-            self._ring = 0  # all who heard that ring have been called
+            self._ring = 0  # all that heard that ring have been called
             return True
         thick = len(self._rings) == THICK_RINGS and self._now() - self._rings[0] < THICK_SECONDS
-        return thick or self.health.rings - self._rings_before >= self._patience
+        return thick or self._rings_asleep >= self._patience
 
     async def _wait(self, seconds: float | None) -> None:
-        """Until the alarm, or for this long."""
+        """Wait for the alarm, or for this long."""
         if self._alarm.is_set():
             return
         try:
@@ -315,11 +319,12 @@ class Feed:
         else:
             self._ring = max(self._ring, int(number))
             self._rings.append(self._now())
-            self.health.rings += 1
+            self._rings_asleep += 1
+            self.metrics.feed_rings += 1
         self._alarm.set()
 
     async def _call(self, connection: Connection) -> None:
-        """If somebody rang: wake everybody, and when they know it, tell writers that they need not ring."""
+        """Wake everybody if somebody rang, and once they know it, tell writers that they need not ring."""
         if self._ring:
             ring, self._ring = self._ring, 0
             number = await connection.fetchval(query("call"), ring, timeout=STATEMENT_SECONDS)
@@ -329,13 +334,13 @@ class Feed:
     # Looks.
 
     async def _look_up(self, connection: Connection) -> int:
-        """A look of a feed that is awake, and needs no rings. How many rows it found."""
+        """Look as a feed that is awake, and needs no rings. Return how many rows were found."""
         await self._call(connection)
         self._alarm.clear()
         return await self._look(connection)
 
     async def _look(self, connection: Connection) -> int:
-        """Deliver all that is new, page by page. How many rows that was."""
+        """Deliver all that is new, page by page. Return how many rows that was."""
         rows = 0
         while True:
             found, complete = await self._page(connection)
@@ -346,14 +351,16 @@ class Feed:
             assert self._window is not None
             self._trail.leave(now, self._window.since, await position(connection, STATEMENT_SECONDS))
         self.health.looked_at = self._now()
-        self.health.looks += 1
+        self.metrics.feed_looks += 1
         self._mark_live()
         return rows
 
     async def _page(self, connection: Connection) -> tuple[int, bool]:
-        """Deliver one page: how many rows it had, and whether it was the window's last."""
+        """Deliver one page. Return how many rows it had, and whether it was the window's last."""
         assert self._window is not None
+        began = self._now()
         page = await self._reader.read(connection, self._window)
+        self.metrics.pages.observe(len(page.seqs), self._now() - began)
         if page.webhooks:
             self._webhooks()
         if page.seqs:
@@ -373,6 +380,7 @@ class Feed:
             messages = list(compress(messages, fresh))
         else:
             self._trail.remember(page.seqs, page.keys)
+        self.metrics.messages_read += len(messages)
         await self._deliver(messages)
 
 

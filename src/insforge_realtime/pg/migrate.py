@@ -6,7 +6,7 @@ transaction under an advisory lock, so that servers which start together are har
 database as it was.
 
 Steps carry their own conditions, SQL expressions over the catalog. All of them are asked before the first step runs, so that
-`plan`, which asks them and changes nothing, cannot say anything else than what `migrate` does.
+`plan`, which asks them and changes nothing, cannot tell of anything but what `migrate` does.
 
 Nothing stops for a `migrate` with nothing to do: migrations are applied once, triggers replaced only where they differ, and
 the functions, which are always re-applied, lock no table. How the locks that are needed are taken: pg/patience.py.
@@ -25,13 +25,13 @@ import asyncpg
 import structlog
 
 from insforge_realtime.errors import ConfigError, MigrationError, NotMigratedError
-from insforge_realtime.pg.database import LINK_ERRORS, connected, describe
+from insforge_realtime.pg.database import LINK_ERRORS, describe
 from insforge_realtime.pg.patience import Patience, set_limits
 from insforge_realtime.pg.probes import probe_auth_uid
-from insforge_realtime.pg.queries import query, sql_file
+from insforge_realtime.pg.queries import query, sql_file, written_out
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 LOCK = 0x1F_0E_9E_A1
 """The advisory lock of our migrations: any number, the same on all nodes."""
@@ -90,7 +90,7 @@ class Migration:
 
 
 def migrations() -> list[Migration]:
-    """Every migration, in order."""
+    """Return every migration, in order."""
     folder = files(__package__).joinpath("sql", "migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return [Migration(int(name[:4]), name.removesuffix(".sql"), _steps(f"migrations/{name}")) for name in names]
@@ -101,7 +101,7 @@ def _steps(file: str) -> tuple[Step, ...]:
 
 
 def triggers() -> tuple[Step, ...]:
-    """Every trigger, as a step that puts it in place."""
+    """Return every trigger, as a step that puts it in place."""
     return _steps("triggers.sql")
 
 
@@ -114,20 +114,20 @@ class Work:
     remarks: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For people, in the order in which it is done."""
+        """Return what is done, a line each, for people and in order."""
         lines = []
         for migration, steps in self.migrations:
             lines += [*(step.what for step in steps), f"record migration {migration.name}"]
         return [*lines, FUNCTIONS.what, *(step.what for step in self.triggers), *self.remarks]
 
 
-async def plan(dsn: str) -> list[str]:
-    """What `migrate` would do, a line each. Changes nothing.
+async def plan(database: Database) -> list[str]:
+    """Return what `migrate` would do, a line each. Change nothing.
 
     Raises:
         MigrationError: the database cannot be reached, is too old, has another encoding than UTF8, or would refuse.
     """
-    async with _session(dsn) as connection, connection.transaction(readonly=True):
+    async with _connected(database) as connection, connection.transaction(readonly=True):
         await set_limits(connection)
         await _refuse_what_lacks_rights(connection)
         return (await _find_work(connection)).lines()
@@ -138,12 +138,12 @@ def _log_wait(line: str) -> None:
 
 
 async def migrate(
-    dsn: str, *, lock_wait: float = LOCK_WAIT_SECONDS, tell: Callable[[str], None] = _log_wait
+    database: Database, *, lock_wait: float = LOCK_WAIT_SECONDS, tell: Callable[[str], None] = _log_wait
 ) -> list[str]:
-    """Bring the database up to date, and say what was done, a line each.
+    """Bring the database up to date, and return what was done, a line each.
 
     Args:
-        dsn: where to.
+        database: which one.
         lock_wait: how long to go on trying for locks that other transactions hold, in seconds.
         tell: called with a line, again and again, while one is in the way.
 
@@ -151,12 +151,12 @@ async def migrate(
         MigrationError: it cannot be reached, is too old, has another encoding than UTF8, refused a step, or locks could not
             be had in time; nothing was changed.
     """
-    async with _session(dsn) as connection:
-        return await Patience(dsn, lock_wait, tell).run(connection, lambda: _do(connection))
+    async with _connected(database) as connection:
+        return await Patience(database, lock_wait, tell).run(connection, lambda: _do(connection))
 
 
 async def _do(connection: Connection) -> list[str]:
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+    await connection.execute(query("lock_migrations"), LOCK)
     await _refuse_what_lacks_rights(connection)
     work = await _find_work(connection)
     await _lock(connection, {step.locks for _, steps in work.migrations for step in steps if step.locks})
@@ -167,18 +167,18 @@ async def _do(connection: Connection) -> list[str]:
     return work.lines()
 
 
-async def is_adoption(dsn: str) -> bool:
-    """Whether `migrate` would take over the tables of another realtime server.
+async def is_adoption(database: Database) -> bool:
+    """Return whether `migrate` would take over the tables of another realtime server.
 
     Raises:
         MigrationError: the database cannot be reached, is too old, or has another encoding than UTF8.
     """
-    async with _session(dsn) as connection:
+    async with _connected(database) as connection:
         return bool(await connection.fetchval(query("is_adoption")))
 
 
 async def is_current(connection: Connection) -> bool:
-    """Whether every migration that this version knows has been applied.
+    """Return whether every migration that this version knows has been applied.
 
     Raises:
         InsufficientPrivilegeError: this role may not look.
@@ -189,14 +189,14 @@ async def is_current(connection: Connection) -> bool:
         raise asyncpg.InsufficientPrivilegeError(str(error.__cause__)) from error
 
 
-async def require_current(dsn: str) -> None:
+async def require_current(database: Database) -> None:
     """Return where a server can start on this database, and where that cannot be asked: it may be starting, too.
 
     Raises:
         NotMigratedError: it was never migrated, or is older than this version.
     """
     try:
-        async with connected(dsn, name="start", pooled=True, search_path="pg_catalog, pg_temp") as connection:
+        async with database.connected("start", pooled=True, search_path="pg_catalog, pg_temp") as connection:
             pending = await _pending(connection)
     except (*LINK_ERRORS, ConfigError, _NotAllowedError):
         return
@@ -208,10 +208,10 @@ async def require_current(dsn: str) -> None:
 
 
 @asynccontextmanager
-async def _session(dsn: str) -> AsyncIterator[Connection]:
+async def _connected(database: Database) -> AsyncIterator[Connection]:
     try:
         # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
-        async with connected(dsn, name="migrate", pooled=True, search_path="pg_catalog, pg_temp") as connection:
+        async with database.connected("migrate", pooled=True, search_path="pg_catalog, pg_temp") as connection:
             await _refuse_unfit(connection)
             try:
                 yield connection
@@ -226,11 +226,11 @@ async def _session(dsn: str) -> AsyncIterator[Connection]:
 async def _refuse_unfit(connection: Connection) -> None:
     if connection.get_server_version().major < OLDEST_VERSION:
         raise MigrationError(f"PostgreSQL {OLDEST_VERSION} or newer is needed")
-    database = await connection.fetchrow(query("database_encoding"))
-    assert database is not None
-    if database["encoding"] != "UTF8":
+    found = await connection.fetchrow(query("database_encoding"))
+    assert found is not None
+    if found["encoding"] != "UTF8":
         raise MigrationError(
-            f"the database {database['name']} is {database['encoding']}, so it cannot hold every message (JSON is Unicode): "
+            f"the database {found['name']} is {found['encoding']}, so it cannot hold every message (JSON is Unicode): "
             f"recreate it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move its tables there (pg_dump)"
         )
 
@@ -239,7 +239,7 @@ async def _refuse_unfit(connection: Connection) -> None:
 
 
 async def _find_work(connection: Connection) -> Work:
-    """Everything is asked before anything is done."""
+    """Ask for everything before anything is done."""
     pending = await _pending(connection)
     work = Work([(migration, await _needed(connection, migration.steps)) for migration in pending])
     work.triggers = await _needed(connection, triggers())
@@ -250,7 +250,7 @@ async def _find_work(connection: Connection) -> Work:
 
 async def _pending(connection: Connection) -> list[Migration]:
     with _naming(LOOK):
-        exists = await connection.fetchval("SELECT to_regclass('realtime.schema_migrations') IS NOT NULL")
+        exists = await connection.fetchval(query("was_migrated"))
         applied = {row["version"] for row in await connection.fetch(LOOK.sql)} if exists else set()
     return [migration for migration in migrations() if migration.version not in applied]
 
@@ -259,13 +259,13 @@ async def _needed(connection: Connection, steps: tuple[Step, ...]) -> list[Step]
     needed = []
     for step in steps:
         with _naming(step):
-            if await connection.fetchval(f"SELECT {step.needed}"):
+            if await connection.fetchval(written_out("is_needed", step.needed)):
                 needed.append(step)
     return needed
 
 
 async def _about_auth_uid(connection: Connection, adopts: bool) -> list[str]:
-    """An auth.uid() that was there before us may be of any kind."""
+    """Tell of an auth.uid() that was there before us: it may be of any kind."""
     if not await connection.fetchval(query("auth_uid_exists")):
         return []
     wrong = await probe_auth_uid(connection)
@@ -274,7 +274,7 @@ async def _about_auth_uid(connection: Connection, adopts: bool) -> list[str]:
 
 
 async def _left_alone(connection: Connection) -> list[str]:
-    """What an adopted database keeps as it was, where that may surprise."""
+    """Tell what an adopted database keeps as it was, where that may surprise."""
     rows = await connection.fetch(query("tables_without_rls"))
     return [
         f"leave row-level security OFF on {row['name']}: everybody may "
@@ -288,12 +288,12 @@ async def _left_alone(connection: Connection) -> list[str]:
 
 
 async def _lock(connection: Connection, tables: set[str]) -> None:
-    """All tables that steps need for themselves, before anything that takes long: no step is undone because a later one's
-    lock could not be had. In the order of their names, which is the order in which publishing uses them.
-    A table that is not there yet needs no lock; where we may not lock, the step itself says so better."""
+    """Lock all tables that steps need for themselves, before anything that takes long: no step is undone because the lock of
+    a later one could not be had. In the order of their names, which is the order in which publishing uses them.
+    A table that is not there yet needs no lock; where we may not lock, the step itself fails with a better message."""
     for table in sorted(tables):
         if await connection.fetchval(query("may_lock"), table):
-            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(written_out("lock_table", table))
 
 
 async def _apply(connection: Connection, migration: Migration, steps: list[Step]) -> None:
@@ -314,8 +314,8 @@ _REPLACED = re.compile(r"CREATE OR REPLACE FUNCTION realtime\.(\w+)\(([^)]*)\)")
 
 
 async def _refuse_what_lacks_rights(connection: Connection) -> None:
-    """Everything that this role lacks, at once: otherwise each grant leads to the next refusal. What is not foreseen here is
-    refused by the step that needs it.
+    """Refuse for everything that this role lacks at once: otherwise each grant leads to the next refusal. What is not
+    foreseen here is refused by the step that needs it.
 
     Raises:
         MigrationError: with the statements that give it.
@@ -339,7 +339,7 @@ def _inputs(arguments: str) -> int:
 
 
 async def _pending_as_far_as_known(connection: Connection) -> list[Migration]:
-    """Where we may not even look, all of them."""
+    """Return those that are pending; where we may not even look, all of them."""
     try:
         async with connection.transaction():
             return await _pending(connection)

@@ -32,7 +32,7 @@ log = structlog.get_logger("insforge_realtime.pg")
 class _Outage:
     """One database's."""
 
-    down: set[Link] = field(default_factory=set)
+    down: set[DatabaseLink] = field(default_factory=set)
     links: int = 0
     began: float = 0.0
     told: dict[str, float] = field(default_factory=dict)
@@ -40,11 +40,11 @@ class _Outage:
 
 _outages: dict[str, _Outage] = {}
 """By the database's place."""
-_current: ContextVar[Link | None] = ContextVar("link", default=None)
+_current: ContextVar[DatabaseLink | None] = ContextVar("link", default=None)
 
 
 @dataclass(slots=True, eq=False)
-class Link:
+class DatabaseLink:
     """A connection that is kept up.
 
     Args:
@@ -106,9 +106,9 @@ class Link:
 
 
 @contextmanager
-def keeping(name: str) -> Iterator[Link]:
+def keeping(name: str) -> Iterator[DatabaseLink]:
     """The link that connections of this task are for, until the end of the block."""
-    link = Link(name)
+    link = DatabaseLink(name)
     token = _current.set(link)
     try:
         yield link

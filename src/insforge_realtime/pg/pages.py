@@ -14,9 +14,10 @@ import asyncpg
 import structlog
 
 from insforge_realtime.pg.database import describe
-from insforge_realtime.pg.queries import query
+from insforge_realtime.pg.queries import query, written_out
 
 if TYPE_CHECKING:
+    from insforge_realtime.metrics import Metrics
     from insforge_realtime.pg.database import Connection
 
 PAGE_ROWS = 4000
@@ -46,21 +47,14 @@ class FeedHealth:
             beginning.
         state: live once a look of this connection has been delivered whole.
         reason: why it is not live.
-        undeliverable, oversized: rows that were passed over, since they cannot be events or since they are too large.
         paced: whether it never sleeps, since transactions may be prepared here.
-        gaps: how often nothing could be proved of what was missed; `last_gap` says why.
+        last_gap: why nobody could tell what was missed, the last time.
     """
 
     looked_at: float
     state: Literal["connecting", "live", "down"] = "connecting"
     reason: Reason | None = "not connected yet"
-    looks: int = 0
-    rings: int = 0
-    naps: int = 0
     paced: bool = False
-    undeliverable: int = 0
-    oversized: int = 0
-    gaps: int = 0
     last_gap: str | None = None
 
 
@@ -95,12 +89,14 @@ class PageReader:
     """Reads the pages of one feed.
 
     Args:
-        health: where rows that are passed over are counted.
+        health: the feed's.
+        metrics: where rows that are passed over are counted.
         largest: the bytes of an event that no client gets if it is larger; 0 for no limit.
     """
 
-    def __init__(self, health: FeedHealth, largest: int) -> None:
+    def __init__(self, health: FeedHealth, metrics: Metrics, largest: int) -> None:
         self._health = health
+        self._metrics = metrics
         self._largest = largest or LARGEST
         self._limit = LOOK_SECONDS
 
@@ -115,7 +111,7 @@ class PageReader:
         if self._limit > LOOK_SECONDS:
             await self._set_limit(connection, LOOK_SECONDS)
         for message in row["oversized"]:
-            self._health.oversized += 1
+            self._metrics.messages_oversized += 1
             log.error("message is too large for any client; nobody gets it", message=message, limit=self._largest)
         if row["failed"]:
             await self._mark(connection, row["last_seq"], row["failed_id"], row["failed"])
@@ -140,12 +136,12 @@ class PageReader:
 
     async def _set_limit(self, connection: Connection, seconds: float) -> None:
         self._limit = seconds
-        statement = query("limit_statements").replace("$1", str(round(seconds * 1000)))
+        statement = written_out("limit_statements", str(round(seconds * 1000)))
         await connection.execute(statement, timeout=STATEMENT_SECONDS)
 
     async def _mark(self, connection: Connection, seq: int, message_id: str, reason: str) -> None:
         """So that no other feed, nor this one after a restart, tries the row again. What fails here stops nothing either."""
-        self._health.undeliverable += 1
+        self._metrics.messages_undeliverable += 1
         log.error("message is undeliverable and is passed over", message=message_id, error=reason)
         try:
             await connection.execute(

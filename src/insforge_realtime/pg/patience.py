@@ -19,11 +19,11 @@ import asyncpg
 
 from insforge_realtime import tasks
 from insforge_realtime.errors import MigrationError
-from insforge_realtime.pg.database import LINK_ERRORS, connected
+from insforge_realtime.pg.database import LINK_ERRORS
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.pg.database import Connection, Database
 
 SHORT_SECONDS = 0.5
 """How long writers may have to wait behind one try; less than PostgreSQL's deadlock_timeout, so that no writer becomes the
@@ -61,13 +61,13 @@ class Patience:
     """Tries to do some work in a transaction until its locks can be had.
 
     Args:
-        dsn: where the watcher connects to.
+        database: where the watcher connects to.
         limit: how long to go on trying, in seconds, counted from the first try that failed.
         tell: called with a line for each try that failed.
     """
 
-    def __init__(self, dsn: str, limit: float, tell: Callable[[str], None]) -> None:
-        self._dsn = dsn
+    def __init__(self, database: Database, limit: float, tell: Callable[[str], None]) -> None:
+        self._database = database
         self._limit = limit
         self._tell = tell
         self._backend = 0
@@ -119,7 +119,7 @@ class Patience:
         await asyncio.sleep(WATCH_SECONDS)
         with suppress(*LINK_ERRORS):
             # As if pooled, always: nothing may be left behind in a session that a pooler hands on.
-            async with connected(self._dsn, name="migrate's watcher", pooled=True) as connection:
+            async with self._database.connected("migrate's watcher", pooled=True) as connection:
                 while True:
                     rows = await connection.fetch(query("lock_obstacles"), self._backend)
                     if rows and self._backend:

@@ -14,12 +14,13 @@ import structlog
 
 from insforge_realtime.errors import InvalidRequest, PayloadTooLarge, RequestError
 from insforge_realtime.model import Owner, Publication
-from insforge_realtime.pg.authorizer import denied, kind_of, raised
+from insforge_realtime.pg.authorizer import denied, for_clients, kind_of, raised
 from insforge_realtime.pg.coalescer import NOBODY, Coalescer
 from insforge_realtime.pg.queries import query
 
 if TYPE_CHECKING:
-    from insforge_realtime.pg.database import Connection
+    from insforge_realtime.metrics import RoundTrips
+    from insforge_realtime.pg.database import Connection, Database
 
 log = structlog.get_logger("insforge_realtime.pg")
 
@@ -27,13 +28,13 @@ log = structlog.get_logger("insforge_realtime.pg")
 class ClientPublisher:
     """Publishes clients' messages, many in one transaction; each stands or falls by itself.
 
-    Args: as for `Authorizer`.
+    Args:
+        database: where they become rows, and whose policies judge.
+        round_trips: where batches are counted.
     """
 
-    def __init__(self, dsn: str, *, links: int = 2, limit: float = 5.0, pooled: bool = False, most: int = 0) -> None:
-        self.coalescer: Coalescer[Publication, str] = Coalescer(
-            "publisher", dsn, _ask, links=links, limit=limit, pooled=pooled, most=most
-        )
+    def __init__(self, database: Database, round_trips: RoundTrips | None = None) -> None:
+        self.coalescer: Coalescer[Publication, str] = for_clients("publisher", database, _ask, round_trips)
 
     async def publish(self, publication: Publication, owner: Owner = NOBODY) -> str:
         """Insert a message as the client that sent it, and return its id once it is committed.
@@ -82,6 +83,7 @@ def _sentence(text: str) -> str:
 
 SYSTEM_LIMIT_SECONDS = 60.0
 """The longest a list of messages may take: about 100 µs each."""
+TOO_LONG = "Publishing took too long, and none of the messages was published"
 
 Item = tuple[str, str, str]
 """Channel, event, payload as JSON text."""
@@ -91,14 +93,13 @@ class SystemPublisher:
     """Publishes as the system, from Python code as a trigger does from SQL. Callers at the same time share a round trip.
 
     Args:
-        dsn: the database.
-        pooled: as for `Authorizer`.
+        database: where they become rows.
         largest: of payloads, in bytes of JSON; 0 for no limit.
     """
 
-    def __init__(self, dsn: str, *, pooled: bool = False, largest: int = 0) -> None:
+    def __init__(self, database: Database, *, largest: int = 0) -> None:
         self.coalescer: Coalescer[list[Item], list[str | None]] = Coalescer(
-            "system publisher", dsn, _publish_lists, links=1, limit=SYSTEM_LIMIT_SECONDS, pooled=pooled
+            "system publisher", database, _publish_lists, links=1, limit=SYSTEM_LIMIT_SECONDS, too_long=TOO_LONG
         )
         self._largest = largest
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from insforge_realtime.errors import INVALID_UTF8, MESSAGE_TOO_BIG, Close, broken_protocol
+
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # no wheel for this platform: `websockets` has it in Python, too
@@ -22,7 +24,6 @@ except ImportError:  # no wheel for this platform: `websockets` has it in Python
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 LONGEST_CONTROL = 125
-PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1002, 1007, 1009
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
@@ -45,10 +46,9 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The client broke the RFC, or a limit: close with this code. Nothing follows it."""
+    """The client broke the RFC, or a limit: close like this. Nothing follows it."""
 
-    code: int
-    reason: str
+    end: Close
 
 
 Event = str | bytes | Ping | Goodbye | Broken
@@ -56,6 +56,9 @@ Event = str | bytes | Ping | Goodbye | Broken
 
 class _Breach(Exception):
     """Ends the reading; never leaves this file."""
+
+    def __init__(self, end: Close) -> None:
+        self.end = end
 
 
 class Reader:
@@ -88,8 +91,7 @@ class Reader:
             while end := self._frame(buffer, at, events):
                 at = end
         except _Breach as breach:
-            code, reason = breach.args
-            events.append(Broken(code, reason))
+            events.append(Broken(breach.end))
             at = len(buffer)
         self._keep(buffer, at)
         return events
@@ -128,25 +130,25 @@ class Reader:
         """Refuse first two bytes that the RFC does not allow here."""
         opcode = first & 0x0F
         if opcode not in _OPCODES:
-            raise _Breach(PROTOCOL_ERROR, "reserved opcode")
+            raise _Breach(broken_protocol("reserved opcode"))
         if first & 0x70:
-            raise _Breach(PROTOCOL_ERROR, "reserved bits")
+            raise _Breach(broken_protocol("reserved bits"))
         if not second & 0x80:
-            raise _Breach(PROTOCOL_ERROR, "frame is not masked")
+            raise _Breach(broken_protocol("frame is not masked"))
         if opcode >= CLOSE:
             if not first & 0x80:
-                raise _Breach(PROTOCOL_ERROR, "fragmented control frame")
+                raise _Breach(broken_protocol("fragmented control frame"))
             if second & 0x7F > LONGEST_CONTROL:
-                raise _Breach(PROTOCOL_ERROR, "control frame too long")
+                raise _Breach(broken_protocol("control frame too long"))
         elif (opcode == CONTINUATION) != (self._fragments is not None):
             began = "no message was begun" if opcode == CONTINUATION else "the message before is not complete"
-            raise _Breach(PROTOCOL_ERROR, began)
+            raise _Breach(broken_protocol(began))
 
     def _check_size(self, length: int) -> None:
         if length >> 63:
-            raise _Breach(PROTOCOL_ERROR, "length of more than 63 bits")
+            raise _Breach(broken_protocol("length of more than 63 bits"))
         if self.max_size is not None and length + len(self._fragments or b"") > self.max_size:
-            raise _Breach(TOO_BIG, "message too big")
+            raise _Breach(MESSAGE_TOO_BIG)
 
     def _on_frame(self, opcode: int, final: bool, payload: bytes, events: list[Event]) -> None:
         if opcode == PING:
@@ -176,7 +178,7 @@ def _text(payload: bytes | bytearray) -> str:
     try:
         return str(payload, "utf-8")
     except UnicodeDecodeError:
-        raise _Breach(INVALID_DATA, "invalid UTF-8") from None
+        raise _Breach(INVALID_UTF8) from None
 
 
 def _check_goodbye(payload: bytes) -> None:
@@ -184,7 +186,7 @@ def _check_goodbye(payload: bytes) -> None:
     if payload:
         _text(payload[2:])
         if len(payload) == 1 or int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
-            raise _Breach(PROTOCOL_ERROR, "invalid close code")
+            raise _Breach(broken_protocol("invalid close code"))
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -211,7 +213,7 @@ def control_frame(opcode: int, payload: bytes) -> bytes:
     return b"%c%c%b" % (0x80 | opcode, len(payload), payload)
 
 
-def goodbye_payload(code: int, reason: str) -> bytes:
-    """Make the payload of a close frame. A reason that does not fit is cut."""
-    text = reason.encode()[: LONGEST_CONTROL - 2]
-    return code.to_bytes(2, "big") + text.decode(errors="ignore").encode()
+def goodbye_payload(end: Close) -> bytes:
+    """Return the payload of a close frame. A reason that is too long for one is cut."""
+    text = end.reason.encode()[: LONGEST_CONTROL - 2]
+    return end.code.to_bytes(2, "big") + text.decode(errors="ignore").encode()

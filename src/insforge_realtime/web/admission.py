@@ -1,209 +1,266 @@
-"""Who has a place here, and who gives way to whom. Pure bookkeeping: no socket, no clock but the one that it is handed.
+"""Who may come in: a request to `/socket.io/`, whichever transport brought it, and why it is refused.
 
-A *guest* is a socket, from the moment that it is accepted, or a session of long-polling. It waits until somebody vouches for
-it: when its client has said CONNECT with a credential that was accepted. Of what waits, anybody can make any number.
-So whenever there is no room for a newcomer, the guest that has waited longest gives way, and only where nobody waits is the
-newcomer refused. A flood of silent sockets drives out silent sockets; an honest client needs its place as a stranger for
-a few milliseconds.
-
-What always holds, whatever is called in whatever order:
-
-    every guest is counted once, in all and for its address, from `enter` to `leave` or until it has given way
-    those who wait are guests, those of an address are guests of that address, and no count is below zero
-    no limit is passed, except by calls of `doubt`
-    an address that has no guest is not remembered
-
-Addresses are places, as `place_of` in rates.py has them. None is for whoever comes through a UNIX socket or a trusted proxy:
-no limit for an address applies.
+What lives here: the questions (origin, version, transport, session, rate, room), in their order, and the words of a no. The
+counting is in limiters.py; who is connected already, in gateway.py.
 """
 
 from __future__ import annotations
 
-from math import inf
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from math import ceil
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
-REMEMBERED = 50_000
-"""How many addresses a `Rate` knows of. An attacker who has more is not stopped by counting them."""
-BURST_SECONDS = 20.0
-"""So many seconds' worth may come at once."""
+import orjson
+import structlog
+from starlette.responses import Response
 
-Full = Literal["all", "address"]
-"""Which limit leaves no room."""
+from insforge_realtime.errors import RateLimited
+from insforge_realtime.protocol import engineio
+from insforge_realtime.rates import place_of
+from insforge_realtime.web.limiters import ConnectionLimiter, RateLimiter
+from insforge_realtime.web.proxies import UNKNOWN, TrustedProxies, header_values
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from starlette.types import Scope
+
+    from insforge_realtime.config import Config
+    from insforge_realtime.metrics import Metrics
+    from insforge_realtime.web.gateway import Gateway
+    from insforge_realtime.web.limiters import Evictable, Full
+
+SETTINGS: dict[Full, str] = {"all": "REALTIME_MAX_SOCKETS", "address": "REALTIME_MAX_SOCKETS_PER_ADDRESS"}
+"""Which limit it was, for the log."""
+
+log = structlog.get_logger("insforge_realtime.web")
 
 
-class Guest(Protocol):
-    """Somebody who has a place."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to `/socket.io/`.
 
-    def give_way(self) -> None:
-        """The place is another's now: be gone. May call `leave`, which has nothing left to do."""
+    Args:
+        method: of HTTP.
+        query: the query's values, by name.
+        origin: of the web page that asks, if one does.
+        websocket: whether it is a WebSocket handshake.
+        address: the client's.
+    """
+
+    method: str
+    query: dict[str, list[str]]
+    origin: str | None
+    websocket: bool
+    address: str
+
+    @classmethod
+    def of(cls, scope: Scope) -> Asked:
+        """Return what an ASGI scope asks for."""
+        client = scope.get("client")
+        return cls(
+            scope.get("method", "GET"),
+            parse_qs(scope["query_string"].decode("latin-1")),
+            origin_of(header_values(scope, b"origin")),
+            scope["type"] == "websocket",
+            client[0] if client else UNKNOWN,
+        )
+
+    @property
+    def sid(self) -> str | None:
+        """The session that it belongs to; None for a handshake."""
+        return self.query["sid"][0] if "sid" in self.query else None
 
 
-class _Address:
-    """The guests of one address; of those who have none, with the name None and without a limit."""
+def origin_of(headers: list[str]) -> str | None:
+    """Return the origin that a request's headers name. Several of them are nobody's origin."""
+    return ", ".join(headers) if headers else None
 
-    __slots__ = ("held", "name", "waiting")
 
-    def __init__(self, name: str | None) -> None:
-        self.name = name
-        self.held = 0
-        self.waiting: dict[Guest, None] | None = None
-        """Those who wait, the oldest first. None when they are none, as nearly always."""
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Return the address of a socket's other end."""
+    peer = transport.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused: an HTTP status, a code of the Engine.IO protocol, and words for people."""
+
+    status: HTTPStatus
+    code: int
+    message: str
+    retry_after: int = 0
+    """In how many seconds to try again; 0 leaves it open."""
+
+    @property
+    def body(self) -> str:
+        """JSON, as the protocol has it."""
+        return orjson.dumps({"code": self.code, "message": self.message}).decode()
+
+    def response(self) -> Response:
+        """Return the refusal as an HTTP answer."""
+        return Response(self.body, self.status, self.headers, media_type="application/json")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the answer beside the body's."""
+        return {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+
+
+UNKNOWN_TRANSPORT = Refusal(HTTPStatus.BAD_REQUEST, 0, "Transport unknown")
+UNKNOWN_SESSION = Refusal(HTTPStatus.BAD_REQUEST, 1, "Session ID unknown")
+BAD_METHOD = Refusal(HTTPStatus.BAD_REQUEST, 2, "Bad handshake method")
+BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, 3, "Bad request")
+WRONG_ORIGIN = Refusal(HTTPStatus.FORBIDDEN, 4, "Origin not allowed")
+FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, 4, "Too many connections, try again later")
+CROWDED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 4, "Too many connections from this address, try again later", 60)
+TOO_OFTEN = Refusal(HTTPStatus.TOO_MANY_REQUESTS, 4, "Too many handshakes from this address, try again later")
+WRONG_VERSION = Refusal(HTTPStatus.BAD_REQUEST, 5, "Unsupported protocol version")
+TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, 3, "Payload too large")
 
 
 class Admission:
-    """The places for one kind of guest.
+    """Decides for one server.
 
     Args:
-        most: how many there are in all; 0 for no limit.
-        per_address: how many of them for one address; 0 for no limit.
-        waiting: how many may wait; 0 for no limit.
+        config: the origins, the transports, the proxies, the limits.
+        gateway: who is connected already.
+        max_sockets: how many there may be, whatever they are for; 0 for no limit.
+        now: a clock, in seconds from anywhere.
+        metrics: where refusals are counted.
     """
 
-    def __init__(self, *, most: int = 0, per_address: int = 0, waiting: int = 0) -> None:
-        self._most, self._per_address, self._most_waiting = most or inf, per_address or inf, waiting or inf
-        self._held: dict[Guest, _Address] = {}
-        self._waiting: dict[Guest, None] = {}
-        self._nowhere = _Address(None)
-        self._addresses: dict[str | None, _Address] = {}
-        self.gave_way = 0
-        """How many had to go."""
+    def __init__(
+        self, config: Config, gateway: Gateway, max_sockets: int, now: Callable[[], float], metrics: Metrics
+    ) -> None:
+        self._gateway = gateway
+        self._now = now
+        self._metrics = metrics
+        self._transports = config.transports
+        self._allows_origin = config.allows_origin
+        self.trusted = TrustedProxies(config.trusted_proxies)
+        self._trusts = bool(config.trusted_proxies)
+        limits = {"per_address": config.max_sockets_per_address, "unauthenticated": config.max_unauthenticated}
+        self.sockets = ConnectionLimiter(most=max_sockets, metrics=metrics, **limits)
+        self.sessions = ConnectionLimiter(metrics=metrics, **limits)
+        """Of long-polling, until they change to a WebSocket."""
+        self._handshakes = RateLimiter(config.max_handshakes_per_second)
+        self._connects = RateLimiter(config.max_connects_per_second)
 
-    def __len__(self) -> int:
-        return len(self._held)
+    # Sockets
 
-    def __contains__(self, guest: Guest) -> bool:
-        return guest in self._held
+    def accept(self, socket: Evictable, transport: asyncio.BaseTransport) -> bool:
+        """Count a socket, unless it is counted. Return False, and log it, if there is no room."""
+        if socket in self.sockets:
+            return True
+        address = peer_of(transport)
+        full = self.sockets.acquire(socket, self._place(address))
+        if full is not None:
+            self._metrics.sockets_refused[full] += 1
+            log.warning("socket refused", address=address, limit=SETTINGS[full])
+        return full is None
 
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
-
-    @property
-    def addresses(self) -> int:
-        """How many addresses they have."""
-        return len(self._addresses)
-
-    def enter(self, guest: Guest, address: str | None) -> Full | None:
-        """A newcomer takes a place, and waits; or finds none, and why.
+    def enter(self, connection: Evictable, asked: Asked) -> Refusal | None:
+        """Count what comes by a socket that somebody else counts, if anybody does; or return why not.
 
         Args:
-            guest: not here yet.
-            address: as `place_of` has it.
+            connection: a WebSocket, or a session of long-polling.
+            asked: what it began with.
         """
-        if not self._room_at(address):
-            return "address"
-        if len(self._held) >= self._most and not self._make_way(self._waiting):
-            return "all"
-        self._count(guest, address)
-        self.doubt(guest)
-        return None
+        limiter = self.sockets if asked.websocket else self.sessions
+        full = limiter.acquire(connection, self._place(asked.address))
+        return None if full is None else self._noted(FULL if full == "all" else CROWDED, asked)
 
-    def move(self, guest: Guest, address: str | None) -> bool:
-        """A guest turns out to have this address. False, and everything stays as it was, if that leaves no room."""
-        if guest not in self._held or self._held[guest].name == address:
-            return True
-        if not self._room_at(address):
-            return False
-        waits = guest in self._waiting
-        self.leave(guest)
-        self._count(guest, address)
-        if waits:
-            self.doubt(guest)
-        return True
+    def is_trusted(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a proxy is at the other end."""
+        return self._trusts and peer_of(transport) in self.trusted
 
-    def hand_over(self, guest: Guest, successor: Guest) -> None:
-        """The same socket is another guest now, with the same place, and waits if it did, as the newest."""
-        if guest in self._held:
-            waits = guest in self._waiting
-            self.vouch(guest)
-            self._held[successor] = self._held.pop(guest)
-            if waits:
-                self.doubt(successor)
+    def check_connect(self, address: str) -> None:
+        """Count a CONNECT of a client.
 
-    def vouch(self, guest: Guest) -> None:
-        """Its client is known."""
-        if guest in self._waiting:
-            del self._waiting[guest]
-            place = self._held[guest]
-            if place.waiting is not None:
-                del place.waiting[guest]
-                place.waiting = place.waiting or None
+        Raises:
+            RateLimited: this address sends them too often.
+        """
+        wait = self._connects.wait(self._place(address), self._now())
+        if wait:
+            raise RateLimited(f"Too many CONNECTs from this address; try again in {ceil(wait)} s")
 
-    def doubt(self, guest: Guest) -> None:
-        """Its client is not known, or no longer: the guest waits, as the newest of them."""
-        if guest not in self._held or guest in self._waiting:
-            return
-        if len(self._waiting) >= self._most_waiting:
-            self._make_way(self._waiting)
-        self._waiting[guest] = None
-        place = self._held[guest]
-        if place is not self._nowhere:
-            place.waiting = place.waiting or {}
-            place.waiting[guest] = None
+    def _place(self, address: str) -> str | None:
+        """Return as what an address is counted: a proxy's own, as none."""
+        return None if self._trusts and address in self.trusted else place_of(address)
 
-    def leave(self, guest: Guest) -> None:
-        """It has gone. Harmless to repeat."""
-        if guest in self._held:
-            self.vouch(guest)
-            place = self._held.pop(guest)
-            place.held -= 1
-            if not place.held:
-                self._addresses.pop(place.name, None)
+    # Requests
 
-    def _count(self, guest: Guest, address: str | None) -> None:
-        place = self._nowhere
-        if address is not None:
-            place = self._addresses.get(address) or self._addresses.setdefault(address, _Address(address))
-        place.held += 1
-        self._held[guest] = place
+    def client_of(self, transport: asyncio.BaseTransport, forwarded_for: list[str]) -> str:
+        """Return the client's address, which is the other end's unless that is a proxy.
 
-    def _room_at(self, address: str | None) -> bool:
-        place = self._addresses.get(address)
-        return place is None or place.held < self._per_address or self._make_way(place.waiting)
+        Args:
+            transport: what the request came by.
+            forwarded_for: the request's headers of this name.
+        """
+        peer = peer_of(transport)
+        return self.trusted.client(peer, ", ".join(forwarded_for)) if self._trusts else peer
 
-    def _make_way(self, waiting: dict[Guest, None] | None) -> bool:
-        """The oldest of these goes. False if there is none."""
-        if not waiting:
-            return False
-        oldest = next(iter(waiting))
-        self.leave(oldest)
-        self.gave_way += 1
-        oldest.give_way()
-        return True
+    def refusal(self, asked: Asked, socket: Evictable | None = None) -> Refusal | None:
+        """Return why a request is refused; or None.
+
+        Args:
+            asked: the request.
+            socket: what it came by, if that is counted, perhaps not yet for the client's address.
+        """
+        refusal = (
+            self._too_often(asked)
+            or self._wrong(asked)
+            or (self._wrong_session(asked) if asked.sid else self._wrong_handshake(asked))
+        )
+        if refusal is None and self._trusts and socket is not None:
+            refusal = None if self.sockets.move(socket, self._place(asked.address)) else CROWDED
+        return None if refusal is None else self._noted(refusal, asked)
+
+    def _too_often(self, asked: Asked) -> Refusal | None:
+        if asked.sid is not None and not asked.websocket:
+            return None
+        wait = self._handshakes.wait(self._place(asked.address), self._now())
+        return replace(TOO_OFTEN, retry_after=ceil(wait)) if wait else None
+
+    def _wrong(self, asked: Asked) -> Refusal | None:
+        transport = asked.query.get("transport", [])
+        if asked.query.get("EIO") != [engineio.REVISION]:
+            return WRONG_VERSION
+        if len(transport) != 1 or transport[0] not in self._transports:
+            return UNKNOWN_TRANSPORT
+        if (transport == ["websocket"]) != asked.websocket:
+            return BAD_REQUEST
+        return None if self._allows_origin(asked.origin) else WRONG_ORIGIN
+
+    def _wrong_session(self, asked: Asked) -> Refusal | None:
+        session = self._gateway.polling_sessions.get(asked.sid or "")
+        if session is None:
+            return UNKNOWN_SESSION
+        return BAD_REQUEST if session.handed_over and not asked.websocket else None
+
+    def _wrong_handshake(self, asked: Asked) -> Refusal | None:
+        if asked.method != "GET":
+            return BAD_METHOD
+        return FULL if self._gateway.closing or self._gateway.is_full else None
+
+    def _noted(self, refusal: Refusal, asked: Asked) -> Refusal:
+        """Return the refusal, once it is counted and logged."""
+        self._metrics.handshakes_refused[refusal.message] += 1
+        log.info("handshake refused", status=int(refusal.status), body=refusal.body, address=asked.address)
+        return refusal
 
 
-class Rate:
-    """How often each address may do something: a bucket for each, of which no more is remembered than when it is full again.
+def log_eviction(what: str, transport: asyncio.BaseTransport | None = None) -> None:
+    """Log that an unauthenticated connection gave way.
 
     Args:
-        rate: times a second, on average; `BURST_SECONDS` as many in a burst. 0 for no limit.
+        what: it was.
+        transport: its socket, if it is one of ours.
     """
-
-    def __init__(self, rate: float) -> None:
-        self._cost = 1 / rate if rate else 0.0
-        self._full_at: dict[str, float] = {}
-        """In the order of the last try."""
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-    def wait(self, address: str | None, now: float) -> float:
-        """Once more. 0.0 if that is within the limit; else how many seconds later it would be, and nothing has happened."""
-        if address is None or not self._cost:
-            return 0.0
-        full_at = max(self._full_at.pop(address, now), now)
-        over = full_at + self._cost - now - max(BURST_SECONDS, self._cost)
-        self._full_at[address] = full_at if over > 1e-6 else full_at + self._cost
-        self._forget(now)
-        return over if over > 1e-6 else 0.0
-
-    def _forget(self, now: float) -> None:
-        """Those whose buckets are full, two at a time, since each call adds one; and whoever is one too many."""
-        for _ in range(2):
-            oldest = next(iter(self._full_at))
-            if self._full_at[oldest] > now and len(self._full_at) <= REMEMBERED:
-                return
-            del self._full_at[oldest]
-            if not self._full_at:
-                return
+    address = {} if transport is None else {"address": peer_of(transport)}
+    log.info("unauthenticated connection gave way", what=what, **address)

@@ -1,6 +1,6 @@
 """The headers that every HTTP answer of ours has, as ASGI middleware: who may read it (CORS), and that it is what it says.
 
-What a web page may connect at all, gateway.py decides; a WebSocket knows nothing of CORS.
+What a web page may connect at all, admission.py decides; a WebSocket knows nothing of CORS.
 """
 
 from __future__ import annotations

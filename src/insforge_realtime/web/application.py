@@ -11,13 +11,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route, WebSocketRoute
 
 from insforge_realtime.web.answers import Cors, NoSniff
-from insforge_realtime.web.gateway import PATH, Gateway
-from insforge_realtime.web.proxies import ForwardedHeaders, RootPath
-from insforge_realtime.web.transports.asgi_websocket import WebSocketEndpoint
-from insforge_realtime.web.transports.polling import PollingEndpoint
+from insforge_realtime.web.limits import PATH
+from insforge_realtime.web.proxies import ForwardedHeaders, RootPath, TrustedProxies
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from insforge_realtime.config import Config
 
 GZIP_BYTES = 1024
 """Answers that are smaller are not worth compressing."""
@@ -28,15 +28,15 @@ Health = Callable[[], dict[str, Any]]
 """Tells how the feed does: `state`, `reason`, `lagMs` and counts. Live means state `live`."""
 
 
-def make_api(version: str, health: Health, gateway: Gateway) -> ASGIApp:
-    """The ASGI application, without lifespan.
+def make_api(config: Config, version: str, health: Health, *, polling: ASGIApp, websocket: ASGIApp) -> ASGIApp:
+    """Return the ASGI application, without lifespan.
 
     Args:
+        config: whose pages may read, and what proxies do.
         version: of this package.
-        health: asked at every request.
-        gateway: what all connections share.
+        health: called at every request for it.
+        polling, websocket: what is behind `/socket.io/`.
     """
-    config = gateway.config
     # A path with a slash too many is nobody's: a redirect would go wherever the Host header says.
     api = FastAPI(
         title="InsForge Realtime",
@@ -55,9 +55,9 @@ def make_api(version: str, health: Health, gateway: Gateway) -> ASGIApp:
         body = {"status": "ok" if live else "unavailable", "version": version, "feed": feed}
         return JSONResponse(body, 200 if live else 503)
 
-    polling, websocket = GZipMiddleware(PollingEndpoint(gateway), GZIP_BYTES, GZIP_LEVEL), WebSocketEndpoint(gateway)
+    polling = GZipMiddleware(polling, GZIP_BYTES, GZIP_LEVEL)
     for path in (PATH, PATH.rstrip("/")):
         api.router.routes += [Route(path, polling), WebSocketRoute(path, websocket)]
 
     answers = NoSniff(Cors(api, config.cors_origins))
-    return RootPath(ForwardedHeaders(answers, gateway.trusted), config.root_path)
+    return RootPath(ForwardedHeaders(answers, TrustedProxies(config.trusted_proxies)), config.root_path)

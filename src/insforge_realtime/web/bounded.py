@@ -39,8 +39,8 @@ from insforge_realtime.web.bounds import (
     TOO_MANY_HEADERS,
     TOO_SLOW,
 )
-from insforge_realtime.web.connection import CLOSE_SECONDS
 from insforge_realtime.web.proxies import UNKNOWN
+from insforge_realtime.web.transport import CLOSE_SECONDS
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from uvicorn.config import Config as UvicornConfig
     from uvicorn.server import ServerState
 
+    from insforge_realtime.web.admission import Refusal
     from insforge_realtime.web.bounds import Bounds
-    from insforge_realtime.web.gateway import Refusal
     from insforge_realtime.web.timer_wheel import TimerWheel
 
 PIECE_BYTES = 16 * 1024

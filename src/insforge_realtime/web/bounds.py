@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
-from insforge_realtime.web.connection import CLOSE_SECONDS
-from insforge_realtime.web.gateway import Refusal
+from insforge_realtime.web.admission import Refusal
+from insforge_realtime.web.transport import CLOSE_SECONDS
 
 if TYPE_CHECKING:
     from insforge_realtime.config import Config

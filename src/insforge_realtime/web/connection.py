@@ -3,13 +3,10 @@
     a transport → receive → protocol/session.py → commands.py
     hub, acks, errors → the transport
 
-A *transport* brings packets to and fro: a WebSocket of our own, a WebSocket of any ASGI server, or HTTP long-polling
-(transports/). What lives here is what they have in common: who the client is, the deadlines, the end. What does not: bytes,
-frames, HTTP.
+What lives here is what all transports (transport.py) have in common: who the client is, the deadlines, the end. What does
+not: bytes, frames, HTTP.
 
-Close codes, all of which make a Socket.IO client reconnect: 1012 this server restarts, 1008 the token has expired, 1009 a
-message was too big, 1002 or 1007 the client broke a protocol, 1008 also for too many refused CONNECTs, 1013 this server is
-full. (Long-polling has none: there the next poll is refused.)
+How it may end, and whether the client comes back, is a `Close` of errors.py.
 """
 
 from __future__ import annotations
@@ -18,122 +15,113 @@ import asyncio
 import secrets
 import time
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
 from insforge_realtime import tasks
-from insforge_realtime.errors import InternalError, InvalidRequest, PayloadTooLarge, ProtocolError, RequestError
+from insforge_realtime.errors import (
+    CLOSED_BY_CLIENT,
+    DISCONNECTED,
+    MESSAGE_TOO_BIG,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_REFUSALS,
+    Close,
+    InternalError,
+    InvalidRequest,
+    PayloadTooLarge,
+    ProtocolError,
+    RequestError,
+    broken_protocol,
+)
+from insforge_realtime.metrics import FULL, OK
 from insforge_realtime.protocol import engineio, socketio
 from insforge_realtime.protocol.session import CLOSED, CONNECTED, Connect, Disconnect, Emit, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from insforge_realtime.commands import Peer
+    from insforge_realtime.commands import Commands
     from insforge_realtime.hub import Batch, Stream
+    from insforge_realtime.inbox import Peer
+    from insforge_realtime.metrics import Metrics
+    from insforge_realtime.web.admission import Admission
     from insforge_realtime.web.gateway import Gateway
+    from insforge_realtime.web.limits import Limits
+    from insforge_realtime.web.timer_wheel import TimerWheel
+    from insforge_realtime.web.transport import Transport
 
-CLOSED_BY_CLIENT = 1000
-BROKEN_PROTOCOL = frozenset((1002, 1007))
-CLOSE_SECONDS = 5.0
-SHUTDOWN_SECONDS = 1.0
-"""How long a client has to take our last words; less when this server shuts down."""
+    MakeConnection: TypeAlias = Callable[[Transport, str], "Connection"]
+    """Makes one that a transport carries, for a client of this address."""
 
 log = structlog.get_logger("insforge_realtime.web")
 
 
-class Transport(Protocol):
-    """What a connection needs of the transport that carries it. No verb waits, and none raises."""
-
-    @property
-    def stream(self) -> Stream | None:
-        """Where WebSocket frames may be written to, as long as nothing stands in their way."""
-
-    def deliver(self, batch: Batch) -> None:
-        """Write events that many clients share, or call `too_slow`."""
-
-    def send(self, packet: str) -> None:
-        """Write one packet, likewise."""
-
-    def pause_reading(self) -> None:
-        """Stop reading."""
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Say goodbye once everything that was sent is written, within a few seconds."""
-
-    def cut(self) -> None:
-        """End now, whatever is unsent."""
-
-    def admit(self, admitted: bool) -> None:
-        """The client was let in, and may send what clients may; or it is a stranger again, and may say CONNECT."""
-
-
-class Receiver(Protocol):
-    """Whom a WebSocket hands its packets to: a `Connection`, or an `UpgradeAttempt` (transports/upgrade.py)."""
-
-    def receive(self, packet: engineio.Packet) -> None:
-        """A packet came."""
-
-    def fail(self, code: int, reason: str) -> None:
-        """The client broke a protocol: close."""
-
-    def too_large(self) -> None:
-        """The client sent what is too large even to be read: close."""
-
-    def too_slow(self) -> None:
-        """The client leaves too much unread: cut."""
-
-    def end(self) -> None:
-        """Nothing more comes: the client said goodbye."""
-
-    def lost(self) -> None:
-        """The WebSocket is gone."""
-
-
 class Connection:
-    """One client; a `commands.Connection`, and the `Sink` that is in its rooms.
+    """One client; the `Outbound` of its peer, and the `Sink` in its rooms.
 
     Args:
-        gateway: what all connections share.
-        transport: the transport.
-        address: the client's, for the log.
+        gateway: the registry, which has it until its transport is gone.
+        admission: counts its CONNECTs.
+        commands: what to do with what its client sends.
+        limits: its own.
+        wheel: the timer.
+        metrics: where CONNECTs and their results are counted.
+        transport: what carries it.
+        address: the client's.
     """
 
     __slots__ = (
+        "_admission",
+        "_commands",
         "_due",
         "_gateway",
+        "_limits",
+        "_metrics",
         "_peer",
         "_session",
         "_transport",
+        "_wheel",
         "address",
         "sid",
     )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, transport: Transport, address: str) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        admission: Admission,
+        commands: Commands,
+        limits: Limits,
+        wheel: TimerWheel,
+        metrics: Metrics,
+        transport: Transport,
+        address: str,
+    ) -> None:
         now = asyncio.get_running_loop().time()
         self.sid = secrets.token_urlsafe(15)
         self.address = address
-        self._gateway = gateway
-        self._session: Session | None = Session(gateway.timing, now, gateway.max_message_bytes or inf)
+        self._gateway, self._admission, self._commands = gateway, admission, commands
+        self._limits, self._wheel, self._metrics = limits, wheel, metrics
+        self._session: Session | None = Session(limits.timing, now, limits.message.admitted or inf)
         self._peer: Peer | None = None
         self._due = float("inf")
         self._transport = transport
         gateway.connections.add(self)
         self._arm(self._session.deadline)
 
-    def open_packet(self, upgrades: list[str]) -> str:
-        """What the server says first."""
-        config = self._gateway.config
+    def open_packet(self, upgrades: Sequence[str] = ()) -> str:
+        """Return the first packet that the server sends.
+
+        Args:
+            upgrades: the transports that the client may change to.
+        """
+        timing = self._limits.timing
         return engineio.open_packet(
             self.sid,
-            upgrades=upgrades,
-            ping_interval=config.ping_interval,
-            ping_timeout=config.ping_timeout,
-            max_payload=self._gateway.max_payload,
+            upgrades=list(upgrades),
+            ping_interval=timing.ping_interval,
+            ping_timeout=timing.ping_timeout,
+            max_payload=self._limits.max_payload,
         )
 
     @property
@@ -170,18 +158,18 @@ class Connection:
         try:
             session.receive(packet, asyncio.get_running_loop().time())
         except ProtocolError as error:
-            self.fail(1002, str(error))
+            self.fail(broken_protocol(str(error)))
             return
         self._after(session)
         # Where ping_timeout is longer than ping_interval, a pong brings the next deadline forward.
         self._arm(session.deadline)
 
-    def fail(self, code: int, reason: str) -> None:
+    def fail(self, end: Close) -> None:
         """The client broke a protocol: say so in the log, and close."""
         if self._session is None:
             return
-        log.info("connection closed", sid=self._socket_id, code=code, reason=reason, address=self.address)
-        self.close(code, reason)
+        log.info("connection closed", sid=self._socket_id, code=end.code, reason=end.reason, address=self.address)
+        self.close(end)
 
     def lost(self) -> None:
         """The transport is gone, and so is the client."""
@@ -192,12 +180,12 @@ class Connection:
         """A message was so far over the limit that it was not even read."""
         if self._peer is not None:
             self.emit("realtime:error", PayloadTooLarge("The message is too large").as_dict())
-        self.fail(1009, "message too big")
+        self.fail(MESSAGE_TOO_BIG)
 
     def too_slow(self) -> None:
         """More is waiting for the client than it may leave unread."""
-        self._gateway.slow_consumers += 1
-        limit = self._gateway.config.max_buffered_bytes
+        self._metrics.slow_consumers += 1
+        limit = self._limits.max_buffered_bytes
         log.warning("slow consumer closed", sid=self._socket_id, limit=limit, address=self.address)
         self._transport.cut()
 
@@ -211,7 +199,7 @@ class Connection:
             if self._session is not session:
                 return
             if isinstance(event, Emit) and self._peer is not None:
-                self._gateway.commands.handle(self._peer, event)
+                self._commands.handle(self._peer, event)
             elif isinstance(event, Connect):
                 tasks.start(self._hello(session, event), "CONNECT of a client")
             elif isinstance(event, Disconnect):
@@ -219,19 +207,19 @@ class Connection:
                 self._transport.admit(False)
                 self._arm(session.deadline)
         if session.state == CLOSED:
-            self.close(CLOSED_BY_CLIENT, "closed by the client")
+            self.close(CLOSED_BY_CLIENT)
         elif session.state != CONNECTED and session.exhausted:
-            self.fail(1008, "too many refused CONNECTs")
+            self.fail(TOO_MANY_REFUSALS)
 
     async def _hello(self, session: Session, event: Connect) -> None:
         """Answer a CONNECT, unless the session is over before this begins: what broke it can be in the same bytes."""
         if self._session is not session:
             return
         try:
-            self._gateway.check_connect(self.address)
+            self._admission.check_connect(self.address)
             if event.flaw is not None:
                 raise InvalidRequest(event.flaw)
-            peer = await self._gateway.commands.hello(self, event.auth)
+            peer = await self._commands.hello(self, event.auth)
         except RequestError as error:
             self._refuse(session, error)
             return
@@ -240,20 +228,23 @@ class Connection:
             self._refuse(session, InternalError())
             return
         if self._session is not session:
-            self._gateway.commands.goodbye(peer)
+            self._commands.goodbye(peer)
             return
         if self._gateway.is_full:
-            self._gateway.commands.goodbye(peer)
-            self.fail(1013, "too many connections")
+            self._commands.goodbye(peer)
+            self._metrics.connects[FULL] += 1
+            self.fail(TOO_MANY_CONNECTIONS)
             return
         self._peer = peer
         self._gateway.clients += 1
+        self._metrics.connects[OK] += 1
         self._transport.admit(True)
         session.accept(peer.sid)
         self._after(session)
         self._arm(self._deadline(session))
 
     def _refuse(self, session: Session, error: RequestError) -> None:
+        self._metrics.connects[error.code] += 1
         log.info("connect refused", **{"sub": "anonymous", **error.for_the_log()}, address=self.address)
         if self._session is session:
             session.refuse(error.message, error.code)
@@ -276,14 +267,14 @@ class Connection:
         if session is None:
             return None
         if peer is not None and _has_expired(peer):
-            self._gateway.commands.expire(peer)
+            self._commands.expire(peer)
             return None
         if peer is not None and peer.paused:
             return now + 1.0  # its pongs are behind the commands that we have stopped reading
         try:
             session.tick(now)
         except ProtocolError as error:
-            self.fail(1002, str(error))
+            self.fail(broken_protocol(str(error)))
             return None
         self._after(session)
         return self._deadline(session)
@@ -298,9 +289,9 @@ class Connection:
     def _arm(self, deadline: float) -> None:
         if deadline < self._due and self._session is not None:
             self._due = deadline
-            self._gateway.wheel.schedule(self, deadline)
+            self._wheel.schedule(self, deadline)
 
-    # commands.Connection
+    # Outbound
 
     def emit(self, name: str, data: object) -> None:
         self._transport.send(engineio.MESSAGE + socketio.event_packet(socketio.event(name, data)))
@@ -314,10 +305,10 @@ class Connection:
     def resume_reading(self) -> None:
         self._transport.resume_reading()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """End in a way that makes the client come back."""
         if self._session is not None:
-            self._transport.close(code, reason)
+            self._transport.close(end)
             self.end()
 
     def disconnect(self) -> None:
@@ -326,7 +317,7 @@ class Connection:
             self._session.disconnect()
             for packet in self._session.data_to_send():
                 self._transport.send(packet)
-            self.close(CLOSED_BY_CLIENT, "disconnected")
+            self.close(DISCONNECTED)
 
     def carry_on(self, transport: Transport, unsent: Iterable[str]) -> None:
         """Change the transport.
@@ -337,7 +328,6 @@ class Connection:
         """
         self._transport = transport
         transport.admit(self._peer is not None)
-        self._gateway.hub.streams_changed()
         for packet in unsent:
             transport.send(packet)
         if self._peer is not None and self._peer.paused:
@@ -354,7 +344,7 @@ class Connection:
         peer, self._peer = self._peer, None
         if peer is not None:
             self._gateway.clients -= 1
-            self._gateway.commands.goodbye(peer)
+            self._commands.goodbye(peer)
 
     @property
     def _socket_id(self) -> str | None:

@@ -15,6 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from insforge_realtime.protocol import handshake
+from insforge_realtime.web.admission import log_eviction
 from insforge_realtime.web.counted import CountedHttp
 from insforge_realtime.web.timer_wheel import TimerWheel
 from insforge_realtime.web.transports.fast_websocket import FastWebSocket
@@ -26,31 +27,31 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from insforge_realtime.web.bounds import Bounds
-    from insforge_realtime.web.gateway import Gateway
+    from insforge_realtime.web.transports.fast_websocket import FastEndpoint
 
 
 class NewConnection(asyncio.Protocol):
     """One connection before its first bytes.
 
     Args:
-        gateway: None where every WebSocket is uvicorn's.
+        endpoint: where WebSockets come in; None where every one is uvicorn's.
         wheel: the timer of all connections.
         bounds: what the connection may ask of us.
         config, server_state, app_state: uvicorn's.
     """
 
-    __slots__ = ("_bounds", "_due", "_gateway", "_parts", "_transport", "_wheel")
+    __slots__ = ("_bounds", "_due", "_endpoint", "_parts", "_transport", "_wheel")
 
     def __init__(
         self,
-        gateway: Gateway | None,
+        endpoint: FastEndpoint | None,
         wheel: TimerWheel,
         bounds: Bounds,
         config: UvicornConfig,
         server_state: ServerState,
         app_state: dict[str, Any],
     ) -> None:
-        self._gateway = gateway
+        self._endpoint = endpoint
         self._wheel = wheel
         self._bounds = bounds
         self._parts = config, server_state, app_state
@@ -61,7 +62,7 @@ class NewConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._gateway is not None and not self._gateway.let_in(self, transport):
+        if self._endpoint is not None and not self._endpoint.admission.accept(self, transport):
             self._transport.abort()
             return
         self._parts[1].connections.add(self)  # type: ignore[arg-type]
@@ -69,8 +70,8 @@ class NewConnection(asyncio.Protocol):
         self._wheel.schedule(self, self._due)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._gateway is not None:
-            self._gateway.sockets.leave(self)
+        if self._endpoint is not None:
+            self._endpoint.admission.sockets.release(self)
         self._parts[1].connections.discard(self)
         self._transport = None
 
@@ -79,21 +80,23 @@ class NewConnection(asyncio.Protocol):
         transport, self._transport = self._transport, None
         self._parts[1].connections.discard(self)
         asking = self._asking(data)
-        if asking is None or self._gateway is None:
+        if asking is None or self._endpoint is None:
             self._to_uvicorn(transport, data)
             return
-        websocket = FastWebSocket(self._gateway, *self._parts)
-        self._gateway.sockets.hand_over(self, websocket)
+        websocket = FastWebSocket(self._endpoint, *self._parts)
+        self._endpoint.admission.sockets.hand_over(self, websocket)
         websocket.connection_made(transport)
         transport.set_protocol(websocket)
         websocket.begin(*asking)
 
     def _asking(self, data: bytes) -> tuple[handshake.Request, bytes] | None:
-        """The handshake that this is, and what follows it; None if it is none of ours, or not within bounds."""
-        if self._gateway is None or len(data) > self._bounds.head_bytes:
+        """Return the handshake that this is, and what follows it; None if it is not one of ours, or not within bounds."""
+        if self._endpoint is None or len(data) > self._bounds.head_bytes:
             return None
         asking = handshake.read(data)
-        if asking is None or asking[0].path not in self._gateway.paths or asking[0].size > self._bounds.headers:
+        if asking is None or asking[0].size > self._bounds.headers:
+            return None
+        if asking[0].path not in self._endpoint.limits.paths:
             return None
         return asking
 
@@ -102,18 +105,18 @@ class NewConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def give_way(self) -> None:
-        """Another socket gets the place."""
-        if self._transport is not None and self._gateway is not None:
-            self._gateway.tell_of_a_place("silent", self._transport)
+    def evict(self) -> None:
+        """Be gone: another socket gets the place."""
+        if self._transport is not None:
+            log_eviction("silent", self._transport)
             self._transport.abort()
 
     def _to_uvicorn(self, transport: asyncio.Transport, data: bytes) -> None:
-        paths = self._gateway.paths if self._gateway is not None else ()
+        paths = self._endpoint.limits.paths if self._endpoint is not None else ()
         http = CountedHttp(self._bounds, self._wheel, paths, self._due, *self._parts)
-        if self._gateway is not None:
-            http.gateway = self._gateway
-            self._gateway.sockets.hand_over(self, http)
+        if self._endpoint is not None:
+            http.admission = self._endpoint.admission
+            http.admission.sockets.hand_over(self, http)
         http.connection_made(transport)
         transport.set_protocol(http)
         http.data_received(data)
@@ -126,14 +129,14 @@ class NewConnection(asyncio.Protocol):
 
 
 def http_class(
-    wheel: TimerWheel, bounds: Bounds, gateway: Callable[[], Gateway | None] = lambda: None
+    wheel: TimerWheel, bounds: Bounds, endpoint: Callable[[], FastEndpoint | None] = lambda: None
 ) -> type[asyncio.Protocol]:
-    """The class to give to uvicorn as `http=`.
+    """Return the class to give to uvicorn as `http=`.
 
     Args:
         wheel: the timer of all connections.
         bounds: what each of them may ask of us.
-        gateway: asked for at each connection; while there is none, every WebSocket is uvicorn's.
+        endpoint: called at each connection; while there is none, every WebSocket is uvicorn's.
     """
 
     class RealtimeHttp(NewConnection):
@@ -142,6 +145,6 @@ def http_class(
         def __init__(
             self, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any], _loop: object = None
         ) -> None:
-            super().__init__(gateway(), wheel, bounds, config, server_state, app_state)
+            super().__init__(endpoint(), wheel, bounds, config, server_state, app_state)
 
     return RealtimeHttp

@@ -94,12 +94,12 @@ class Webhooks:
         """Send until cancelled; then record what is known, and give the rest back."""
         async with self._sender:
             try:
-                await keep("webhooks", self._session)
+                await keep("webhooks", self._serve)
             finally:
                 self._stopping = True
                 await self._last_words()
 
-    async def _session(self) -> None:
+    async def _serve(self) -> None:
         async with self._queue.connection() as connection:
             connection.add_termination_listener(lambda _: self.wake())
             while not connection.is_closed():

@@ -1,6 +1,6 @@
 -- What `insforge-realtime dev` shows: orders that belong to users, chat rooms that have members, admins.
 -- Applied on every start; whatever is there already stays as it is. Everything here bears the mark of the demo, by which
--- demo_objects (queries.sql) tells it from what an application has made under the same name: that is never touched.
+-- demo_objects (queries/demo.sql) tells it from what an application has made under the same name: that is never touched.
 
 CREATE TABLE IF NOT EXISTS orders (
     id      uuid PRIMARY KEY DEFAULT gen_random_uuid(),

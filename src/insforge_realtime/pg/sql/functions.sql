@@ -1,5 +1,6 @@
--- Every function of the schema `realtime`. Re-applied by each `migrate`, in the migration's transaction: that takes no lock on a
--- table. The triggers that call some of them are in triggers.sql.
+-- The functions of the schema `realtime`, except those that act for clients (judges.sql) and the one that an index needs
+-- (migrations/0003_patterns_and_room.sql). Re-applied by each `migrate`, in the migration's transaction: that takes no lock on
+-- a table. The triggers that call some of them are in triggers.sql.
 --
 -- The owner of realtime.messages owns these too, and is the role that the server connects as: SECURITY DEFINER means
 -- "as the server" below. Signatures that applications know (publish, channel_name) never change.

@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING
 import structlog
 
 from insforge_realtime import tasks
-from insforge_realtime.errors import ProtocolError
+from insforge_realtime.errors import Close, ProtocolError
 from insforge_realtime.protocol import handshake
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
-from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
-from insforge_realtime.web.gateway import BAD_REQUEST, Asked
+from insforge_realtime.web.admission import BAD_REQUEST, Asked
 from insforge_realtime.web.proxies import header_values
-from insforge_realtime.web.transports.send_queue import SendQueue
-from insforge_realtime.web.transports.upgrade import UpgradeAttempt
+from insforge_realtime.web.transports.send_queue import QueuedTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from starlette.types import Message, Receive, Scope, Send
 
-    from insforge_realtime.hub import Batch
-    from insforge_realtime.web.gateway import Gateway, Refusal
+    from insforge_realtime.delivery import Congestion
+    from insforge_realtime.web.admission import Admission, Refusal
+    from insforge_realtime.web.connection import MakeConnection
+    from insforge_realtime.web.gateway import Gateway, PollingSession
+    from insforge_realtime.web.limiters import ConnectionLimiter
+    from insforge_realtime.web.limits import Limits
+    from insforge_realtime.web.timer_wheel import TimerWheel
+    from insforge_realtime.web.transport import Receiver
 
 
 log = structlog.get_logger("insforge_realtime.web")
@@ -37,30 +41,55 @@ class WebSocketEndpoint:
     """The ASGI application behind `/socket.io/`, for WebSockets.
 
     Args:
-        gateway: what all connections share.
+        gateway: the sessions that a WebSocket may take over.
+        admission: who may come in.
+        connect: makes a connection.
+        limits, congestion, wheel: of each WebSocket.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(
+        self,
+        gateway: Gateway,
+        admission: Admission,
+        connect: MakeConnection,
+        limits: Limits,
+        congestion: Congestion,
+        wheel: TimerWheel,
+    ) -> None:
+        self._gateway, self._admission, self._connect = gateway, admission, connect
+        self._limits, self._congestion, self._wheel = limits, congestion, wheel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(scope)
         await receive()
-        websocket = AsgiWebSocket(self._gateway, receive, send)
-        refusal = self._gateway.entry(websocket, asked) or self._gateway.refusal(asked)
+        websocket = AsgiWebSocket(
+            self._gateway, self._admission.sockets, self._limits, self._congestion, self._wheel, receive, send
+        )
+        refusal = self._admission.enter(websocket, asked) or self._admission.refusal(asked)
         try:
             chosen = handshake.subprotocol(header_values(scope, b"sec-websocket-protocol"))
         except ProtocolError:
             refusal = refusal or BAD_REQUEST
         if refusal is not None:
-            self._gateway.sockets.leave(websocket)
+            self._admission.sockets.release(websocket)
             await _refuse(scope, send, refusal)
             return
-        await websocket.serve(asked, chosen)
+        # Looked up now: the session may end while the server accepts.
+        session = None if asked.sid is None else self._gateway.polling_sessions[asked.sid]
+        await websocket.serve(lambda: self._receiver(websocket, session, asked.address), chosen)
+
+    def _receiver(self, websocket: AsgiWebSocket, session: PollingSession | None, address: str) -> Receiver:
+        """Return what takes in the packets of a WebSocket that is open."""
+        if session is not None:
+            websocket.cut_after(UPGRADE_SECONDS)
+            return session.upgrade(websocket)
+        connection = self._connect(websocket, address)
+        websocket.send(connection.open_packet())
+        return connection
 
 
 async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
-    """With the status and the reason, where the server can say more than 403."""
+    """Answer with the status and the reason, where the server can give more than 403."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close"})
         return
@@ -70,38 +99,64 @@ async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
     await send({"type": "websocket.http.response.body", "body": refusal.body.encode()})
 
 
-class AsgiWebSocket:
+class AsgiWebSocket(QueuedTransport):
     """One WebSocket; a transport.
 
     Args:
-        gateway: what all connections share.
+        gateway: how long its client has to take our last words.
+        limiter, limits, congestion: of its queue and its messages.
+        wheel: the timer.
         receive, send: the server's.
     """
 
-    def __init__(self, gateway: Gateway, receive: Receive, send: Send) -> None:
-        self._gateway = gateway
-        self._asgi_receive = receive
-        self._asgi_send = send
-        self._queue = SendQueue(gateway)
+    __slots__ = (
+        "_asgi_receive",
+        "_asgi_send",
+        "_cut",
+        "_cut_at",
+        "_gateway",
+        "_goodbye",
+        "_more",
+        "_receiver",
+        "_wheel",
+    )  # fmt: skip
+
+    kind = "websocket"
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        limiter: ConnectionLimiter,
+        limits: Limits,
+        congestion: Congestion,
+        wheel: TimerWheel,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        super().__init__(limits, congestion, limiter, limits.message)
+        self._gateway, self._wheel = gateway, wheel
+        self._asgi_receive, self._asgi_send = receive, send
         self._more = asyncio.Event()
-        self._readable = asyncio.Event()
-        self._readable.set()
         self._cut = asyncio.get_running_loop().create_future()
-        self._goodbye: tuple[int, str] | None = None
+        self._goodbye: Close | None = None
         self._cut_at: float | None = None
         self._receiver: Receiver
-        self._limit = gateway.max_stranger_bytes
 
-    async def serve(self, asked: Asked, subprotocol: str | None) -> None:
-        """Accept it, and carry packets until either side hangs up."""
+    async def serve(self, begin: Callable[[], Receiver], subprotocol: str | None) -> None:
+        """Accept it, and carry packets until either side hangs up.
+
+        Args:
+            begin: called once it is open; returns what takes its packets in.
+            subprotocol: the one that was chosen, if any was offered.
+        """
         try:
             await self._asgi_send({"type": "websocket.accept", "subprotocol": subprotocol})
-            await self._carry(asked)
+            await self._carry(begin)
         finally:
-            self._gateway.sockets.leave(self)
+            self._limiter.release(self)
 
-    async def _carry(self, asked: Asked) -> None:
-        self._begin(asked)
+    async def _carry(self, begin: Callable[[], Receiver]) -> None:
+        self._receiver = begin()
         both = [tasks.start(self._read(), "reader of a WebSocket"), tasks.start(self._write(), "writer of a WebSocket")]
         try:
             await asyncio.wait((*both, self._cut), return_when=asyncio.FIRST_COMPLETED)
@@ -111,16 +166,6 @@ class AsgiWebSocket:
             await asyncio.gather(*both, return_exceptions=True)
             self._queue.clear()
             self._receiver.lost()
-
-    def _begin(self, asked: Asked) -> None:
-        if asked.sid is None:
-            connection = Connection(self._gateway, self, asked.address)
-            self._receiver = connection
-            self.send(connection.open_packet([]))
-        else:
-            self._cut_after(UPGRADE_SECONDS)
-            self._receiver = probe = UpgradeAttempt(self._gateway.polls[asked.sid], self)
-            probe.begin()
 
     async def _read(self) -> None:
         while (message := await self._asgi_receive())["type"] == "websocket.receive":
@@ -142,12 +187,12 @@ class AsgiWebSocket:
                 if not await self._sent({"type": "websocket.send", "text": packet}):
                     return
             if self._goodbye is not None:
-                code, reason = self._goodbye
-                await self._sent({"type": "websocket.close", "code": code, "reason": reason})
+                end = self._goodbye
+                await self._sent({"type": "websocket.close", "code": end.code, "reason": end.reason})
                 return
 
     async def _sent(self, message: Message) -> bool:
-        """Whether the server took it. If it did not, the client is gone; what servers raise then is up to them."""
+        """Return whether the server took it. If not, the client is gone; what servers raise then is up to them."""
         try:
             await self._asgi_send(message)
         except Exception as error:
@@ -156,50 +201,27 @@ class AsgiWebSocket:
         return True
 
     def _packets(self) -> Iterable[str]:
-        """One at a time: what has not been sent counts as waiting."""
+        """Yield them one at a time: what has not been sent counts as waiting."""
         while taken := self._queue.take(0):
             yield taken[0]
 
     # Transport
 
-    stream = None
-
-    def deliver(self, batch: Batch) -> None:
-        """Queue events."""
-        self._add(batch.packets, batch.size)
-
-    def send(self, packet: str) -> None:
-        self._add((packet,), len(packet))
-
-    def pause_reading(self) -> None:
-        self._readable.clear()
-
-    def resume_reading(self) -> None:
-        self._readable.set()
-
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
+        """Say goodbye behind what is queued."""
         if self._goodbye is None:
-            self._goodbye = code, reason
+            self._goodbye = end
             self._readable.set()
             self._more.set()
-            self._cut_after(SHUTDOWN_SECONDS if self._gateway.closing else CLOSE_SECONDS)
+            self.cut_after(self._gateway.close_seconds)
 
     def cut(self) -> None:
+        """End now, whatever is unsent."""
         if not self._cut.done():
             self._cut.set_result(None)
 
-    def admit(self, admitted: bool) -> None:
-        gateway = self._gateway
-        self._limit = gateway.max_message_bytes if admitted else gateway.max_stranger_bytes
-        (gateway.sockets.vouch if admitted else gateway.sockets.doubt)(self)
-
-    def give_way(self) -> None:
-        """Another socket gets the place."""
-        self._gateway.tell_of_a_place("websocket")
-        self.cut()
-
     def carry(self, receiver: Receiver) -> None:
-        """The upgrade is done."""
+        """Hand packets to this one: the upgrade is done."""
         self._receiver = receiver
         self._cut_at = None
 
@@ -212,12 +234,13 @@ class AsgiWebSocket:
 
     # Deadlines
 
-    def _cut_after(self, seconds: float) -> None:
+    def cut_after(self, seconds: float) -> None:
+        """End in so many seconds, unless the upgrade is done by then."""
         self._cut_at = asyncio.get_running_loop().time() + seconds
-        self._gateway.wheel.schedule(self, self._cut_at)
+        self._wheel.schedule(self, self._cut_at)
 
     def tick(self, now: float) -> float | None:
-        """The wheel calls this."""
+        """Do what is due; the wheel calls this."""
         if self._cut_at is not None and now >= self._cut_at:
             self.cut()
         return None

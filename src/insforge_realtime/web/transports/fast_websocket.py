@@ -15,20 +15,18 @@ A slow consumer is cut off without a close code: it would not read it.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from insforge_realtime.errors import ProtocolError
-from insforge_realtime.hub import Batch
+from insforge_realtime.errors import MESSAGE_TOO_BIG, Close, ProtocolError
 from insforge_realtime.protocol import frames, handshake
 from insforge_realtime.protocol.frames import Broken, Goodbye, Ping, text_frame
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
-from insforge_realtime.web.connection import CLOSE_SECONDS, SHUTDOWN_SECONDS, Connection, Receiver
-from insforge_realtime.web.gateway import BAD_REQUEST, Asked, Gateway, Refusal, origin_of
-from insforge_realtime.web.proxies import UNKNOWN
-from insforge_realtime.web.transports.upgrade import UpgradeAttempt
+from insforge_realtime.web.admission import BAD_REQUEST, Asked, Refusal, log_eviction, origin_of
+from insforge_realtime.web.transport import CLOSE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,15 +34,56 @@ if TYPE_CHECKING:
     from uvicorn.config import Config as UvicornConfig
     from uvicorn.server import ServerState
 
+    from insforge_realtime.delivery import Congestion
+    from insforge_realtime.hub import Batch, Hub
+    from insforge_realtime.web.admission import Admission
+    from insforge_realtime.web.connection import MakeConnection
+    from insforge_realtime.web.gateway import Gateway
+    from insforge_realtime.web.limits import Limits
+    from insforge_realtime.web.timer_wheel import TimerWheel
+    from insforge_realtime.web.transport import Receiver
+
+
+@dataclass(frozen=True, slots=True)
+class FastEndpoint:
+    """Where fast WebSockets come in: what all of one server share. Each holds this, in one slot; so does
+    listener.py, which makes them.
+
+    Args:
+        gateway: the sessions that a WebSocket may take over.
+        admission: who may come in.
+        connect: makes a connection.
+        limits, congestion, wheel: of each WebSocket.
+        hub: told of WebSockets that may be written to at once, or no longer.
+    """
+
+    gateway: Gateway
+    admission: Admission
+    connect: MakeConnection
+    limits: Limits
+    congestion: Congestion
+    wheel: TimerWheel
+    hub: Hub
+
+    def asked(self, request: handshake.Request, transport: asyncio.BaseTransport) -> Asked:
+        """Return what a handshake asks for."""
+        address = self.admission.client_of(transport, request.values(b"x-forwarded-for"))
+        return Asked("GET", parse_qs(request.query), origin_of(request.values(b"origin")), True, address)
+
 
 class FastWebSocket(asyncio.Protocol):
-    """One WebSocket; a transport."""
+    """One WebSocket; a transport.
+
+    Args:
+        endpoint: where it came in.
+        config, server_state, app_state: uvicorn's.
+    """
 
     __slots__ = (
         "_app_state",
         "_cut_at",
+        "_endpoint",
         "_full",
-        "_gateway",
         "_reader",
         "_receiver",
         "_said_goodbye",
@@ -54,9 +93,9 @@ class FastWebSocket(asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(
-        self, gateway: Gateway, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
+        self, endpoint: FastEndpoint, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self._gateway = gateway
+        self._endpoint = endpoint
         self._uvicorn: UvicornConfig | None = config
         """Until the handshake: who else may take over."""
         self._state = server_state
@@ -73,15 +112,15 @@ class FastWebSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._gateway.high_water)
-        if not self._gateway.let_in(self, transport):
+        self._transport.set_write_buffer_limits(high=self._endpoint.limits.high_water)
+        if not self._endpoint.admission.accept(self, transport):
             self._transport.abort()
         self._state.connections.add(self)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
-        self._gateway.sockets.leave(self)
-        self._gateway.congestion.drained(self)
+        self._endpoint.admission.sockets.release(self)
+        self._endpoint.congestion.drained(self)
         # The wheel keeps us until the deadline it was told, and half a message must not wait there with us.
         self._reader = None
         receiver, self._receiver = self._receiver, None
@@ -99,19 +138,19 @@ class FastWebSocket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
-        self._gateway.hub.streams_changed()
-        self._gateway.congestion.filled(self)
+        self._endpoint.hub.streams_changed()
+        self._endpoint.congestion.filled(self)
 
     def resume_writing(self) -> None:
         self._full = False
-        self._gateway.hub.streams_changed()
-        self._gateway.congestion.drained(self)
+        self._endpoint.hub.streams_changed()
+        self._endpoint.congestion.drained(self)
 
     def shutdown(self) -> None:
         """uvicorn shuts down."""
         if self._receiver is None:
             self._transport.close()
-        self._gateway.shut()
+        self._endpoint.gateway.shut()
 
     # The handshake
 
@@ -120,7 +159,7 @@ class FastWebSocket(asyncio.Protocol):
         asking = handshake.read(data)
         if asking is None:
             self._refuse(BAD_REQUEST)
-        elif asking[0].path in self._gateway.paths:
+        elif asking[0].path in self._endpoint.limits.paths:
             self.begin(*asking)
         else:
             self._hand_on(data)
@@ -134,8 +173,8 @@ class FastWebSocket(asyncio.Protocol):
         """
         if self._transport.is_closing():
             return  # there is no place for us
-        asked = self._asked(request)
-        refusal = self._gateway.refusal(asked, self)
+        asked = self._endpoint.asked(request, self._transport)
+        refusal = self._endpoint.admission.refusal(asked, self)
         if refusal is not None:
             self._refuse(refusal)
             return
@@ -148,13 +187,6 @@ class FastWebSocket(asyncio.Protocol):
             if rest:
                 self.data_received(rest)
 
-    def _asked(self, request: handshake.Request) -> Asked:
-        peer = self._transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else UNKNOWN
-        if self._gateway.trusted:
-            address = self._gateway.trusted.client(address, ", ".join(request.values(b"x-forwarded-for")))
-        return Asked("GET", parse_qs(request.query), origin_of(request.values(b"origin")), True, address)
-
     def _refuse(self, refusal: Refusal) -> None:
         self._uvicorn = self._app_state = None
         self._transport.write(handshake.refuse(refusal.status, refusal.body, refusal.retry_after))
@@ -162,23 +194,22 @@ class FastWebSocket(asyncio.Protocol):
 
     def _open(self, asked: Asked, answer: bytes) -> None:
         self._uvicorn = self._app_state = None
-        self._reader = frames.Reader(self._gateway.max_stranger_bytes)
+        self._reader = frames.Reader(self._endpoint.limits.message.stranger)
         if asked.sid is None:
-            connection = Connection(self._gateway, self, asked.address)
+            connection = self._endpoint.connect(self, asked.address)
             self._receiver = connection
             # In one write: each is a system call.
-            self._transport.write(answer + text_frame(connection.open_packet([]).encode()))
+            self._transport.write(answer + text_frame(connection.open_packet().encode()))
         else:
             self._transport.write(answer)
             self._cut_after(UPGRADE_SECONDS)
-            self._receiver = probe = UpgradeAttempt(self._gateway.polls[asked.sid], self)
-            probe.begin()
+            self._receiver = self._endpoint.gateway.polling_sessions[asked.sid].upgrade(self)
 
     def _hand_on(self, data: bytes) -> None:
         """A path that is not ours belongs to the ASGI application: let uvicorn's own protocol take over."""
         assert self._uvicorn is not None
         self._state.connections.discard(self)
-        self._gateway.sockets.leave(self)
+        self._endpoint.admission.sockets.release(self)
         other = WebSocketsSansIOProtocol(
             config=self._uvicorn, server_state=self._state, app_state=self._app_state or {}
         )
@@ -216,10 +247,10 @@ class FastWebSocket(asyncio.Protocol):
         """The client broke RFC 6455, or our limit: say why before the end."""
         assert self._receiver is not None
         if not self._said_goodbye:
-            if broken.code == frames.TOO_BIG:
+            if broken.end == MESSAGE_TOO_BIG:
                 self._receiver.too_large()
             else:
-                self._receiver.fail(broken.code, broken.reason)
+                self._receiver.fail(broken.end)
         self._end_stream()
 
     # Transport
@@ -245,41 +276,42 @@ class FastWebSocket(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, end: Close) -> None:
         """Say goodbye with a close frame, and give the peer a moment to answer it."""
         if self._said_goodbye or self._transport.is_closing():
             return
-        self._write(frames.control_frame(frames.CLOSE, frames.goodbye_payload(code, reason)))
+        self._write(frames.control_frame(frames.CLOSE, frames.goodbye_payload(end)))
         self._said_goodbye = True
-        self._cut_after(SHUTDOWN_SECONDS if self._gateway.closing else CLOSE_SECONDS)
+        self._cut_after(self._endpoint.gateway.close_seconds)
 
     def cut(self) -> None:
         """End the connection now, whatever is unsent."""
         self._transport.abort()
 
     def admit(self, admitted: bool) -> None:
-        """The client was let in, or is a stranger again."""
-        gateway = self._gateway
+        """Take from the client what clients may send; or, as from a stranger, no more than a CONNECT."""
         if self._reader is not None:
-            self._reader.max_size = gateway.max_message_bytes if admitted else gateway.max_stranger_bytes
-        (gateway.sockets.vouch if admitted else gateway.sockets.doubt)(self)
+            self._reader.max_size = self._endpoint.limits.message.of(admitted)
+        sockets = self._endpoint.admission.sockets
+        (sockets.authenticated if admitted else sockets.unauthenticated)(self)
 
-    def give_way(self) -> None:
-        """Another socket gets the place."""
-        self._gateway.tell_of_a_place("websocket", self._transport)
+    def evict(self) -> None:
+        """Be gone: another socket gets the place."""
+        log_eviction("websocket", self._transport)
         self.cut()
 
     def carry(self, receiver: Receiver) -> None:
-        """The upgrade is done."""
+        """Hand packets to this one: the upgrade is done, and it has our stream now."""
         self._receiver = receiver
         self._cut_at = None
+        self._endpoint.hub.streams_changed()
 
     # Deadlines
 
     def _cut_after(self, seconds: float) -> None:
         """Whoever does not hang up in time, or does not upgrade, is cut off."""
         self._cut_at = asyncio.get_running_loop().time() + seconds
-        self._gateway.wheel.schedule(self, self._cut_at)
+        self._endpoint.wheel.schedule(self, self._cut_at)
 
     def tick(self, now: float) -> float | None:
         """The wheel calls this."""
@@ -313,7 +345,7 @@ class FastWebSocket(asyncio.Protocol):
 
     def _check_backlog(self) -> None:
         """Before each write, so that one message is never by itself a backlog."""
-        limit = self._gateway.config.max_buffered_bytes
+        limit = self._endpoint.limits.max_buffered_bytes
         if limit and self._transport.get_write_buffer_size() > limit and not self._transport.is_closing():
             if self._receiver is None:
                 self.cut()
@@ -321,11 +353,11 @@ class FastWebSocket(asyncio.Protocol):
                 self._receiver.too_slow()
 
 
-def websocket_class(gateway: Callable[[], Gateway | None]) -> type[asyncio.Protocol]:
-    """The class to give to uvicorn as `ws=`.
+def websocket_class(endpoint: Callable[[], FastEndpoint | None]) -> type[asyncio.Protocol]:
+    """Return the class to give to uvicorn as `ws=`.
 
     Args:
-        gateway: asked for at each handshake; while there is none, the ASGI application answers.
+        endpoint: called at each handshake; while there is none, the ASGI application answers.
     """
 
     class RealtimeWebSocket(FastWebSocket):
@@ -334,12 +366,12 @@ def websocket_class(gateway: Callable[[], Gateway | None]) -> type[asyncio.Proto
         def __new__(
             cls, config: UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
         ) -> RealtimeWebSocket:
-            open_gateway = gateway()
-            if open_gateway is None:
+            open_endpoint = endpoint()
+            if open_endpoint is None:
                 other: Any = WebSocketsSansIOProtocol(config=config, server_state=server_state, app_state=app_state)
                 return cast(RealtimeWebSocket, other)
             websocket = super().__new__(cls)
-            FastWebSocket.__init__(websocket, open_gateway, config, server_state, app_state)
+            FastWebSocket.__init__(websocket, open_endpoint, config, server_state, app_state)
             return websocket
 
         def __init__(self, *_: object, **__: object) -> None:

@@ -4,6 +4,8 @@
     GET  with sid      waits until there are packets, and answers with some or all of them
     POST with sid      brings packets
 
+What lives here: one session. Which session a request is for, and whether it may begin one, is polling_endpoint.py's.
+
 One GET and one POST at a time for each session: a second one closes it, because nobody could tell the order of the packets.
 A body is not read further than `maxPayload`. What waits between two polls counts against the same limit as what a
 WebSocket leaves unread.
@@ -19,26 +21,42 @@ for who broke the protocol; and who closed the session itself gets a noop.
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from insforge_realtime import tasks
-from insforge_realtime.errors import PayloadTooLarge, ProtocolError
+from insforge_realtime.errors import (
+    HALF_A_BODY,
+    INVALID_UTF8,
+    SESSION_ENDED,
+    TWO_POLLS,
+    TWO_POSTS,
+    UPGRADE_REFUSED,
+    Close,
+    PayloadTooLarge,
+    ProtocolError,
+    broken_protocol,
+)
 from insforge_realtime.protocol import engineio
-from insforge_realtime.web.connection import BROKEN_PROTOCOL, CLOSE_SECONDS, CLOSED_BY_CLIENT, Connection
-from insforge_realtime.web.gateway import BAD_REQUEST, GUEST, TOO_LARGE, UNKNOWN_SESSION, Asked
-from insforge_realtime.web.transports.send_queue import SendQueue
+from insforge_realtime.web.admission import BAD_REQUEST, TOO_LARGE, UNKNOWN_SESSION
+from insforge_realtime.web.transport import CLOSE_SECONDS
+from insforge_realtime.web.transports.send_queue import QueuedTransport
+from insforge_realtime.web.transports.upgrade import UpgradeAttempt
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Receive
 
-    from insforge_realtime.hub import Batch
-    from insforge_realtime.web.gateway import Gateway
-    from insforge_realtime.web.transports.upgrade import UpgradeAttempt
+    from insforge_realtime.delivery import Congestion
+    from insforge_realtime.web.connection import MakeConnection
+    from insforge_realtime.web.limiters import ConnectionLimiter
+    from insforge_realtime.web.limits import Limits
+    from insforge_realtime.web.timer_wheel import TimerWheel
+    from insforge_realtime.web.transport import Upgradable
 
 ANSWER_CHARS = 256 * 1024
 """About how much one poll is answered with. What is left is the next poll's, which comes at once."""
@@ -50,124 +68,140 @@ PACKETS_AT_A_TIME = 100
 """After how many packets of one body others get a turn: half a million fit into a megabyte."""
 TEXT = "text/plain; charset=UTF-8"
 
-_LAST_WORDS = {CLOSED_BY_CLIENT: engineio.NOOP, **dict.fromkeys(BROKEN_PROTOCOL, engineio.CLOSE)}
-
 
 class SessionEnded(Exception):
     """The client's session is over, and it may begin another."""
 
 
-class Polling:
-    """The transport of one connection.
+class Polling(QueuedTransport):
+    """One session, and the transport of its connection until a WebSocket takes over.
 
     Args:
-        gateway: what all connections share.
+        connect: makes the connection.
+        limiter, limits, congestion: of its queue and its bodies.
+        wheel: the timer.
         address: the client's.
     """
 
     __slots__ = (
         "_finished",
-        "_gateway",
         "_last_word",
-        "_limit",
         "_poll",
         "_posting",
-        "_queue",
-        "_readable",
         "_reading",
+        "_timing",
+        "_wheel",
+        "attempt",
         "connection",
         "handed_over",
-        "probe",
     )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, address: str) -> None:
-        self._gateway = gateway
-        self._queue = SendQueue(gateway)
+    kind = "polling"
+
+    def __init__(
+        self,
+        connect: MakeConnection,
+        limiter: ConnectionLimiter,
+        limits: Limits,
+        congestion: Congestion,
+        wheel: TimerWheel,
+        address: str,
+    ) -> None:
+        super().__init__(limits, congestion, limiter, limits.body)
+        self._wheel, self._timing = wheel, limits.timing
         self._poll: asyncio.Future[None] | None = None
         self._posting = False
         self._reading: asyncio.Timeout | None = None
         """Runs while a body is on its way. Nobody waits for one of a session that has ended."""
-        self._readable = asyncio.Event()
-        self._readable.set()
         self._finished = False
-        """Whether the session has ended, except for what is left in the backlog."""
+        """Whether the session has ended, except for what is left in the queue."""
         self._last_word: str | None = None
         """The packet that ends its last poll; where there is none, the client is refused, and comes back."""
-        self._limit = gateway.max_stranger_payload
         self.handed_over = False
-        self.probe: UpgradeAttempt | None = None
-        self.connection = Connection(gateway, self, address)
+        self.attempt: UpgradeAttempt | None = None
+        self.connection = connect(self, address)
+
+    @property
+    def address(self) -> str:
+        """The client's."""
+        return self.connection.address
+
+    @property
+    def admitted(self) -> bool:
+        """Whether its client was let in."""
+        return self.connection.admitted
 
     # Transport
 
-    stream = None
+    def close(self, end: Close) -> None:
+        """Give the poll that waits, or the next one, what is left, and the one after it a refusal.
 
-    def deliver(self, batch: Batch) -> None:
-        """Keep events for the next poll."""
-        self._add(batch.packets, batch.size)
-
-    def send(self, packet: str) -> None:
-        self._add((packet,), len(packet))
-
-    def pause_reading(self) -> None:
-        self._readable.clear()
-
-    def resume_reading(self) -> None:
-        self._readable.set()
-
-    def close(self, code: int, reason: str) -> None:
-        """The poll that waits, or the next one, gets what is left, and the one after it a refusal.
-
-        Who broke the protocol, and does not wait, is owed nothing: its next request finds no session any more.
+        A client that broke the protocol, and does not wait, is owed nothing: its next request finds no session any more.
         """
-        self._finish(_LAST_WORDS.get(code))
-        if code in BROKEN_PROTOCOL and self._poll is None:
+        self._finish(_last_word(end))
+        if end.is_protocol_error and self._poll is None:
             self.cut()
             return
-        self._gateway.wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
+        self._wheel.schedule(self, asyncio.get_running_loop().time() + CLOSE_SECONDS)
 
     def cut(self) -> None:
+        """End now, whatever is unsent."""
         self._queue.clear()
         self._finish()
-        self.connection.lost()
+        self._lost()
 
     def tick(self, now: float) -> float | None:
-        """Nobody came for the last words."""
+        """End: nobody came for the last words."""
         self.cut()
         return None
 
-    def admit(self, admitted: bool) -> None:
-        gateway = self._gateway
-        self._limit = gateway.max_payload if admitted else gateway.max_stranger_payload
-        (gateway.sessions.vouch if admitted else gateway.sessions.doubt)(self)
-
-    def give_way(self) -> None:
-        """Another session gets the place."""
-        self._gateway.tell_of_a_place("polling")
-        self.cut()
+    def _lost(self) -> None:
+        self._limiter.release(self)
+        self.connection.lost()
 
     # The upgrade
 
-    @property
-    def may_upgrade(self) -> bool:
-        """Whether a WebSocket may try to take over."""
-        return self.probe is None and not self.handed_over and not self._finished
+    def upgrade(self, websocket: Upgradable) -> UpgradeAttempt:
+        """Return an attempt; one that has failed, if there is another, or the session is no longer polling."""
+        attempt = UpgradeAttempt(self, websocket)
+        if self.attempt is None and not self.handed_over and not self._finished:
+            self.attempt = attempt
+        else:
+            attempt.fail(UPGRADE_REFUSED)
+        return attempt
 
     def release(self) -> None:
-        """A WebSocket works: end the poll that waits."""
+        """End the poll that waits: a WebSocket works."""
         self._wake()
 
-    def hand_over(self) -> Iterable[str]:
-        """A WebSocket takes over: everything that is unsent."""
-        self.handed_over, self.probe = True, None
-        self._gateway.sessions.leave(self)
+    def hand_over(self, websocket: Upgradable) -> None:
+        """Let a WebSocket take over, with everything that is unsent."""
+        self.handed_over, self.attempt = True, None
+        self._limiter.release(self)
         self._readable.set()  # nobody will say so any more, if a body is still being taken in
         self._wake()
-        unsent = self._queue.take(float("inf"))
+        unsent = self._queue.take(inf)
         self._queue.clear()
-        return unsent
+        websocket.carry(self.connection)
+        self.connection.carry_on(websocket, unsent)
 
     # Requests
+
+    def open(self, upgrades: Sequence[str]) -> Response:
+        """Return the answer to its handshake.
+
+        Args:
+            upgrades: the transports that the client may change to.
+        """
+        return _text(self.connection.open_packet(upgrades))
+
+    async def respond(self, request: Request) -> Response | None:
+        """Return the answer to a request of this session; None where the client has hung up."""
+        if request.method == "GET":
+            return await _poll(self, request.receive)
+        if request.method == "POST":
+            return await _post(self, request)
+        return BAD_REQUEST.response()
 
     def poll(self) -> Coroutine[Any, Any, str]:
         """The answer to a GET, which counts as waiting from this call on, before a POST behind it is looked at.
@@ -177,8 +211,8 @@ class Polling:
             SessionEnded: when awaited: there is nothing left, and the client is to come back.
         """
         if self._poll is not None:
-            self.connection.fail(1002, "two polls at a time")
-            raise ProtocolError("two polls at a time")
+            self.connection.fail(TWO_POLLS)
+            raise ProtocolError(TWO_POLLS.reason)
         if not self._queue and not self._finished and not self.handed_over:
             self._poll = asyncio.get_running_loop().create_future()
         return self._answer(self._poll)
@@ -188,7 +222,7 @@ class Polling:
             await self._wait(poll)
         packets = self._queue.take(ANSWER_CHARS, ANSWER_PACKETS)
         if self._finished and not self._queue:
-            self.connection.lost()
+            self._lost()
             if self._last_word is not None:
                 packets.append(self._last_word)
             elif not packets:
@@ -204,8 +238,8 @@ class Polling:
             PayloadTooLarge: it was not read to its end; the session is closed.
         """
         if self._posting:
-            self.connection.fail(1002, "two posts at a time")
-            raise ProtocolError("two posts at a time")
+            self.connection.fail(TWO_POSTS)
+            raise ProtocolError(TWO_POSTS.reason)
         self._posting = True
         try:
             await self._take_in(await self._body(request))
@@ -219,7 +253,7 @@ class Polling:
 
     async def _wait(self, poll: asyncio.Future[None]) -> None:
         try:
-            async with asyncio.timeout(NOOP_SECONDS if self.probe is not None and self.probe.answered else None):
+            async with asyncio.timeout(NOOP_SECONDS if self.attempt is not None and self.attempt.answered else None):
                 await poll
         except TimeoutError:
             pass
@@ -233,11 +267,11 @@ class Polling:
             self.connection.too_large()
             raise
         except (ValueError, TimeoutError, ClientDisconnect) as error:
-            self.connection.fail(1002, "half a body")
-            raise ProtocolError("half a body") from error
+            self.connection.fail(HALF_A_BODY)
+            raise ProtocolError(HALF_A_BODY.reason) from error
 
     async def _read(self, request: Request) -> bytes:
-        limit, timing, body = self._limit, self._gateway.timing, bytearray()
+        limit, timing, body = self._limit or inf, self._timing, bytearray()
         if int(request.headers.get("content-length", 0)) > limit:
             raise PayloadTooLarge
         try:
@@ -260,13 +294,13 @@ class Polling:
                 if self.connection.ended:
                     break
         except UnicodeDecodeError as error:
-            self.connection.fail(1007, "invalid UTF-8")
-            raise ProtocolError("invalid UTF-8") from error
+            self.connection.fail(INVALID_UTF8)
+            raise ProtocolError(INVALID_UTF8.reason) from error
         except ProtocolError as error:
-            self.connection.fail(1002, str(error))
+            self.connection.fail(broken_protocol(str(error)))
             raise
         if self._last_word == engineio.CLOSE:
-            raise ProtocolError("the session has ended")
+            raise ProtocolError(SESSION_ENDED.reason)
         if self._finished and self._last_word is None:
             raise SessionEnded
 
@@ -282,56 +316,12 @@ class Polling:
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
         self._wake()
-        if self.probe is not None:
-            self.probe.fail(1002, "the session has ended")
+        if self.attempt is not None:
+            self.attempt.fail(SESSION_ENDED)
 
     def _wake(self) -> None:
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
-
-
-class PollingEndpoint:
-    """The ASGI application behind `/socket.io/`, for HTTP.
-
-    Args:
-        gateway: what all connections share.
-    """
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        asked = Asked.of(scope)
-        refusal = self._gateway.refusal(asked)
-        if refusal is not None:
-            response: Response | None = refusal.response()
-        elif asked.sid is None:
-            response = self._handshake(asked)
-        else:
-            response = await self._of_session(self._gateway.polls[asked.sid], request)
-        if response is not None:
-            await response(scope, receive, send)
-
-    def _handshake(self, asked: Asked) -> Response:
-        polling = Polling(self._gateway, asked.address)
-        refusal = self._gateway.entry(polling, asked)
-        if refusal is not None:
-            polling.cut()
-            return refusal.response()
-        self._gateway.polls[polling.connection.sid] = polling
-        return _text(polling.connection.open_packet(self._gateway.upgrades))
-
-    async def _of_session(self, polling: Polling, request: Request) -> Response | None:
-        reference = request.scope.get(GUEST)  # there is none under other servers
-        socket = reference and reference()
-        if socket is not None and polling.connection.admitted:
-            self._gateway.sockets.vouch(socket)
-        if request.method == "GET":
-            return await _poll(polling, request.receive)
-        if request.method == "POST":
-            return await _post(polling, request)
-        return BAD_REQUEST.response()
 
 
 async def _poll(polling: Polling, receive: Receive) -> Response | None:
@@ -372,6 +362,12 @@ async def _post(polling: Polling, request: Request) -> Response:
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _last_word(end: Close) -> str | None:
+    if end.is_protocol_error:
+        return engineio.CLOSE
+    return engineio.NOOP if end.is_normal else None
 
 
 def _text(body: str) -> Response:

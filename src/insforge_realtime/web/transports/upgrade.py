@@ -1,6 +1,6 @@
-"""A WebSocket that asks to become the transport of a connection that polls. While it asks, it carries nothing.
+"""A WebSocket that asks to become the transport of a session that polls. Until it is, it carries nothing.
 
-protocol/upgrade.py says what may be said; here is what that does to the poll that waits and to the connection.
+protocol/upgrade.py has the packets; here is what they do to the poll that waits and to the session.
 """
 
 from __future__ import annotations
@@ -9,45 +9,47 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from insforge_realtime.errors import ProtocolError
+from insforge_realtime.errors import MESSAGE_TOO_BIG, Close, ProtocolError, broken_protocol
 from insforge_realtime.protocol.upgrade import DONE, PROBED, Upgrade
-from insforge_realtime.web.connection import Receiver, Transport
 
 if TYPE_CHECKING:
     from insforge_realtime.protocol import engineio
-    from insforge_realtime.web.transports.polling import Polling
+    from insforge_realtime.web.transport import Upgradable
 
 log = structlog.get_logger("insforge_realtime.web")
 
 
-class Upgradable(Transport, Protocol):
-    """A transport that can be asked to carry for somebody else."""
+class Upgrading(Protocol):
+    """The session, as an attempt sees it."""
 
-    def carry(self, receiver: Receiver) -> None:
-        """From now on, hand packets to this one."""
+    attempt: UpgradeAttempt | None
+    """The one that is under way."""
+
+    @property
+    def address(self) -> str:
+        """The client's, for the log."""
+
+    def release(self) -> None:
+        """Answer the poll that waits."""
+
+    def hand_over(self, websocket: Upgradable) -> None:
+        """Let the WebSocket carry the session, with all that is unsent."""
 
 
 class UpgradeAttempt:
     """One attempt; a `Receiver`.
 
     Args:
-        polling: what carries the connection now.
-        websocket: what asks to.
+        session: what polls.
+        websocket: what asks to carry it.
     """
 
-    __slots__ = ("_polling", "_upgrade", "_websocket")
+    __slots__ = ("_session", "_upgrade", "_websocket")
 
-    def __init__(self, polling: Polling, websocket: Upgradable) -> None:
-        self._polling = polling
+    def __init__(self, session: Upgrading, websocket: Upgradable) -> None:
+        self._session = session
         self._websocket = websocket
         self._upgrade = Upgrade()
-
-    def begin(self) -> None:
-        """Begin, unless another WebSocket has begun, or the session is no longer polling."""
-        if self._polling.may_upgrade:
-            self._polling.probe = self
-        else:
-            self.fail(1002, "the session cannot be upgraded")
 
     @property
     def answered(self) -> bool:
@@ -59,35 +61,33 @@ class UpgradeAttempt:
         try:
             answer = self._upgrade.receive(packet)
         except ProtocolError as error:
-            self.fail(1002, str(error))
+            self.fail(broken_protocol(str(error)))
             return
         if answer is not None:
             self._websocket.send(answer)
-            self._polling.release()
+            self._session.release()
         if self._upgrade.state == DONE:
-            connection = self._polling.connection
-            self._websocket.carry(connection)
-            connection.carry_on(self._websocket, self._polling.hand_over())
+            self._session.hand_over(self._websocket)
 
-    def fail(self, code: int, reason: str) -> None:
-        """It does not become one. The session goes on over polling."""
-        log.info("upgrade failed", code=code, reason=reason, address=self._polling.connection.address)
-        self._websocket.close(code, reason)
+    def fail(self, end: Close) -> None:
+        """Close the WebSocket. The session goes on over polling."""
+        log.info("upgrade failed", code=end.code, reason=end.reason, address=self._session.address)
+        self._websocket.close(end)
         self.lost()
 
     def too_large(self) -> None:
-        """No packet of an upgrade is large."""
-        self.fail(1009, "message too big")
+        """Close: no packet of an upgrade is large."""
+        self.fail(MESSAGE_TOO_BIG)
 
     def too_slow(self) -> None:
-        """It does not even read pongs."""
+        """Cut: the client does not even read pongs."""
         self._websocket.cut()
 
     def end(self) -> None:
-        """The client gave up."""
+        """Let another one try: the client gave up."""
         self.lost()
 
     def lost(self) -> None:
-        """The WebSocket is gone."""
-        if self._polling.probe is self:
-            self._polling.probe = None
+        """Let another one try: the WebSocket is gone."""
+        if self._session.attempt is self:
+            self._session.attempt = None

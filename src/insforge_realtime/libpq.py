@@ -47,7 +47,7 @@ SYNONYMS = {"database": "dbname"}
 REFUSED = {
     "require_auth": "cannot be enforced; leave it out, and verify the server by sslmode=verify-full",
     "requirepeer": "cannot be enforced; leave it out",
-    "replication": "makes no connection that SQL can be spoken on; leave it out",
+    "replication": "makes a connection that does not take SQL; leave it out",
     "hostaddr": "cannot be told from the host; write one of them, as the host",
 }
 FOREIGN = ("ApplicationName", "connectTimeout", "tcpKeepAlive", "max_protocol_version", "min_protocol_version")
@@ -89,7 +89,7 @@ def service(given: Mapping[str, str]) -> dict[str, str]:
             raise ConfigError("service: the service file cannot be read") from None
         if parser.has_section(name):
             return {SYNONYMS.get(key, key): value for key, value in parser.items(name) if value}
-    raise ConfigError("service: there is none of this name in the service file (PGSERVICEFILE, or ~/.pg_service.conf)")
+    raise ConfigError("service: not found in the service file (PGSERVICEFILE, or ~/.pg_service.conf)")
 
 
 def home() -> Path:
@@ -111,11 +111,9 @@ def strangers(given: Mapping[str, str]) -> Iterator[str]:
             raise ConfigError(f"the parameter {name} {REFUSED[name]}")
         similar = [] if name in FOREIGN else get_close_matches(name.lower(), KNOWN, 1, 0.8)
         if similar:
-            raise ConfigError(f"there is no parameter {name}; {similar[0]} is one")
+            raise ConfigError(f"there is no parameter {name}; did you mean {similar[0]}?")
         if name.lower().startswith(("ssl", "tls")) and (name, given[name]) != ("sslaccept", "accept_invalid_certs"):
-            raise ConfigError(
-                f"the parameter {name} cannot be honoured; leave it out, and say by sslmode what you want"
-            )
+            raise ConfigError(f"the parameter {name} cannot be honoured; leave it out, and use sslmode instead")
         yield f"the parameter {name} means nothing to this server"
     if given.get("client_encoding", "utf8").lower() not in ("utf8", "utf-8", "unicode", "auto"):
         yield "the parameter client_encoding is ignored: this server speaks UTF-8"
@@ -137,4 +135,4 @@ def check_values(given: Mapping[str, str]) -> None:
             raise ConfigError(f"{name} must be a whole number")
     for name in FILES:
         if name in given and (name, given[name]) != ("sslrootcert", "system") and not os.access(given[name], os.R_OK):
-            raise ConfigError(f"{name} names a file that is not there, or cannot be read")
+            raise ConfigError(f"{name} names a file that is missing, or cannot be read")

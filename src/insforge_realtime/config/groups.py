@@ -44,8 +44,8 @@ class DatabaseSettings(_Group):
     )
     listen_url: PostgresUrl | None = Field(
         default=None,
-        description="A direct connection for the feed, where `DATABASE_URL` goes through a pooler that does not keep "
-        "sessions (LISTEN needs one).",
+        description="A direct connection for the feed, if `DATABASE_URL` goes through a pooler that does not keep sessions "
+        "(LISTEN needs one).",
     )
     db_connections: int = Field(
         default=2, ge=1, le=100, description="Connections for subscribe checks, and as many for publishes."
@@ -120,7 +120,7 @@ class ListenSettings(_Group):
     )
     port: int = Field(default=7130, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
     root_path: UrlPath = Field(
-        default="", description="The path that a proxy puts in front and leaves on the requests, like `/realtime`."
+        default="", description="The path prefix that a proxy leaves on the requests, like `/realtime`."
     )
     trusted_proxies: Networks = Field(
         default=[],
@@ -149,7 +149,7 @@ class TlsSettings(_Group):
         default=None, description="The certificate (PEM, with its chain): the server itself speaks https and wss."
     )
     ssl_keyfile: File | None = Field(
-        default=None, description="The certificate's key (PEM, not encrypted), where it is not in the same file."
+        default=None, description="The certificate's key (PEM, not encrypted), if it is not in the same file."
     )
 
 
@@ -162,14 +162,12 @@ class ConnectionSettings(_Group):
     max_sockets: int | None = Field(
         default=None,
         ge=0,
-        description="The sockets this server holds at a time, whatever they are for. Not set: what the limit of open files "
-        "leaves beside 256.",
+        description="Sockets of any kind that this server holds at a time. If not set: the limit of open files, less 256.",
     )
     max_sockets_per_address: int = Field(
         default=10_000,
         ge=0,
-        description="The sockets that one address (of IPv6: one /64) may hold at a time, and as many sessions of "
-        "long-polling.",
+        description="Sockets that one address (IPv6: one /64) may hold at a time, and as many long-polling sessions.",
     )
     max_unauthenticated: int = Field(
         default=10_000,
@@ -180,19 +178,16 @@ class ConnectionSettings(_Group):
     max_handshakes_per_second: float = Field(
         default=500,
         ge=0,
-        description="The handshakes of one address (of IPv6: one /64) per second, on average; twenty times as many in a "
-        "burst.",
+        description="Handshakes from one address (IPv6: one /64) per second, on average; twenty times as many in a burst.",
     )
-    max_connects_per_second: float = Field(
-        default=500, ge=0, description="The CONNECTs, likewise, whether they are accepted or not."
-    )
+    max_connects_per_second: float = Field(default=500, ge=0, description="CONNECTs, likewise, accepted or not.")
     max_connect_bytes: int = Field(
         default=20_000,
         ge=0,
         description="The largest message, or body, of a client that has not been let in yet, in bytes.",
     )
     max_refused_connects: int = Field(
-        default=3, ge=0, description="The refusals of its CONNECT after which a connection is closed."
+        default=3, ge=0, description="Refused CONNECTs after which a connection is closed."
     )
     connect_timeout: float = Field(
         default=45.0,
@@ -204,8 +199,7 @@ class ConnectionSettings(_Group):
     max_buffered_bytes: int = Field(
         default=4 * 1024 * 1024,
         ge=0,
-        description="The unsent bytes after which a connection that reads too slowly is closed. An event that is larger "
-        "goes to nobody.",
+        description="Unsent bytes after which a connection that reads too slowly is closed. A larger event goes to nobody.",
     )
 
 
@@ -213,7 +207,7 @@ class MessageSettings(_Group):
     """Limits of channels and messages."""
 
     max_channels_per_connection: int = Field(
-        default=100, ge=0, description="The channels one connection may be subscribed to at a time."
+        default=100, ge=0, description="Channels one connection may be subscribed to at a time."
     )
     max_name_bytes: int = Field(default=255, ge=0, description="The longest channel or event name, in bytes of UTF-8.")
     max_payload_bytes: int = Field(
@@ -222,20 +216,20 @@ class MessageSettings(_Group):
     max_messages_per_second: float = Field(
         default=100,
         ge=0,
-        description="The messages one user may send per second, over all connections, on average; twice as many in a burst. "
-        "The anonymous clients of one address may send ten times as many together.",
+        description="Messages one user may send per second, over all connections, on average; twice as many in a burst. The "
+        "anonymous clients of one address together may send ten times as many.",
     )
     max_bytes_per_second: int = Field(
         default=1_000_000,
         ge=0,
-        description="The bytes of messages one user may send per second, likewise; twice as many in a burst, or one "
-        "message that is larger.",
+        description="Bytes of messages one user may send per second, likewise; twice as many in a burst, or a single larger "
+        "message.",
     )
     max_pending_per_user: int = Field(
         default=1000,
         ge=0,
-        description="The subscribes of one user that may wait for a policy's judgement, over all connections, and as many "
-        "publishes. The anonymous clients of one address may have ten times as many together.",
+        description="Subscribes of one user that may wait for a policy's decision, over all connections, and as many "
+        "publishes. The anonymous clients of one address together may have ten times as many.",
     )
 
 
@@ -245,17 +239,15 @@ class HttpSettings(_Group):
     max_head_bytes: int = Field(
         default=32768, ge=0, description="The request line and headers of one HTTP request, in bytes."
     )
-    max_headers: int = Field(default=100, ge=0, description="The headers of one HTTP request.")
-    max_pipelined: int = Field(
-        default=16, ge=0, description="The requests of one HTTP connection that are not answered yet."
-    )
+    max_headers: int = Field(default=100, ge=0, description="Headers of one HTTP request.")
+    max_pipelined: int = Field(default=16, ge=0, description="Unanswered requests on one HTTP connection.")
     request_timeout: float = Field(
         default=20.0,
         gt=0,
         description="Seconds that an HTTP request's head has to arrive, and its body, unless that is a poll's.",
     )
     answer_timeout: float = Field(
-        default=30.0, gt=0, description="Seconds after which a client that reads nothing of an HTTP answer is cut off."
+        default=30.0, gt=0, description="Seconds after which a client that does not read an HTTP answer is cut off."
     )
 
 
@@ -277,8 +269,7 @@ class WebhookSettings(_Group):
     )
     webhook_retry_delays: Delays = Field(
         default=[1.0, 2.0],
-        description="Seconds before each further attempt of a webhook, comma-separated; as many attempts as there are "
-        "delays. Empty for none.",
+        description="Seconds before each retry of a webhook, comma-separated; one retry per delay. Empty for none.",
     )
     webhook_lease_margin: float = Field(
         default=20.0,

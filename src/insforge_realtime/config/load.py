@@ -27,7 +27,7 @@ def load(**overrides: object) -> Config:
     for name in overrides:
         if name not in Config.model_fields:
             similar = get_close_matches(name, Config.model_fields, 1)
-            raise ConfigError(f"there is no setting {name!r}" + (f"; {similar[0]!r} is one" if similar else ""))
+            raise ConfigError(f"there is no setting {name!r}" + (f"; did you mean {similar[0]!r}?" if similar else ""))
     try:
         return Config(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

@@ -103,8 +103,8 @@ def _jwt_secret(value: object) -> object:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if isinstance(text, str) and len(text.encode(errors="surrogatepass")) < SHORTEST_JWT_SECRET:
         raise ValueError(
-            f"is shorter than {SHORTEST_JWT_SECRET} bytes, so it can be guessed by whoever sees a token; make one with "
-            "`openssl rand -base64 48`, and give it to whatever signs the tokens, too"
+            f"is shorter than {SHORTEST_JWT_SECRET} bytes, so anybody who sees a token can guess it; make one with "
+            "`openssl rand -base64 48`, and use it in whatever signs the tokens, too"
         )
     return value
 

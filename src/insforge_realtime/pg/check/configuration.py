@@ -40,7 +40,7 @@ def _typos() -> list[Finding]:
         Finding(
             "warning",
             f"{unknown.name} is set, and there is no such setting: it does nothing",
-            f"did you mean {unknown.nearest}?" if unknown.nearest else "take it away, if it was meant for this server",
+            f"did you mean {unknown.nearest}?" if unknown.nearest else "remove it, if it was meant for this server",
         )
         for unknown in unknown_variables()
     ]

@@ -35,7 +35,7 @@ async def _schema(connection: Connection, _: Config) -> list[Finding]:
     return [
         Finding(
             "broken",
-            "the schema is not current; whatever depends on it was not looked at",
+            "the schema is not current; whatever depends on it was not examined",
             "run `insforge-realtime migrate` (with --dry-run first, to see what it would do)",
         )
     ]
@@ -76,7 +76,7 @@ QUESTIONS = (
     by_query("examine_grants", "the clients' roles have the grants that they need"),
     by_query(
         "examine_reads",
-        "the clients' roles may read and call what the policies do (not looked into: functions' bodies)",
+        "the clients' roles may read and call what the policies do (function bodies were not examined)",
     ),
     by_query("examine_secrets", "the clients' roles may not read webhook URLs"),
     by_query("examine_excess", "the clients' roles have no grants that policies do not restrain"),

@@ -1,4 +1,4 @@
-"""Whom PostgreSQL runs as, what that account can reach, and the files that are for us alone."""
+"""The account that PostgreSQL runs as, what it can reach, and the files that are for us alone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WAY_OUT = "Or set DATABASE_URL to use a PostgreSQL server of your own."
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom PostgreSQL runs as when we are root."""
+    """The account that PostgreSQL runs as when we are root."""
 
     uid: int
     gid: int
 
 
 def lent(cluster: Path) -> Account | None:
-    """The account that root lends to the server of this cluster; None when we are not root."""
+    """Return the account that root lends to the server of this cluster; None if we are not root."""
     if os.geteuid() != 0:
         return None
     if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
@@ -39,24 +39,24 @@ def lent(cluster: Path) -> Account | None:
 
 
 def can_use(account: Account, path: Path) -> bool:
-    """Whether the account may enter or execute `path`; asked of the kernel, which knows ACLs and mounts."""
+    """Return whether the account may enter or execute `path`, by the kernel's verdict, which covers ACLs and mounts."""
     return popen(["/bin/sh", "-c", 'test -x "$0"', str(path)], account).wait() == 0
 
 
 def open_own(path: Path, flags: int = 0, mode: int = 0o600) -> int:
-    """A descriptor of a file that is made if it is not there, by default for its owner only."""
+    """Open a file, created if it does not exist, by default for its owner only; return the descriptor."""
     # No link is followed: root may write here in a folder that somebody else can write to.
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
 
 
 def write_own(path: Path, text: str) -> None:
-    """Replace what such a file holds."""
+    """Replace the contents of such a file."""
     with os.fdopen(open_own(path, os.O_TRUNC), "w") as file:
         file.write(text)
 
 
 def make_traversable(*folders: Path) -> None:
-    """Make the folders that are not there, so that any account can pass through them."""
+    """Create the folders that do not exist, so that any account can pass through them."""
     for folder in folders:
         with suppress(FileExistsError):
             folder.mkdir()
@@ -64,7 +64,7 @@ def make_traversable(*folders: Path) -> None:
 
 
 def popen(argv: list[str], account: Account | None, **kwargs: Any) -> subprocess.Popen[bytes]:
-    """A child that runs as the account, or as ourselves."""
+    """Start a child that runs as the account, or as ourselves."""
     # Nothing of ours that may be secret, no PG* that would redirect the server, messages in English.
     names = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in names if name in os.environ} | {"LC_ALL": "C"}

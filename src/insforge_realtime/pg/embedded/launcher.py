@@ -1,4 +1,4 @@
-"""One cluster: made, found again, started, stopped. The package says what a data folder holds."""
+"""One cluster: created, found again, started, stopped. The package's docstring describes a data folder."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ class EmbeddedPostgres:
         self._password = ""
 
     def start(self) -> None:
-        """Return when the server accepts connections; whatever is wrong is an EmbeddedPostgresError."""
+        """Start the server, and return once it accepts connections.
+
+        Raises:
+            EmbeddedPostgresError: anything went wrong.
+        """
         if threading.current_thread() is not threading.main_thread():
             # The kernel's death signal is tied to the thread that forked, not to the process.
             raise self._error("it must be started from the main thread")
@@ -101,17 +105,17 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's, while it runs."""
+        """The postmaster's pid, while it runs."""
         process = self._process
         return process.pid if process and process.poll() is None else None
 
     @property
     def dsn(self) -> str:
-        """For the superuser and the database `postgres`."""
+        """The URL for the superuser and the database `postgres`."""
         return self.url("postgres")
 
     def url(self, database: str, user: str = "postgres", password: str | None = None) -> str:
-        """For any role; the superuser's password is filled in, anybody else's is the caller's to know."""
+        """Return the URL for any role; the superuser's password is filled in, others are for the caller to know."""
         if self._process is None:
             raise self._error("it is not started, and so has no address")
         if password is None and user == "postgres":
@@ -121,7 +125,7 @@ class EmbeddedPostgres:
 
     @property
     def psql(self) -> Path | None:
-        """The client that was installed with the server, if one was; known once the server is started."""
+        """The client that was installed with the server, if any; known once the server is started."""
         path = self._binaries.bin_dir / "psql" if self._binaries else None
         return path if path and path.exists() else None
 
@@ -159,7 +163,7 @@ class EmbeddedPostgres:
         os.write(self._lock, f"{os.getpid()}\n".encode())
 
     def _locate(self, account: Account | None) -> Path:
-        """Where PGDATA is or will be, free of symlinks: it has to match a postmaster's command line."""
+        """Return where PGDATA is or will be, free of symlinks: it has to match a postmaster's command line."""
         link = self.data_dir / "cluster"
         home = accounts.STATE_DIR / hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         if not link.is_symlink():
@@ -178,7 +182,7 @@ class EmbeddedPostgres:
     def _relocate(self, link: Path, home: Path) -> None:
         if link.exists():
             raise self._error(f"PostgreSQL's account can no longer reach {link}: restore the permissions above it")
-        if home.exists():  # without a link to it: the data folder was removed, so its data should not come back
+        if home.exists():  # with no link to it: the data folder was removed, so its data should not come back
             old = home.with_name(f"{home.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             home.rename(old)
@@ -281,7 +285,7 @@ class EmbeddedPostgres:
             raise self._error(f"the server is not ready after {READY_LIMIT:.0f} s:\n{self._log_tail()}")
 
     def _spawn(self, argv: list[str], account: Account | None) -> subprocess.Popen[bytes]:
-        """A child that dies with us, in a session of its own: a terminal's Ctrl-C is for us to handle."""
+        """Start a child that dies with us, in its own session: a terminal's Ctrl-C is for us to handle."""
         log = open_own(self.data_dir / "postgres.log", os.O_APPEND)
         with os.fdopen(log, "ab"), warnings.catch_warnings():
             # Python >= 3.12 warns of preexec_fn beside threads: ours takes no lock that a thread may hold.

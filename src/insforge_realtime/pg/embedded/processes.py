@@ -1,4 +1,4 @@
-"""The server as a process: that it ends with its parent, what its pid file says, how it is shut down."""
+"""The server as a process: how it ends with its parent, its pid file, shutting it down."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEATH_SIGNAL = signal.SIGINT
 
 
 def death_watch() -> Callable[[], None] | None:
-    """What the child does after fork, and after setuid, which would clear the death signal."""
+    """Return what the child is to do after fork, and after setuid, which would clear the death signal."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -48,7 +48,7 @@ def death_watch() -> Callable[[], None] | None:
 
 
 def until(condition: Callable[[], bool], limit: float) -> bool:
-    """Wait for the condition, `limit` seconds at most; whether it was met."""
+    """Wait for the condition, at most `limit` seconds; return whether it was met."""
     deadline = time.monotonic() + limit
     while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(POLL)
@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool], limit: float) -> bool:
 
 
 def shut_down(pid: int, is_gone: Callable[[], bool], timeout: float) -> None:
-    """Fast, after `timeout` seconds immediate, at last SIGKILL."""
+    """Shut down fast, after `timeout` seconds immediately, finally with SIGKILL."""
     limits = {signal.SIGINT: timeout, signal.SIGQUIT: IMMEDIATE_LIMIT, signal.SIGKILL: IMMEDIATE_LIMIT}
     for number, limit in limits.items():
         if is_gone():
@@ -67,7 +67,7 @@ def shut_down(pid: int, is_gone: Callable[[], bool], timeout: float) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on just now."""
+    """Return a port of 127.0.0.1 that nobody listened on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -80,13 +80,13 @@ def _pid_file(cluster: Path) -> list[str]:
 
 
 def is_ready(cluster: Path, pid: int) -> bool:
-    """What pg_ctl waits for: the postmaster's pid in line 1, its word in line 8."""
+    """Return whether the server is ready, as pg_ctl sees it: the postmaster's pid in line 1, its status in line 8."""
     lines = _pid_file(cluster)
     return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def clear_pid_file(cluster: Path) -> None:
-    """We hold the lock: what is recorded there is an orphan to stop, or no server of this cluster at all."""
+    """Remove the pid file. We hold the lock: it records an orphan to stop, or a process that does not serve this cluster."""
     first = "".join(_pid_file(cluster)[:1])
     pid = int(first) if re.fullmatch(r"[1-9][0-9]{0,8}", first) else None
     if pid and _serves(pid, cluster):
@@ -96,7 +96,7 @@ def clear_pid_file(cluster: Path) -> None:
 
 
 def _serves(pid: int, cluster: Path) -> bool:
-    """Whether that process is the live postmaster of `cluster`; a zombie has no command line any more."""
+    """Return whether that process is the live postmaster of `cluster`; a zombie no longer has a command line."""
     command, gap = _command_line(pid)
     program, _, rest = command.partition(f"{gap}-D{gap}")
     return "postgres" in program and f"{rest}{gap}".startswith(f"{cluster}{gap}")

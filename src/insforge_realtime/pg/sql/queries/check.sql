@@ -117,7 +117,7 @@ FROM pg_class d, pg_class m
 WHERE d.oid = 'realtime.webhook_deliveries'::regclass AND m.oid = 'realtime.messages'::regclass AND d.relowner <> m.relowner
 UNION ALL
 SELECT 'warning', format('a webhook URL of the channel %L is not an http:// or https:// URL: its deliveries fail', c.pattern),
-       format('mend webhook_urls: UPDATE realtime.channels SET webhook_urls = ... WHERE id = %L', c.id)
+       format('fix webhook_urls: UPDATE realtime.channels SET webhook_urls = ... WHERE id = %L', c.id)
 FROM realtime.channels c
 WHERE c.enabled AND EXISTS (
     SELECT FROM unnest(c.webhook_urls) u (url)

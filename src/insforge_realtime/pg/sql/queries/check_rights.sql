@@ -30,7 +30,7 @@ ORDER BY c.relname;
 SELECT 'warning' AS verdict,
        format('the server''s role %I can do more than it needs (%s), and a function that a policy calls can become it (RESET ROLE)',
               me.rolname, p.powers) AS what,
-       'let the schema realtime belong to a role that has nothing else, and connect as that (docs/database.md, "The server''s role")'
+       'let the schema realtime belong to a role that has no other rights, and connect as that (docs/database.md, "The server''s role")'
            AS advice
 FROM pg_roles me, LATERAL (SELECT CASE WHEN me.rolsuper THEN 'it is a superuser' ELSE nullif(concat_ws(', ',
     CASE WHEN me.rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN me.rolcreaterole THEN 'CREATEROLE' END,

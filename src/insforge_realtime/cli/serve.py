@@ -86,8 +86,9 @@ async def serve(config: Config, *, ready: Callable[[str], None] = lambda url: No
         serving = asyncio.create_task(server.serve(sockets=listeners))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        log.info("serving", address=", ".join(where), version=__version__, tls=tls is not None, descriptors=limit)
-        ready(f"{'http' if tls is None else 'https'}://{reachable(listeners)}{config.root_path}")
+        if not server.should_exit:  # a signal may have come meanwhile
+            log.info("serving", address=", ".join(where), version=__version__, tls=tls is not None, descriptors=limit)
+            ready(f"{'http' if tls is None else 'https'}://{reachable(listeners)}{config.root_path}")
         await serving
     log.info("stopped")
     if application.broken is not None:

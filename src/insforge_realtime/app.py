@@ -71,14 +71,7 @@ class Application:
     def __init__(
         self, config: Config, *, publishes: bool = False, break_down: Callable[[], None] = lambda: None
     ) -> None:
-        assert config.database_url is not None
-        self._database = Database(
-            config.database_url,
-            listen_url=config.listen_url,
-            connections=config.db_connections,
-            policy_timeout=config.policy_timeout,
-            max_pending_per_user=config.max_pending_per_user,
-        )
+        self._database = _database(config)
         self.config = config
         self.metrics = Metrics()
         self.hub = Hub(self.metrics)
@@ -92,38 +85,38 @@ class Application:
         if publishes:
             self._links.append(self.publisher.coalescer)
         congestion = Congestion()
-        self.feed = Feed(
-            self._database,
-            Delivery(self.rooms, self.counters.add, congestion, self.metrics),
-            fallback=config.feed_fallback_seconds,
-            webhooks=self.webhooks.wake,
-            lost_track=lambda _: self.gateway.recall(),
-            trail=config.feed_trail_seconds,
-            largest=config.max_buffered_bytes,
-            metrics=self.metrics,
-        )
+        self.feed = self._make_feed(congestion)
         self.commands = Commands(
-            config,
-            Authenticator(config),
-            self.authorizer,
-            self.store,
-            self.rooms,
-            self.feed.nudge,
-            self.metrics,
+            config, Authenticator(config), self.authorizer, self.store, self.rooms, self.feed.nudge, self.metrics
         )
         self.wheel = TimerWheel(asyncio.get_running_loop())
         self.gateway = Gateway(config.max_connections)
-        clock = asyncio.get_running_loop().time
+        self._serve_http(congestion)
+        self.broken: str | None = None
+        """The part that has ended although nobody told it to. Nobody is let in any more."""
+        self._break_down = break_down
+
+    def _make_feed(self, congestion: Congestion) -> Feed:
+        return Feed(
+            self._database,
+            Delivery(self.rooms, self.counters.add, congestion, self.metrics),
+            fallback=self.config.feed_fallback_seconds,
+            webhooks=self.webhooks.wake,
+            lost_track=lambda _: self.gateway.recall(),
+            trail=self.config.feed_trail_seconds,
+            largest=self.config.max_buffered_bytes,
+            metrics=self.metrics,
+        )
+
+    def _serve_http(self, congestion: Congestion) -> None:
+        """Make what is behind the port: the ASGI application, and the endpoint of the fast WebSockets."""
+        config, clock, limits = self.config, asyncio.get_running_loop().time, Limits.of(self.config)
         self.admission = Admission(config, self.gateway, max_sockets(config), clock, self.metrics)
-        limits = Limits.of(config)
         connect = partial(Connection, self.gateway, self.admission, self.commands, limits, self.wheel, self.metrics)
         shared = (self.gateway, self.admission, connect, limits, congestion, self.wheel)
         self.fast = FastEndpoint(*shared, self.hub)
         polling, websocket = PollingEndpoint(*shared), WebSocketEndpoint(*shared)
         self.asgi = make_api(config, __version__, self.health, polling=polling, websocket=websocket)
-        self.broken: str | None = None
-        """The part that has ended although nobody told it to. Nobody is let in any more."""
-        self._break_down = break_down
 
     def health(self) -> dict[str, Any]:
         """Return how the feed does. It is live only as long as it does not lag behind by too much."""
@@ -206,6 +199,17 @@ class Application:
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("serving without the database; retrying", reason=self.feed.health.reason)
+
+
+def _database(config: Config) -> Database:
+    assert config.database_url is not None
+    return Database(
+        config.database_url,
+        listen_url=config.listen_url,
+        connections=config.db_connections,
+        policy_timeout=config.policy_timeout,
+        max_pending_per_user=config.max_pending_per_user,
+    )
 
 
 def _make_webhooks(config: Config, database: Database) -> Webhooks:

@@ -49,13 +49,12 @@ from contextlib import AbstractAsyncContextManager
 from itertools import compress
 from typing import TYPE_CHECKING
 
-import asyncpg
 import structlog
 
 from insforge_realtime.metrics import Metrics
 from insforge_realtime.model import Message
-from insforge_realtime.pg.database import LINK_ERRORS, LOST, keep
-from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Reason, Window
+from insforge_realtime.pg.database import LINK_ERRORS, keep
+from insforge_realtime.pg.pages import STATEMENT_SECONDS, FeedHealth, Page, PageReader, Window, reason_for
 from insforge_realtime.pg.queries import query
 from insforge_realtime.pg.trail import Lost, Trail, position
 
@@ -184,7 +183,7 @@ class Feed:
         self.asleep = False
         if self.health.state == "live" and not isinstance(error, asyncio.CancelledError):
             log.warning("feed is down", error=type(error).__name__)
-        self.health.state, self.health.reason = "down", _reason(error)
+        self.health.state, self.health.reason = "down", reason_for(error)
 
     def _mark_live(self) -> None:
         if self.health.state != "live":
@@ -382,16 +381,6 @@ class Feed:
             self._trail.remember(page.seqs, page.keys)
         self.metrics.messages_read += len(messages)
         await self._deliver(messages)
-
-
-def _reason(error: BaseException) -> Reason:
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
-        return "database refuses"
-    if isinstance(error, asyncpg.SyntaxOrAccessError | asyncpg.InvalidSchemaNameError):
-        return "not migrated"
-    if isinstance(error, LOST) and not isinstance(error, asyncpg.QueryCanceledError):
-        return "database unreachable"
-    return "looks fail"
 
 
 def _pause_after(found: int) -> float:

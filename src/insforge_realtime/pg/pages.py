@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import asyncpg
 import structlog
 
-from insforge_realtime.pg.database import describe
+from insforge_realtime.pg.database import LOST, describe
 from insforge_realtime.pg.queries import query, written_out
 
 if TYPE_CHECKING:
@@ -149,3 +149,14 @@ class PageReader:
             )
         except asyncpg.PostgresError as error:
             log.error("message cannot be marked as undeliverable", message=message_id, error=describe(error))
+
+
+def reason_for(error: BaseException) -> Reason:
+    """Return what health tells of an error."""
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+        return "database refuses"
+    if isinstance(error, asyncpg.SyntaxOrAccessError | asyncpg.InvalidSchemaNameError):
+        return "not migrated"
+    if isinstance(error, LOST) and not isinstance(error, asyncpg.QueryCanceledError):
+        return "database unreachable"
+    return "looks fail"

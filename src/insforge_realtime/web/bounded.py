@@ -14,9 +14,6 @@ answer has time for as long as the client goes on reading. Between two requests 
 
 from __future__ import annotations
 
-import fcntl
-import sys
-import termios
 from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -41,6 +38,7 @@ from insforge_realtime.web.bounds import (
 )
 from insforge_realtime.web.proxies import UNKNOWN
 from insforge_realtime.web.transport import CLOSE_SECONDS
+from insforge_realtime.web.unread import unread_bytes
 
 if TYPE_CHECKING:
     import asyncio
@@ -346,7 +344,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _watch_the_reader(self) -> None:
         """Something was written. If it is not all gone, look again."""
-        self._unread = _unread(self.transport)
+        self._unread = unread_bytes(self.transport)
         if not self._unread:
             return
         self._read_at = self.loop.time()
@@ -377,7 +375,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _look(self, now: float) -> None:
         """Does the client read what was written?"""
-        unread = _unread(self.transport)
+        unread = unread_bytes(self.transport)
         if unread < self._unread:
             self._read_at = now
         self._unread = unread
@@ -389,21 +387,3 @@ class BoundedHttp(HttpToolsProtocol):
 
 def _nothing() -> None:
     """What comes of an answer that is not given."""
-
-
-def _unread(transport: asyncio.Transport) -> int:
-    """What the client has yet to take of what was written, in bytes; 0 once the rest is the kernel's alone.
-
-    The kernel's part counts: it asks for more only when a third of its buffer is free, which at a slow client takes minutes.
-    """
-    ours = transport.get_write_buffer_size()
-    return ours and ours + _kernels(transport)
-
-
-def _kernels(transport: asyncio.Transport) -> int:
-    """What the kernel has of it; 0 where it does not tell."""
-    try:
-        told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-    except (OSError, AttributeError):
-        return 0
-    return int.from_bytes(told, sys.byteorder)

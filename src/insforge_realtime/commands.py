@@ -118,7 +118,7 @@ class Commands:
         self._now = now
         self._buckets = Buckets(config.max_messages_per_second, config.max_bytes_per_second)
         self._quiet_until = float("-inf")
-        """Until then, another refusal because of the rate is no news."""
+        """Until then, another refusal because of the rate is not news."""
         self._unknown: Verb = self._refuse_unknown, metrics.unknown_commands
         self._verbs: dict[str | float, Verb] = {
             "realtime:subscribe": (self._subscribe, metrics.subscribes),

@@ -213,7 +213,7 @@ def _authority(text: str) -> tuple[str, str]:
         match = _HOST.fullmatch(item)
         if match is None:
             raise ConfigError(f"the host cannot be read (an IPv6 address goes into brackets; {_ESCAPE})")
-        _port(_decode(match["port"] or ""))  # now: where it is none, what follows may be a part of the password
+        _port(_decode(match["port"] or ""))  # now: if it is not a port, what follows may be a part of the password
         pairs.append((match["port"] or "", match["name"].removeprefix("[").removesuffix("]")))
     if not any(port for port, _ in pairs):
         return "", ",".join(name for _, name in pairs)

@@ -64,7 +64,7 @@ class RoundTrips:
         """Count one of them.
 
         Args:
-            size: how many things it carried. None at all are no size: most looks of a feed find nothing.
+            size: how many things it carried. Zero does not count as a size: most looks of a feed find nothing.
             seconds: how long it took.
         """
         if size:

@@ -99,7 +99,7 @@ class Realtime:
             the id; None where no enabled channel matches, so that a disabled channel breaks nothing.
 
         Raises:
-            InvalidRequest: an empty or reserved event name, or a payload that is not JSON (bytes, keys that are no strings).
+            InvalidRequest: an empty or reserved event name, or a payload that is not JSON (bytes, keys other than strings).
             PayloadTooLarge: more than REALTIME_MAX_BUFFERED_BYTES: whoever got it would be cut off as a slow reader.
             Unavailable: the database cannot be reached; if it broke away meanwhile, the message may have been committed.
             InternalError: a trigger on realtime.messages raised; the log has what.

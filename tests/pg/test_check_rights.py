@@ -85,7 +85,7 @@ AILMENTS = {
     "tables of the application": (
         f"ALTER TABLE orders OWNER TO {SERVER}; ALTER TABLE admins OWNER TO {SERVER}",
         "warning", f"the server's role {SERVER} can do more than it needs (the owner of 2 tables of other schemas)",
-        "a role that has nothing else",
+        "a role that has no other rights",
     ),
 }  # fmt: skip
 

@@ -44,11 +44,11 @@ BATCH_SECONDS = 0.5
 GRACE_SECONDS = 3.0
 """How much longer than PostgreSQL's own limit we wait for its answer before we call the connection dead."""
 SLOW_SECONDS = BATCH_SECONDS / 4
-"""Who needs so long alone has no place in a batch."""
+"""An owner whose question takes this long alone has no place in a batch."""
 SECONDS = {"batch": BATCH_SECONDS, "probe": SLOW_SECONDS, "alone": BATCH_SECONDS}
 """How long each may take; a slow one as long as is configured."""
 NOBODY = Owner("", 0)
-"""Who asks for the system itself; not bounded."""
+"""The owner of the system's own questions; not limited."""
 
 log = structlog.get_logger("insforge_realtime.pg")
 

@@ -1,6 +1,6 @@
 """Who is connected: every connection of this server, and its sessions of long-polling by their ids.
 
-What lives here: the registry, and what is done to all of them, or to one user's. Who may come in is admission.py's; what one
+What lives here: the registry, and what is done to all of them, or to one user's. Admission is admission.py's; what one
 connection does is in connection.py and in its transport's file, which this file knows as two Protocols only.
 """
 

@@ -1,6 +1,6 @@
 """What the connections of this server may do, and what they are told of it: derived from the settings once, read by all.
 
-What lives here: numbers. Who may come in at all is admission.py's; what HTTP may cost is bounds.py's.
+What lives here: numbers. Admission is admission.py's; what HTTP may cost is bounds.py's.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ class TrustedProxies:
 
         Args:
             peer: the address of the socket's other end.
-            forwarded_for: `X-Forwarded-For`, several of them joined with commas. Each proxy adds at the right whom it
-                heard it from, so the first from the right that is no trusted proxy is the client. Whatever is no
-                address (`unknown`, or an attempt on the log) is nobody's: the proxy before it is the last who is known.
+            forwarded_for: `X-Forwarded-For`, several of them joined with commas. Each proxy appends the address that it
+                got the request from, so the first from the right that is not a trusted proxy is the client. Anything that is
+                not an address (`unknown`, or an attack on the log) is ignored: the proxy before it is the last one known.
         """
         address = peer
         for hop in reversed([hop.strip() for hop in forwarded_for.split(",") if hop.strip()]):
@@ -53,7 +53,7 @@ class TrustedProxies:
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:
-    """An address; one of IPv4 in the clothes of IPv6, as a socket for both has it, is one of IPv4."""
+    """Parse an address; an IPv4-mapped IPv6 address, as dual-stack sockets report it, becomes IPv4."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -14,20 +14,20 @@
 
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
--- The channel that a policy is asked about. '' is what a setting reads as once its transaction has ended.
+-- Return the channel that a policy is to judge. A setting reads as '' once its transaction has ended.
 CREATE OR REPLACE FUNCTION realtime.channel_name() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN pg_catalog.current_setting('realtime.channel_name', true) OPERATOR(pg_catalog.<>) ''
         THEN pg_catalog.current_setting('realtime.channel_name', true) END
 $$;
 
--- How many characters of a pattern stand for themselves.
+-- Count the characters of a pattern that stand for themselves.
 CREATE OR REPLACE FUNCTION realtime.count_literals(p_pattern text) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
     SELECT pg_catalog.length(pg_catalog.translate(
         CASE WHEN pg_catalog.strpos(p_pattern, $q$\$q$) OPERATOR(pg_catalog.=) 0 THEN p_pattern
             ELSE pg_catalog.regexp_replace(p_pattern, $q$\\(.)$q$, '.', 'g') END, '%_', ''))
 $$;
 
--- The limits of realtime.limits, each read only for what is beyond the least that it may be.
+-- The limits of realtime.limits, each read only for values beyond the least that it may be.
 CREATE OR REPLACE FUNCTION realtime.max_name_bytes()
 RETURNS integer LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -42,15 +42,15 @@ BEGIN
 END
 $$;
 
--- Whether a channel or an event may be called so. validation.py agrees. An expression, which its callers' plans take in.
+-- Return whether this may be the name of a channel or an event. validation.py agrees. An expression, to be inlined by its callers.
 CREATE OR REPLACE FUNCTION realtime.is_name(p_name text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN pg_catalog.octet_length(p_name) OPERATOR(pg_catalog.<=) 255 THEN p_name OPERATOR(pg_catalog.<>) ''
             ELSE pg_catalog.octet_length(p_name) OPERATOR(pg_catalog.<=) realtime.max_name_bytes() END
        AND p_name OPERATOR(pg_catalog.!~) $q$[\u0001-\u001F\u007F-\u009F]$q$ COLLATE pg_catalog."C"
 $$;
 
--- The pattern that a name belongs to, among thousands: by the index on their literal prefixes, with all that the name begins
--- with. The plan is made once, for any name: made for each, it would cost several times what it finds.
+-- Find the pattern that a name belongs to, among thousands: by the index on their literal prefixes, with every prefix of the name.
+-- The plan is made once, for any name: planning for each would cost several times as much as the search.
 CREATE OR REPLACE FUNCTION realtime.find_pattern(p_name text) RETURNS realtime.channels LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -64,13 +64,13 @@ BEGIN
 END
 $$;
 
--- The one channel row that a name belongs to: enabled; an exact match first, else the pattern with the most literal
--- characters, ties by pattern. Subscribe, publish and webhooks all go by this row: if any matching row could let
+-- Find the one channel row that a name belongs to: enabled; an exact match first, else the pattern with the most literal
+-- characters, ties by pattern. Subscribe, publish and webhooks all use this row: if any matching row could let
 -- someone in, a public `chat:%` would open a private `chat:vip:%`. plpgsql, because its plans are kept.
 -- A table of one page (about a hundred rows) is read as a whole, which costs less than any index; a larger one by index.
--- Only the columns that publish() needs are filled: sorting whole rows costs more than all the rest. What is no name is not
--- looked for: the prefixes of 40 KB take more than a gigabyte.
--- Its path is its own, whoever calls: a plan is thrown away when the search_path is not the one that it was made under.
+-- Only the columns that publish() needs are filled: sorting whole rows costs more than all the rest. Invalid names are not
+-- looked up: the prefixes of 40 KB take more than a gigabyte.
+-- It sets its own path: a plan is thrown away when the search_path is not the one that it was made under.
 CREATE OR REPLACE FUNCTION realtime.find_channel(p_name text)
 RETURNS realtime.channels LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -100,9 +100,9 @@ BEGIN
 END
 $$;
 
--- What may not be published, by anyone: names that Socket.IO or this server uses itself, and payloads that are no object.
--- An expression, which its callers' plans take in, like is_name and is_small; where one of the three is not true, fault() is
--- asked, and refuse() says it.
+-- Return whether anyone at all may publish this: not names that Socket.IO or this server uses itself, nor payloads that are not
+-- objects. An expression, to be inlined by its callers, like is_name and is_small; if one of the three is not true, fault() finds
+-- out why, and refuse() raises it.
 CREATE OR REPLACE FUNCTION realtime.is_well_formed(p_event_name text, p_payload jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT pg_catalog.jsonb_typeof(p_payload) OPERATOR(pg_catalog.=) 'object'
        AND p_event_name OPERATOR(pg_catalog.<>) ALL (
@@ -110,9 +110,9 @@ CREATE OR REPLACE FUNCTION realtime.is_well_formed(p_event_name text, p_payload 
        AND p_event_name OPERATOR(pg_catalog.!~~) 'realtime:%' AND p_event_name OPERATOR(pg_catalog.!~~) 'presence:%'
 $$;
 
--- Whether a payload certainly is no larger as text than an event may be. Nothing in jsonb expands more than a number: 16 bytes
--- of it stand for 147 457 characters at most, so 448 bytes never are more than the least that the limit may be (4 MiB).
--- What is longer is written out and measured, unless that might be more than PostgreSQL allows a string, and raise.
+-- Return whether a payload is certain not to exceed, as text, what an event may be. Nothing in jsonb expands more than a number:
+-- 16 bytes of it stand for at most 147 457 characters, so 448 bytes never exceed the least that the limit may be (4 MiB).
+-- Anything longer is converted and measured, unless the text might be more than PostgreSQL allows a string, and raise.
 CREATE OR REPLACE FUNCTION realtime.is_small(p_payload jsonb) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT pg_catalog.pg_column_compression(p_payload) IS NULL AND CASE
         WHEN pg_catalog.pg_column_size(p_payload) OPERATOR(pg_catalog.<=) 448 THEN true
@@ -120,8 +120,8 @@ CREATE OR REPLACE FUNCTION realtime.is_small(p_payload jsonb) RETURNS boolean LA
         THEN pg_catalog.octet_length(p_payload::pg_catalog.text) OPERATOR(pg_catalog.<=) 4194304 END
 $$;
 
--- Whether a payload is larger as text than an event may be. Of large ones the numbers of more than 64 digits come first, one by
--- one and no further than the limit: to write them all may take a gigabyte, and ten seconds.
+-- Return whether a payload is larger as text than an event may be. In large ones the numbers of more than 64 digits come first,
+-- one by one and no further than the limit: to write all of them may take a gigabyte, and ten seconds.
 CREATE OR REPLACE FUNCTION realtime.is_too_large(p_payload jsonb)
 RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -141,7 +141,7 @@ EXCEPTION WHEN program_limit_exceeded THEN
 END
 $$;
 
--- What is wrong with a name: 'invalid' and why, or NULL.
+-- Return what is wrong with a name: 'invalid' and why, or NULL.
 CREATE OR REPLACE FUNCTION realtime.fault_of_name(p_what text, p_name text)
 RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -155,7 +155,7 @@ BEGIN
 END
 $$;
 
--- What is wrong with the rest of a message: 'invalid' or 'too_large', and why, or NULL.
+-- Return what is wrong with the rest of a message: 'invalid' or 'too_large', and why, or NULL.
 CREATE OR REPLACE FUNCTION realtime.fault(p_event_name text, p_payload jsonb)
 RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -185,7 +185,7 @@ BEGIN
 END
 $$;
 
--- The URLs of a channel that a message is sent to: each once, without blanks. Whether one can be used is found out when it
+-- Return the URLs of a channel that a message is sent to: each once, without blanks. Whether one is usable turns out when it
 -- is tried: a malformed URL must not break an application's write.
 CREATE OR REPLACE FUNCTION realtime.usable_urls(p_urls text[])
 RETURNS text[] LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -195,7 +195,7 @@ RETURNS text[] LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $
     ) t WHERE url <> ''
 $$;
 
--- The id of a message. Ids that grow (PostgreSQL 18 and later) go to the end of their index; random ones dirty a page of it each,
+-- Make the id of a message. Ids that grow (PostgreSQL 18 and later) go to the end of their index; random ones dirty a page each,
 -- which after every checkpoint is written to the WAL as a whole.
 DO $$
 BEGIN
@@ -205,7 +205,7 @@ BEGIN
 END
 $$;
 
--- Publish a message, as the system. Returns its id, or NULL where no enabled channel matches: a channel that someone
+-- Publish a message, as the system. Returns its id, or NULL if no enabled channel matches: a channel that someone
 -- disabled never breaks an application's write. Triggers on realtime.messages run under the caller's search_path.
 CREATE OR REPLACE FUNCTION realtime.publish(p_channel_name text, p_event_name text, p_payload jsonb)
 RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -230,7 +230,7 @@ BEGIN
 END
 $$;
 
--- What publish() says of a name that leads nowhere. It raises only for what no channel can be called.
+-- Warn, for publish(), of a name that leads nowhere. It raises only for what cannot be a channel's name.
 CREATE OR REPLACE FUNCTION realtime.warn_of_no_channel(p_channel_name text)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -246,7 +246,7 @@ BEGIN
 END
 $$;
 
--- The same for json, and for text that holds an object: a literal without a type is text here. Whoever may call the one above
+-- The same for json, and for text that holds an object: an untyped literal is text here. Roles that may call the one above
 -- may call these, which do nothing but call it, with the caller's rights.
 CREATE OR REPLACE FUNCTION realtime.publish(p_channel_name text, p_event_name text, p_payload json)
 RETURNS uuid LANGUAGE sql AS $$
@@ -256,9 +256,9 @@ $$;
 CREATE OR REPLACE FUNCTION realtime.refuse_text()
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE 'realtime: the payload must be a JSON object, and this text is none'
+    RAISE 'realtime: the payload must be a JSON object, and this text is not one'
         USING ERRCODE = 'invalid_parameter_value', CONSTRAINT = 'realtime_invalid',
-            HINT = 'Build one with jsonb_build_object() or to_jsonb(), or cast with ::jsonb what holds one.';
+            HINT = 'Build one with jsonb_build_object() or to_jsonb(), or cast text that holds one with ::jsonb.';
 END
 $$;
 
@@ -268,8 +268,8 @@ RETURNS uuid LANGUAGE sql AS $$
         THEN realtime.refuse_text() ELSE p_payload::pg_catalog.jsonb END)
 $$;
 
--- Whatever anyone but the owner inserts is a user's message, with that user's id: nobody forges a sender.
--- The id goes to publish_as through a setting, since RETURNING would ask for a SELECT policy.
+-- Stamp a message: whatever anyone but the owner inserts is a user's, with that user's id, so nobody forges a sender.
+-- The id reaches publish_as through a setting, since RETURNING would require a SELECT policy.
 CREATE OR REPLACE FUNCTION realtime.stamp_message()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -277,7 +277,7 @@ DECLARE
     v_setting pg_catalog.text;
     v_role pg_catalog.text := pg_catalog.current_setting('role');
 BEGIN
-    -- A copy stays what it is for those who could become the owner, such as a superuser who restores.
+    -- A copy stays what it is for roles that could become the owner, such as a superuser that restores.
     IF NEW.xid OPERATOR(pg_catalog.=) '0'::pg_catalog.xid8 AND pg_catalog.pg_has_role(
         CASE WHEN v_role OPERATOR(pg_catalog.=) 'none' THEN session_user ELSE v_role::pg_catalog.name END, current_user, 'MEMBER')
     THEN
@@ -311,8 +311,8 @@ $$;
 
 -- A row with another transaction's id is a copy of a message that was delivered elsewhere, or long ago: COPY, a restore, logical
 -- replication. Transaction 0 comes before all others, so the feed never delivers it, and queue_webhooks() leaves it alone.
--- Where its id is by chance that of the transaction which brings it, the copy is known by its number: it comes with one, while a
--- new row has just drawn its own. (Asked only where created_at is not now(), which is the trigger's condition.)
+-- If its id happens to be that of the transaction which brings it, the copy is recognised by its number: it comes with one, while
+-- a new row has just drawn its own. (Checked only if created_at is not now(), which is the trigger's condition.)
 -- COPY and restores bring the sequence of `seq` along; replication does not, and what we publish later would collide.
 CREATE OR REPLACE FUNCTION realtime.retire_copy()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -341,10 +341,10 @@ BEGIN
 END
 $$;
 
--- Who sends. auth.uid() is somebody's function, which may be written carelessly: so it is asked as whoever inserts, and under
--- their search_path, never as the server. It knows best who that is; where it cannot read the claims (a subject that is no uuid),
--- nobody is named. Where the role may not call it, the claims are taken at their word, if that is a uuid.
--- To catch costs a fifth of a microsecond, a tenth of what it takes to find out whether the subject is a uuid.
+-- Set the sender. auth.uid() is somebody's function, which may be written carelessly: so it runs as the inserting role, and under
+-- its search_path, never as the server. It knows best who that is; if it cannot read the claims (a subject that is not a uuid),
+-- the message has no sender. If the role may not call it, the claims are taken at their word, provided that is a uuid.
+-- Catching costs a fifth of a microsecond, a tenth of what it takes to find out whether the subject is a uuid.
 CREATE OR REPLACE FUNCTION realtime.stamp_sender() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     v_subject pg_catalog.text;
@@ -368,7 +368,7 @@ EXCEPTION
 END
 $$;
 
--- One delivery for each URL, in the message's own transaction. The channel may have been changed since publish() or the stamp
+-- Queue one delivery for each URL, in the message's own transaction. The channel may have changed since publish() or the stamp
 -- counted its URLs: what is queued is what counts. `host` is what fairness goes by (webhooks/hosts.py), not what is connected to.
 -- Rows that a restore brings along carry another transaction's id: they were sent in another life.
 CREATE OR REPLACE FUNCTION realtime.queue_webhooks()
@@ -391,16 +391,16 @@ BEGIN
 END
 $$;
 
--- Whether transactions may be prepared here (two-phase commit): one that has notified may not. `SET realtime.two_phase = 'off'`,
--- for a database or a role, says that those that publish never are. Asked by whoever would ring, and by the feed (pg/feed.py).
+-- Return whether transactions may be prepared here (two-phase commit): one that has notified may not. `SET realtime.two_phase =
+-- 'off'`, for a database or a role, declares that those that publish never are. For the doorbell, and the feed (pg/feed.py).
 CREATE OR REPLACE FUNCTION realtime.is_two_phase() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.<>) '0'
        AND coalesce(pg_catalog.current_setting('realtime.two_phase', true), '') OPERATOR(pg_catalog.<>) 'off'
 $$;
 
 -- The doorbell: rings only while some feed sleeps, because NOTIFY takes a database-wide lock until after the WAL flush,
--- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py). Where transactions may be
--- prepared, nobody rings and no feed sleeps; an older feed, or a ticket from before, may say otherwise.
+-- and transactions that notify never commit together. `asleep` is read before `rung` (see pg/feed.py). If transactions may be
+-- prepared, nobody rings and no feed sleeps; an older feed, or an earlier ticket, may claim otherwise.
 CREATE OR REPLACE FUNCTION realtime.ring() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     v_asleep bigint := coalesce(pg_catalog.pg_sequence_last_value('realtime.asleep'::pg_catalog.regclass), 0);
@@ -413,8 +413,8 @@ BEGIN
 END
 $$;
 
--- The payload of a message as its event has it: without a `meta`, which gives way to ours. One that is not an object (only the
--- owner can have inserted it) is wrapped. SQL, like the next one, so that both become part of the expression that they stand in.
+-- Return the payload of a message as its event has it: without a `meta`, which gives way to ours. One that is not an object (only
+-- the owner can have inserted it) is wrapped. SQL, like the next one, so that both are inlined.
 CREATE OR REPLACE FUNCTION realtime.event_payload(p_payload jsonb) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN pg_catalog.jsonb_typeof(p_payload) OPERATOR(pg_catalog.<>) 'object'
@@ -423,7 +423,7 @@ CREATE OR REPLACE FUNCTION realtime.event_payload(p_payload jsonb) RETURNS text 
         ELSE p_payload END::pg_catalog.text
 $$;
 
--- The finished Socket.IO event of a message: ["name",{...payload,"meta":{...}}], of its parts.
+-- Make the finished Socket.IO event of a message from its parts: ["name",{...payload,"meta":{...}}].
 CREATE OR REPLACE FUNCTION realtime.compose_event(
     p_event_name text, p_payload text, p_channel_name text, p_id uuid, p_sender_type text, p_sender_id uuid, p_created_at timestamptz
 ) RETURNS text LANGUAGE sql STABLE AS $$
@@ -436,7 +436,7 @@ CREATE OR REPLACE FUNCTION realtime.compose_event(
         pg_catalog.to_char(coalesce(p_created_at, pg_catalog.now()) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '"}}]')
 $$;
 
--- The finished event of one message.
+-- Make the finished event of one message.
 CREATE OR REPLACE FUNCTION realtime.event_text(m realtime.messages)
 RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -446,16 +446,16 @@ BEGIN
 END
 $$;
 
--- One page of the feed: of the rows that became visible since the snapshot p_since, the first ones in the order of seq, at most
--- p_rows of them and about p_bytes of text; and the snapshot that they were seen in. Or the next page of the same window: after the
--- row p_after, and only what was visible in the snapshot p_until that ends it. (STABLE: so all of it sees one snapshot.)
+-- Read one page of the feed: of the rows that became visible since the snapshot p_since, the first ones in the order of seq, at
+-- most p_rows of them and about p_bytes of text; and the snapshot in which they were seen. Or the next page of the same window:
+-- after the row p_after, and only what was visible in the snapshot p_until that ends it. (STABLE, so all of it sees one snapshot.)
 --
 -- No row stops the feed. One that cannot be turned into text (it is larger than any event may be, a byte cannot be read, its TOAST
--- is gone) ends the page: `failed` says why, and `last_seq` is the row. One over p_largest bytes is in `oversized`. Rows that
--- are marked already are passed over.
+-- is gone) ends the page: `failed` says why, and `last_seq` is the row. One over p_largest bytes goes to `oversized`. Rows that
+-- are marked already are skipped.
 --
 -- Rows whose transaction id is still to come here (they were copied from elsewhere) are not visible in any snapshot yet.
--- `+ 0`, or the planner would walk the index on seq, which gives the order for free, through the whole table.
+-- Without `+ 0` the planner would walk the index on seq, which gives the order for free, through the whole table.
 CREATE OR REPLACE FUNCTION realtime.read_page(
     p_since pg_snapshot, p_until pg_snapshot, p_after bigint, p_rows int, p_bytes int, p_largest int,
     OUT snapshot text, OUT more boolean, OUT last_seq bigint, OUT webhooks boolean, OUT seqs bigint[], OUT keys bigint[],
@@ -526,7 +526,7 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded OR out_of_memory OR inte
 END
 $$;
 
--- The payload as text; NULL where it cannot be text, or is larger than an event may be. So no row stops those that it is read with.
+-- Return the payload as text; NULL if it cannot be text, or is larger than an event may be: no row stops those it is read with.
 CREATE OR REPLACE FUNCTION realtime.payload_text(p_payload jsonb)
 RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -544,7 +544,7 @@ END
 $$;
 
 -- PUBLIC may execute a new function by default, and an adopted database may have granted more, by name or by ALTER DEFAULT
--- PRIVILEGES. Only channel_name() is for everyone: policies call it; and what calls publish() with its caller's own rights.
+-- PRIVILEGES. Only these are for everyone: channel_name(), which policies call, and what calls publish() with its caller's own rights.
 REVOKE ALL ON FUNCTION
     realtime.count_literals(text), realtime.max_name_bytes(), realtime.max_event_bytes(), realtime.is_name(text),
     realtime.find_pattern(text), realtime.find_channel(text), realtime.match_channel(text),

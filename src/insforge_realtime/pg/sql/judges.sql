@@ -4,8 +4,8 @@
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
 -- Become a client, for the rest of the transaction: its claims, in both forms that PostgREST has had (an auth.uid() may read
--- either), the channel that policies are asked about, and its role, last. An expression, which its callers' plans take in.
--- Nothing is left of the client before: what its claims lack is ''. All of it is done: num_nulls() evaluates each.
+-- either), the channel that policies are to judge, and its role, last. An expression, to be inlined by its callers.
+-- Nothing is left of the previous client: what its claims lack is ''. All of it is done: num_nulls() evaluates each.
 CREATE OR REPLACE FUNCTION realtime.become(p_role text, p_claims text, p_read jsonb, p_channel text)
 RETURNS integer LANGUAGE sql AS $$
     SELECT pg_catalog.num_nulls(
@@ -17,8 +17,8 @@ RETURNS integer LANGUAGE sql AS $$
         pg_catalog.set_config('role', p_role, true))
 $$;
 
--- Whether the policies let this role see this channel row. One statement per role: the plan of a statement is thrown
--- away when the role changes. Asked by id, because by name the policies would judge every row (LIKE is not leakproof).
+-- Return whether the policies let this role see this channel row. One statement per role: the plan of a statement is thrown
+-- away when the role changes. By id, because by name the policies would judge every row (LIKE is not leakproof).
 CREATE OR REPLACE FUNCTION realtime.judge_subscribe(p_role text, p_claims text, p_channel text, p_id uuid)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -39,9 +39,9 @@ BEGIN
 END
 $$;
 
--- What an error says of a client's request: 'no' where the stamp found no channel; 'no' and the error where a value could not be
--- read (class 22: a cast that cannot read a segment of the name, mostly); else the SQLSTATE and message. Other refusals of
--- our own, which have a mark (see refuse()), are those of a publish() in somebody's trigger, and no answer to the client.
+-- Return what an error means for a client's request: 'no' if the stamp found no channel; 'no' and the error if a value could not
+-- be read (class 22: mostly a cast that cannot read a segment of the name); else the SQLSTATE and message. Other refusals of
+-- our own, which have a mark (see refuse()), come from a publish() in somebody's trigger, and are not meant for the client.
 CREATE OR REPLACE FUNCTION realtime.verdict_of(p_state text, p_message text, p_mark text)
 RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -52,9 +52,9 @@ BEGIN
 END
 $$;
 
--- A verdict as it is given, with a line more where it is a no: {"reason", "pattern", "policies"}, for the operator's log and nobody else,
--- since it tells a channel that does not exist from one that is disabled or forbidden. Asked after a no only, so it may cost something,
--- but not much: of thousands of disabled patterns only those are found that are the name, or a beginning of it and a percent sign.
+-- Return a verdict as it is, with another line if it is a no: {"reason", "pattern", "policies"}, for the operator's log and nobody
+-- else, since it tells a channel that does not exist from one that is disabled or forbidden. Used after a no only, so it may cost
+-- something, but not much: of thousands of disabled patterns it finds only the name itself, or a prefix of it and a percent sign.
 CREATE OR REPLACE FUNCTION realtime.explain_no(p_verdict text, p_table regclass, p_commands "char"[], p_role text, p_channel text)
 RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -89,11 +89,10 @@ EXCEPTION WHEN OTHERS THEN -- a pattern that LIKE cannot read, mostly; whoever a
 END
 $$;
 
--- For each (role, claims, channel): 'yes', 'no' as of explain_no(), or what verdict_of() makes of an error. Policies run under the caller's search_path.
--- Must be called as a single autocommit statement: every setting made here ends with it.
---
--- The planner evaluates stable expressions to estimate them, so making a plan can raise for a channel that the policy
--- does not even concern, or for claims that it does not need. Hence, after an error, a second attempt with an empty channel
+-- Judge each (role, claims, channel): 'yes', 'no' as from explain_no(), or what verdict_of() makes of an error. Policies run under
+-- the caller's search_path. Must be called as a single autocommit statement: every setting made here ends with it.
+-- The planner evaluates stable expressions to estimate them, so planning can raise for a channel that does not even
+-- concern the policy, or for claims that it does not need. Hence, after an error, a second attempt with an empty channel
 -- name and without claims, which makes the plan, and a third for real: only its error is believed.
 CREATE OR REPLACE FUNCTION realtime.check_subscribe(p_roles text[], p_claims text[], p_channels text[])
 RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
@@ -148,9 +147,9 @@ BEGIN
 END
 $$;
 
--- For each publication: 'ok' and the message's id, 'no' as of explain_no(), 'invalid' or 'too_large' and why, or what verdict_of() makes of an
--- error. Each stands for itself: one that fails costs no other its message, though all of a call share one transaction. The
--- attempts are those of check_subscribe; what the second one did is undone.
+-- Insert each publication: 'ok' and the message's id, 'no' as from explain_no(), 'invalid' or 'too_large' and why, or what
+-- verdict_of() makes of an error. Each stands alone: one that fails costs no other its message, though all of a call share one
+-- transaction. The attempts are those of check_subscribe; what the second one did is undone.
 CREATE OR REPLACE FUNCTION realtime.publish_as(
     p_roles text[], p_claims text[], p_channels text[], p_events text[], p_payloads text[]
 ) RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
@@ -183,7 +182,7 @@ BEGIN
                 RAISE 'undo';
             EXCEPTION
                 WHEN insufficient_privilege THEN
-                    -- The policies' own no has this code too; only a missing grant begins like that. Else it is a trigger's.
+                    -- A refusal by the policies has this code too; only a missing grant begins like that. Anything else is a trigger's.
                     v_verdict := CASE
                         WHEN SQLERRM OPERATOR(pg_catalog.~~) 'permission denied%' THEN pg_catalog.concat(SQLSTATE, ' ', SQLERRM)
                         WHEN SQLERRM OPERATOR(pg_catalog.~~) 'new row violates row-level security policy for table%' THEN 'no'
@@ -202,8 +201,8 @@ BEGIN
 END
 $$;
 
--- Publish lists of messages as the system: $1 says how long each list is, the others have all their messages one after
--- the other. For each list: {"ids": [...]}, null where no enabled channel matches, or {"state", "message", "mark"} of what it
+-- Publish lists of messages as the system: $1 has the length of each list, the others all their messages one after
+-- the other. For each list: {"ids": [...]}, with null if no enabled channel matches, or {"state", "message", "mark"} of what it
 -- raised. A list is published as a whole or not at all, and one that fails costs no other its messages.
 CREATE OR REPLACE FUNCTION realtime.publish_lists(p_sizes int[], p_channels text[], p_events text[], p_payloads text[])
 RETURNS text[] LANGUAGE plpgsql AS $$

@@ -102,7 +102,7 @@ class FastWebSocket(asyncio.Protocol):
         self._app_state: dict[str, Any] | None = app_state
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._reader: frames.Reader | None = None
-        """From the handshake to the client's goodbye: what comes before and after it are no frames."""
+        """From the handshake to the client's goodbye: what comes before and after is not made of frames."""
         self._receiver: Receiver | None = None
         self._full = False
         self._said_goodbye = False

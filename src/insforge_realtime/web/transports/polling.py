@@ -233,7 +233,7 @@ class Polling(QueuedTransport):
         """Take in a body.
 
         Raises:
-            ProtocolError: another one is being taken in, or this one is no payload; the session is closed.
+            ProtocolError: another one is being taken in, or this one is malformed; the session is closed.
             SessionEnded: it was closed, for another reason.
             PayloadTooLarge: it was not read to its end; the session is closed.
         """

@@ -58,7 +58,7 @@ CREATE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT nullif(current_setting('request.jwt.claims', true), '')::jsonb
 $$;
 
---: create the function auth.uid(): the claim sub, NULL where it is no uuid
+--: create the function auth.uid(): the claim sub, NULL where it is not a uuid
 --? to_regprocedure('auth.uid()') IS NULL
 --! GRANT USAGE, CREATE ON SCHEMA auth TO {user}
 CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$

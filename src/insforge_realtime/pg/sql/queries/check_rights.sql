@@ -188,7 +188,7 @@ ORDER BY r.rolname;
 
 -- name: examine_excess
 -- What clients' roles should not have: policies restrain neither TRUNCATE nor sequences, and functions may speak as the system.
--- Functions that policies call are theirs to call, and one that is no SECURITY DEFINER but a trigger can do nothing by itself.
+-- Functions that policies call must be callable, and a trigger function that is not SECURITY DEFINER can do nothing by itself.
 SELECT 'warning' AS verdict, format('the role %s has %s: row-level security does not restrain that', r.rolname, n.excess) AS what,
        format('REVOKE %s FROM PUBLIC, %s', n.excess, r.rolname) AS advice
 FROM pg_roles r, pg_class m, LATERAL (

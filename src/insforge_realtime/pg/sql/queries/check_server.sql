@@ -21,7 +21,7 @@ WHERE pg_is_in_recovery();
 
 -- name: examine_settings
 -- Defaults of this role, database or server under which a session like the server's does not work, or not as promised. They are
--- read as they hold here, so one that the server overrules in its sessions is none. (Setting, when it hurts, what it does, cure.)
+-- read as they hold here, so one that the server overrides in its sessions does not count. (Setting, when it hurts, what it does, cure.)
 SELECT h.verdict, format('%s is %s for the server: %s', h.name, s.setting, h.meaning) AS what,
        CASE WHEN s.context = 'sighup' THEN format('ALTER SYSTEM SET %s = %L; SELECT pg_reload_conf()', h.name, h.good)
             ELSE CASE h.name WHEN 'transaction_read_only' THEN 'SET default_transaction_read_only = off; ' ELSE '' END

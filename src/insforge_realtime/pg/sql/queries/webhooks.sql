@@ -4,11 +4,11 @@
 --
 -- Times are those of the database's clock, which may be set at any moment: a step of time synchronisation, a failover to another
 -- host. Whatever it does:
---   - Who holds a lease is never robbed of it. A lease lasts until the clock that the asking server has itself seen running
+--   - The holder of a lease is never robbed of it. A lease lasts until the clock that the claiming server has itself seen running
 --     undisturbed, for at least as long as the lease, has passed its end. (A server's attempts end by its own clock before that.)
---   - Nothing waits longer than was meant. A row's updated_at is of the same moment as its next_attempt_at: where it lies ahead,
---     the clock was set back since, and the difference of the two is what is still to be waited. (mend_times)
--- When it is set ahead, what waits for its next attempt is asked again early.
+--   - Nothing waits longer than intended. A row's updated_at is of the same moment as its next_attempt_at: if it lies ahead,
+--     the clock was set back since, and the difference of the two is the wait that is left. (mend_times)
+-- If the clock is set ahead, retries come early.
 
 -- name: plan_claims_by_index
 -- For the session of the webhooks' worker: the rows that are due are few, whatever the table's history and its statistics say.
@@ -57,7 +57,7 @@ LEFT JOIN LATERAL (SELECT * FROM realtime.messages WHERE id = c.message_id OFFSE
 
 -- name: mend_times
 -- Let up to $1 pending rows that were written before the clock was set back wait, from now on, for what they had to wait then;
--- how many they were, and what time it is. (A second is the tolerance for transactions that ran at the same time.)
+-- their number, and what time it is. (A second is the tolerance for transactions that ran at the same time.)
 WITH late AS MATERIALIZED (
     SELECT id FROM realtime.webhook_deliveries
     WHERE state = 'pending' AND next_attempt_at > pg_catalog.now() AND updated_at > pg_catalog.now() + interval '1 s'

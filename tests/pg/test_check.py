@@ -640,7 +640,7 @@ async def test_the_command_prints_a_line_each_and_fails_only_for_what_is_broken(
     await run(admin, "REVOKE INSERT ON realtime.messages FROM anon")
     broken = await asyncio.to_thread(check, healthy)
     assert (broken.returncode, broken.stderr) == (1, "")
-    assert "broken the role anon lacks INSERT ON realtime.messages" in broken.stdout
+    assert "broken  the role anon lacks INSERT ON realtime.messages" in broken.stdout
     assert str(urlsplit(healthy).password) not in broken.stdout
 
 

@@ -1,10 +1,10 @@
-"""A worker that is told of every change of an order: SQL publishes, a policy decides who hears it, this program acts.
+"""A worker that hears of every change of an order: SQL publishes, a policy decides who hears it, this program acts.
 
     pip install '.[client]'                            # in a checkout
     REALTIME_URL=http://127.0.0.1:7130 REALTIME_TOKEN=… python python_worker.py order:0de40000-0000-4000-8000-000000000001
 
-It works until SIGINT or SIGTERM, through restarts of the server. There is no replay: what must not be missed is read from
-the database, here in `catch_up`, each time the subscription is confirmed: the first time, and after each reconnect.
+It runs until SIGINT or SIGTERM, through restarts of the server. There is no replay: read what must not be missed from the
+database, here in `catch_up`, each time the subscription is confirmed: the first time, and after each reconnect.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from insforge_realtime.client import ClientError, ConnectError, ErrorInfo, Messa
 
 
 async def fresh_token() -> str:
-    """Asked at every handshake. A real worker asks its identity provider here, so that the token is never stale."""
+    """Return a token for a handshake. A real worker gets it from its identity provider, so that it is never stale."""
     return os.environ["REALTIME_TOKEN"]
 
 
 state = asyncio.Lock()
-"""Who reads or changes what this program knows: a message that comes while it is read may be newer, and waits its turn."""
+"""Guards what this program knows: a message that arrives during a read may be newer, and waits its turn."""
 
 
 async def catch_up(news: Subscribed) -> None:

@@ -13,7 +13,7 @@ if (!orderId || !process.env.REALTIME_TOKEN) {
 
 const { realtime } = createClient({
   baseUrl: url,
-  // Asked again at every handshake: in a real program, whatever refreshes your token.
+  // Called at every handshake: in a real program, whatever refreshes your token.
   accessToken: async () => process.env.REALTIME_TOKEN
 })
 
@@ -26,7 +26,7 @@ realtime.on('UPDATE_order', ({ id, status, total, meta }) => {
 })
 
 const { ok, error } = await realtime.subscribe(`order:${orderId}`, {
-  // The first time, and after each reconnect. What changed before did not come as a message, so a real program reads the order now.
+  // The first time, and after each reconnect. Earlier changes did not arrive as messages, so a real program reads the order now.
   onSubscribed: ({ renewed }) => console.error(renewed ? 'subscribed again' : 'subscribed')
 })
 if (!ok) {

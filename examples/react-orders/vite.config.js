@@ -4,6 +4,6 @@ import { defineConfig } from 'vite'
 export default defineConfig({
   plugins: [react()],
   base: './',
-  // The client is a link to a folder with a React of its own (for its tests); a page must have one React only.
+  // The client is a link to a folder with a React of its own (for its tests); a page must have only one React.
   resolve: { dedupe: ['react', 'react-dom'] }
 })

@@ -24,7 +24,7 @@ export function App({ orderIds }: { orderIds: string[] }) {
   )
 }
 
-/** One order. It and the `OrderStatus` in it are on one channel, and share its subscription. */
+/** One order. It shares its channel's subscription with the `OrderStatus` in it. */
 function Order({ orderId }: { orderId: string }) {
   const [changes, setChanges] = useState<{ id: string; text: string }[]>([])
   const { status, error, retry } = useRealtime(`order:${orderId}`, {

@@ -7,14 +7,14 @@ export function OrderStatus({ orderId }: { orderId: string }) {
   const reading = useRef(Promise.resolve())
 
   useRealtime<{ UPDATE_order: Order }>(`order:${orderId}`, {
-    // The first time, and after each reconnect: what changed before that did not come as a message.
+    // The first time, and after each reconnect: earlier changes did not arrive as messages.
     'realtime:subscribed': () => {
       reading.current = readOrder(orderId).then(
         (order) => setStatus((before) => order.status ?? before),
         (error) => setStatus(String(error))
       )
     },
-    // What comes while the order is read may be newer than what is read: it waits, and has the last word.
+    // A message that arrives during the read may be newer: it waits, and has the last word.
     UPDATE_order: async (order) => {
       await reading.current
       setStatus(order.status)

@@ -6,7 +6,7 @@ export interface Order {
 
 const api = new URLSearchParams(location.hash.slice(1)).get('api')
 
-/** The order as the database has it. The demo has no API: give the page one, `#api=…`, that answers `GET /orders/{id}`. */
+/** Return the order as the database has it. The demo has no API: give the page one, `#api=…`, with `GET /orders/{id}`. */
 export async function readOrder(id: string): Promise<Partial<Order>> {
   if (!api) return {}
   const answer = await fetch(`${api}/orders/${id}`)

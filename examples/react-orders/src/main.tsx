@@ -5,8 +5,8 @@ import { createRoot } from 'react-dom/client'
 import { App } from './App'
 import './style.css'
 
-// Where the server is and who looks, out of the page's address: `#token=…&orders=…,…&url=…&api=…`. What stands behind the `#` is
-// never sent to a server. A real page has its users log in, and gives `createClient` a function that returns their token.
+// The server and the user come from the page's address: `#token=…&orders=…,…&url=…&api=…`. What follows the `#` is never sent
+// to a server. A real page has its users log in, and gives `createClient` a function that returns their token.
 const settings = new URLSearchParams(location.hash.slice(1))
 
 const client = createClient({

@@ -340,11 +340,11 @@ def _refusal(data: object, url: str) -> ConnectError:
 
 def _why(error: BaseException) -> str:
     """Return the deepest cause with a message: the library wraps `Connection error` around it."""
-    said = str(error)
+    message = str(error)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, aiohttp.WSServerHandshakeError):
             return f"HTTP status {cause.status}"
-        said = str(cause) or type(cause).__name__
+        message = str(cause) or type(cause).__name__
         cause = cause.__cause__ or cause.__context__
-    return said
+    return message

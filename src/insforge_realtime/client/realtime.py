@@ -194,22 +194,22 @@ class RealtimeClient(Registration):
     async def _acknowledged(self, link: Link, request: dict[str, Any]) -> PublishResponse:
         answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
 
-        def reply(said: dict[str, Any] | None) -> None:
+        def reply(ack: dict[str, Any] | None) -> None:
             if not answer.done():
-                answer.set_result(said)
+                answer.set_result(ack)
 
         if not await link.send("realtime:publish", request, reply):
             raise NotConnected
         try:
             async with asyncio.timeout(self._options.timeout):
-                said = await answer
+                ack = await answer
         except TimeoutError:
             return _unpublished(request["channel"], "PUBLISH_TIMEOUT", "No answer from the server in time")
-        if said is None:
+        if ack is None:
             return _unpublished(request["channel"], "DISCONNECTED", "The connection was lost before the answer")
-        if said.get("ok"):
-            return PublishResponse(True, said.get("messageId"))
-        error = said.get("error") or {}
+        if ack.get("ok"):
+            return PublishResponse(True, ack.get("messageId"))
+        error = ack.get("error") or {}
         return _unpublished(request["channel"], str(error.get("code")), str(error.get("message")))
 
     async def stream(

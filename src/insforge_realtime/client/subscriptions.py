@@ -3,21 +3,21 @@
 A channel is in one of four states. ABSENT is not to be in the book at all.
 
     ABSENT    nobody wants it
-    ASKED     wanted, and not confirmed on any connection yet
+    PENDING   wanted, and not confirmed on any connection yet
     JOINED    confirmed on this connection
     RENEWING  confirmed on an earlier connection, and to be confirmed again
 
-                                 ASKED                       JOINED                   RENEWING
+                                 PENDING                     JOINED                   RENEWING
     subscribe()                  waits for the same answer   answered at once         waits for the answer
-    the connection opens         asks                        -                        asks
-    the connection ends          stays; asked on the next    → RENEWING               stays; asked on the next
-    the server sends us away     → ABSENT; answers           → RENEWING; the next     stays; the same
-                                 DISCONNECTED                connect() asks; streams fail
+    the connection opens         requests it                 -                        requests it
+    the connection ends          stays, for the next         → RENEWING               stays, for the next
+    the server sends us away     → ABSENT; answers           → RENEWING, for the next stays; the same
+                                 DISCONNECTED                connect(); streams fail
     ack: ok                      → JOINED; answers ok        -                        → JOINED; snapshot replaces presence
                                  event `realtime:subscribed`                          event `realtime:subscribed`
-    no ack in time               asks again; the first       -                        the same
+    no ack in time               sends again; the first      -                        the same
                                  answer counts
-    ack: UNAVAILABLE,            asks again after back-off   -                        asks again after back-off
+    ack: UNAVAILABLE,            sends again after back-off  -                        sends again after back-off
       RATE_LIMITED
     ack: TOKEN_EXPIRED           stays; the client takes a fresh token and connects anew, at once
     ack: any other refusal       → ABSENT; answers it        -                        → ABSENT; event `error`, streams fail
@@ -25,7 +25,7 @@ A channel is in one of four states. ABSENT is not to be in the book at all.
     nobody holds it any more     → ABSENT; tells the server, where there is a connection
     unsubscribe()                → ABSENT; the same, answers SUBSCRIPTION_CANCELLED, streams end
     disconnect()                 → ABSENT; answers DISCONNECTED, streams end
-    connect() failed             → ABSENT; answers why,      -                        stays; the next connect() asks;
+    connect() failed             → ABSENT; answers why,      -                        stays, for the next connect();
                                  streams fail                                         streams fail
 
 Before `realtime:subscribed` no message of the channel is delivered. A subscription is held by subscribe() (until
@@ -54,7 +54,7 @@ class Subscription:
     def __init__(self, channel: str) -> None:
         self.channel = channel
         self.joined = False
-        """JOINED; else ASKED or RENEWING."""
+        """JOINED; else PENDING or RENEWING."""
         self.renewing = False
         self.kept = False
         """subscribe() holds it."""
@@ -66,7 +66,7 @@ class Subscription:
         """Calls that wait for the answer."""
         self.answer: asyncio.Future[SubscribeResponse] = asyncio.get_running_loop().create_future()
         self.members: dict[str, Member] = {}
-        self.question = 0
+        self.request = 0
         """The number of the request under way; acks of earlier ones are ignored. Sent again, it keeps its number."""
         self.timer: asyncio.TimerHandle | None = None
         self.last_error: ErrorInfo | None = None
@@ -219,14 +219,14 @@ class Subscriptions:
         """Request everything that is wanted."""
         self._link = link
         for subscription in self._book.values():
-            self._ask(subscription)
+            self._request(subscription)
 
     def connection_ended(self) -> None:
         """Take every confirmation for void."""
         self._link = None
         for subscription in self._book.values():
             subscription.cancel_timer()
-            subscription.question += 1
+            subscription.request += 1
             if subscription.joined:
                 subscription.joined = False
                 subscription.renewing = True
@@ -268,7 +268,7 @@ class Subscriptions:
         subscription = self._book.get(channel)
         if subscription is None:
             subscription = self._book[channel] = Subscription(channel)
-            self._ask(subscription)
+            self._request(subscription)
         return subscription
 
     async def _wait(self, subscription: Subscription) -> SubscribeResponse:
@@ -295,12 +295,12 @@ class Subscriptions:
         if not subscription.is_held and self._book.get(subscription.channel) is subscription:
             self.leave(subscription.channel)
 
-    def _ask(self, subscription: Subscription) -> None:
+    def _request(self, subscription: Subscription) -> None:
         if self._link is None:
             return
-        number = subscription.question
+        number = subscription.request
         subscription.cancel_timer()
-        subscription.timer = asyncio.get_running_loop().call_later(self._seconds, self._ask, subscription)
+        subscription.timer = asyncio.get_running_loop().call_later(self._seconds, self._request, subscription)
         self._link.send(
             "realtime:subscribe",
             {"channel": subscription.channel},
@@ -308,13 +308,9 @@ class Subscriptions:
         )
 
     def _answered(self, subscription: Subscription, number: int, answer: dict[str, Any] | None) -> None:
-        if (
-            answer is None
-            or number != subscription.question
-            or self._book.get(subscription.channel) is not subscription
-        ):
+        if answer is None or number != subscription.request or self._book.get(subscription.channel) is not subscription:
             return
-        subscription.question += 1
+        subscription.request += 1
         subscription.cancel_timer()
         if answer.get("ok"):
             self._join(subscription, answer)
@@ -327,7 +323,7 @@ class Subscriptions:
             subscription.last_error = ErrorInfo(code, message, subscription.channel)
             delay = self._backoff.after(subscription.failures)
             subscription.failures += 1
-            subscription.timer = asyncio.get_running_loop().call_later(delay, self._ask, subscription)
+            subscription.timer = asyncio.get_running_loop().call_later(delay, self._request, subscription)
         else:
             self._refuse(subscription, subscription.no(code, message))
 

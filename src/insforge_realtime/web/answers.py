@@ -1,6 +1,6 @@
-"""The headers that every HTTP answer of ours has, as ASGI middleware: who may read it (CORS), and that it is what it says.
+"""The headers of every HTTP answer of ours, as ASGI middleware: which pages may read it (CORS), and no sniffing.
 
-What a web page may connect at all, admission.py decides; a WebSocket knows nothing of CORS.
+Whether a web page may connect at all, admission.py decides; a WebSocket knows nothing of CORS.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "HEAD", "POST")
 PREFLIGHT_SECONDS = 86400
-"""How long a browser may remember what we said to a preflight."""
+"""How long a browser may remember our answer to a preflight."""
 ASKED_FOR = "Access-Control-Request-"
 
 
 class NoSniff:
-    """ASGI middleware: tells browsers to take an answer for nothing else than its Content-Type says.
+    """ASGI middleware: tells browsers to take an answer for what its Content-Type names, and nothing else.
 
     Args:
         app: what it wraps.
@@ -82,7 +82,7 @@ class Cors:
         return bool(origin) and (self._all or origin in self._origins)
 
     def _allow(self, headers: MutableHeaders, origin: str) -> None:
-        """Say so to a page that may; and where it depends on the page, tell caches that it does."""
+        """Let a page read it that may; and where it depends on the page, tell caches that it does."""
         if not self._all:
             headers.add_vary_header("Origin")
         if self._allows(origin):
@@ -91,7 +91,7 @@ class Cors:
                 headers["Access-Control-Allow-Credentials"] = "true"
 
     def _preflight(self, scope: Scope, origin: str) -> Response:
-        """What a browser asks before it lets a page ask. One for a private network is one for us: we may be in it."""
+        """Return the answer to a preflight. One for a private network is one for us: we may be in it."""
         allowed = self._allows(origin) and _asked(scope, "Method") in METHODS
         answer = PlainTextResponse("OK" if allowed else "Not allowed", 200 if allowed else 400)
         answer.headers["Vary"] = ", ".join(f"{ASKED_FOR}{what}" for what in ("Method", "Headers", "Private-Network"))

@@ -56,7 +56,7 @@ PIECE_BYTES = 16 * 1024
 LEFTOVER_BYTES = 64 * 1024
 """How much of a body is still read once its request is answered, before the connection is closed over it."""
 SAMPLES = 4
-"""How often it is looked, within the time that an answer has, whether the client reads it."""
+"""How many looks at whether the client reads an answer fit into the time that it has."""
 
 log = structlog.get_logger("insforge_realtime.web")
 
@@ -100,7 +100,7 @@ class _Clock:
         self.connection: BoundedHttp | None = connection
 
     def tick(self, now: float) -> float | None:
-        """The wheel calls this."""
+        """Do what is due; the wheel calls this."""
         return None if self.connection is None else self.connection.tick(now)
 
 
@@ -332,7 +332,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.pipeline.clear()
 
     def _let_go(self) -> None:
-        """This connection has ended, or is a WebSocket now. Cut what would keep us until the garbage collector comes."""
+        """Cut what would keep us until the garbage collector comes: this has ended, or is a WebSocket now."""
         self._clock.connection = None
         self.parser = None  # type: ignore[assignment]
 
@@ -343,7 +343,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._wake_at(self._due)
 
     def _watch_the_reader(self) -> None:
-        """Something was written. If it is not all gone, look again."""
+        """Look again later, if not all that was written is gone."""
         self._unread = unread_bytes(self.transport)
         if not self._unread:
             return
@@ -358,7 +358,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._wheel.schedule(self._clock, time)
 
     def tick(self, now: float) -> float | None:
-        """Something may be due. The next time that something will be."""
+        """Do what is due, and return when something will be next; the wheel calls this."""
         if self._due is not None and now >= self._due and not self.transport.is_closing():
             if self.flow.read_paused:  # it is we who do not read: earlier requests wait
                 self._due = now + self._bounds.request_seconds
@@ -374,7 +374,7 @@ class BoundedHttp(HttpToolsProtocol):
         return self._alarm
 
     def _look(self, now: float) -> None:
-        """Does the client read what was written?"""
+        """Cut a client that does not read what was written."""
         unread = unread_bytes(self.transport)
         if unread < self._unread:
             self._read_at = now
@@ -386,4 +386,4 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 def _nothing() -> None:
-    """What comes of an answer that is not given."""
+    """Do what comes of an answer that is not given."""

@@ -1,4 +1,4 @@
-"""How much of HTTP one connection may ask of us, and what it is told that asks for more. bounded.py sees to it."""
+"""How much of HTTP one connection may ask of us, and how one that asks for more is refused. bounded.py sees to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Bounds:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """As configured."""
+        """Return the bounds as configured."""
         body = config.ping_interval + config.ping_timeout + CLOSE_SECONDS
         return cls(
             head_bytes=config.max_head_bytes or sys.maxsize,

@@ -165,25 +165,25 @@ class Connection:
         self._arm(session.deadline)
 
     def fail(self, end: Close) -> None:
-        """The client broke a protocol: say so in the log, and close."""
+        """Log that the client broke a protocol, and close."""
         if self._session is None:
             return
         log.info("connection closed", sid=self._socket_id, code=end.code, reason=end.reason, address=self.address)
         self.close(end)
 
     def lost(self) -> None:
-        """The transport is gone, and so is the client."""
+        """Forget the client: the transport is gone."""
         self.end()
         self._gateway.forget(self)
 
     def too_large(self) -> None:
-        """A message was so far over the limit that it was not even read."""
+        """Close: a message was so far over the limit that it was not even read."""
         if self._peer is not None:
             self.emit("realtime:error", PayloadTooLarge("The message is too large").as_dict())
         self.fail(MESSAGE_TOO_BIG)
 
     def too_slow(self) -> None:
-        """More is waiting for the client than it may leave unread."""
+        """Cut: more is waiting for the client than it may leave unread."""
         self._metrics.slow_consumers += 1
         limit = self._limits.max_buffered_bytes
         log.warning("slow consumer closed", sid=self._socket_id, limit=limit, address=self.address)
@@ -192,7 +192,7 @@ class Connection:
     # The session
 
     def _after(self, session: Session) -> None:
-        """Do what the session asks for. Any of it may be the end: a full transport ends us while it is written to."""
+        """Do what the session came to. Any of it may be the end: a full transport ends us while it is written to."""
         for packet in session.data_to_send():
             self._transport.send(packet)
         for event in session.events():
@@ -280,7 +280,7 @@ class Connection:
         return self._deadline(session)
 
     def _deadline(self, session: Session) -> float:
-        """The session's, or the end of the client's token, which is on another clock."""
+        """Return the session's, or the end of the client's token, which is on another clock."""
         if self._peer is None or self._peer.identity.expires_at is None:
             return session.deadline
         expires_in = self._peer.identity.expires_at - time.time()
@@ -336,7 +336,7 @@ class Connection:
     # The end
 
     def end(self) -> None:
-        """From here on nothing is received; the transport may still be sending what it has."""
+        """Receive nothing from here on; the transport may still be sending what it has."""
         self._session = None
         self._goodbye()
 

@@ -1,12 +1,12 @@
-"""A new connection, until its first bytes tell what it is: a WebSocket of ours goes to FastWebSocket, all else to uvicorn.
+"""A new connection, until its first bytes show what it is: a WebSocket of ours goes to FastWebSocket, all else to uvicorn.
 
 uvicorn would come to the same end: it reads the request, writes it down again, and has the WebSocket's protocol read that.
 But it makes a crowd of objects for it that refer to each other, and they stay until the garbage collector has looked at
 everything. So only what is whole and in order is taken here, and nothing is refused: whatever else comes is uvicorn's
 business, within the bounds of bounded.py.
 
-A socket that says nothing is closed. uvicorn itself waits for ever for the first request of a connection, and anybody can
-open sockets.
+A silent socket is closed. uvicorn itself waits for ever for the first request of a connection, and anybody can open
+sockets.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class NewConnection(asyncio.Protocol):
         return asking
 
     def shutdown(self) -> None:
-        """uvicorn shuts down."""
+        """Close, unless somebody else has the socket: uvicorn shuts down."""
         if self._transport is not None:
             self._transport.close()
 
@@ -122,7 +122,7 @@ class NewConnection(asyncio.Protocol):
         http.data_received(data)
 
     def tick(self, now: float) -> float | None:
-        """The deadline has come: has the client said anything?"""
+        """Close: the deadline has come, and the client has sent nothing."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
         return None

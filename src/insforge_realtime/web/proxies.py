@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 UNKNOWN = "unknown"
-"""The address of who comes through a UNIX socket."""
+"""The address of whatever comes through a UNIX socket."""
 
 
 class TrustedProxies:
@@ -35,7 +35,7 @@ class TrustedProxies:
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client(self, peer: str, forwarded_for: str) -> str:
-        """The client's address.
+        """Return the client's address.
 
         Args:
             peer: the address of the socket's other end.
@@ -68,7 +68,7 @@ def _without_port(hop: str) -> str:
 
 
 class ForwardedHeaders:
-    """ASGI middleware: sets `client` and `scheme` of a request to what a trusted proxy says.
+    """ASGI middleware: sets `client` and `scheme` of a request to what a trusted proxy reports.
 
     Args:
         app: what it wraps.
@@ -114,5 +114,5 @@ class RootPath:
 
 
 def header_values(scope: Scope, name: bytes) -> list[str]:
-    """What an ASGI scope has of a header."""
+    """Return the values that an ASGI scope has for a header."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]

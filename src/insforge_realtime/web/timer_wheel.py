@@ -1,7 +1,7 @@
 """One timer for the deadlines of all connections: a wheel of quarter-second slots.
 
-A connection's deadline moves often (every pong) and comes up rarely. So it is not moved: the wheel asks at the time it was
-last told, and the connection answers with its next deadline.
+A connection's deadline moves often (every pong) and comes up rarely. So it is not moved: the wheel calls at the time it was
+last told, and the connection returns its next deadline.
 
 Slots end at multiples of a quarter second of the loop's clock, and the wheel turns there and nowhere else: were it to turn a
 quarter second after its last turn, a deadline could wait for nearly two slots.
@@ -24,7 +24,7 @@ class Timed(Protocol):
     """Something with a deadline."""
 
     def tick(self, now: float) -> float | None:
-        """Do what is due at `now`. The next deadline, or None for never."""
+        """Do what is due at `now`, and return the next deadline, or None for never."""
 
 
 class TimerWheel:
@@ -40,7 +40,7 @@ class TimerWheel:
         self._turned_to = self._slot(loop.time())
 
     def schedule(self, timed: Timed, deadline: float) -> None:
-        """Ask `timed` at this time, and from then on whenever it says."""
+        """Call `timed` at this time, and from then on at each deadline that it returns."""
         slot = max(math.ceil(deadline / SLOT_SECONDS), self._turned_to + 1)
         self._slots.setdefault(slot, set()).add(timed)
 
@@ -68,5 +68,5 @@ class TimerWheel:
             self.schedule(timed, deadline)
 
     def _slot(self, time: float) -> int:
-        """How many slots have ended."""
+        """Return how many slots have ended."""
         return math.floor(time / SLOT_SECONDS)

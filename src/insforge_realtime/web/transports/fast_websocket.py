@@ -97,7 +97,7 @@ class FastWebSocket(asyncio.Protocol):
     ) -> None:
         self._endpoint = endpoint
         self._uvicorn: UvicornConfig | None = config
-        """Until the handshake: who else may take over."""
+        """Until the handshake: uvicorn's own protocol may take over."""
         self._state = server_state
         self._app_state: dict[str, Any] | None = app_state
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
@@ -147,7 +147,7 @@ class FastWebSocket(asyncio.Protocol):
         self._endpoint.congestion.drained(self)
 
     def shutdown(self) -> None:
-        """uvicorn shuts down."""
+        """Let nobody in any more, and close every connection: uvicorn shuts down."""
         if self._receiver is None:
             self._transport.close()
         self._endpoint.gateway.shut()
@@ -155,7 +155,7 @@ class FastWebSocket(asyncio.Protocol):
     # The handshake
 
     def _on_head(self, data: bytes) -> None:
-        """uvicorn hands us a request of which it knows no more than that it asks for a WebSocket."""
+        """Read a request of which uvicorn knows no more than that it is for a WebSocket."""
         asking = handshake.read(data)
         if asking is None:
             self._refuse(BAD_REQUEST)
@@ -206,7 +206,7 @@ class FastWebSocket(asyncio.Protocol):
             self._receiver = self._endpoint.gateway.polling_sessions[asked.sid].upgrade(self)
 
     def _hand_on(self, data: bytes) -> None:
-        """A path that is not ours belongs to the ASGI application: let uvicorn's own protocol take over."""
+        """Let uvicorn's own protocol take over: a path that is not ours belongs to the ASGI application."""
         assert self._uvicorn is not None
         self._state.connections.discard(self)
         self._endpoint.admission.sockets.release(self)
@@ -244,7 +244,7 @@ class FastWebSocket(asyncio.Protocol):
         self._end_stream()
 
     def _on_broken(self, broken: Broken) -> None:
-        """The client broke RFC 6455, or our limit: say why before the end."""
+        """Close with the reason: the client broke RFC 6455, or our limit."""
         assert self._receiver is not None
         if not self._said_goodbye:
             if broken.end == MESSAGE_TOO_BIG:
@@ -309,12 +309,12 @@ class FastWebSocket(asyncio.Protocol):
     # Deadlines
 
     def _cut_after(self, seconds: float) -> None:
-        """Whoever does not hang up in time, or does not upgrade, is cut off."""
+        """Cut a client that does not hang up in time, or does not upgrade."""
         self._cut_at = asyncio.get_running_loop().time() + seconds
         self._endpoint.wheel.schedule(self, self._cut_at)
 
     def tick(self, now: float) -> float | None:
-        """The wheel calls this."""
+        """Do what is due; the wheel calls this."""
         if self._cut_at is not None and now >= self._cut_at:
             self.cut()
         return None
@@ -328,7 +328,7 @@ class FastWebSocket(asyncio.Protocol):
             self._transport.write(data)
 
     def _end_stream(self) -> None:
-        """Nothing can be written any more, since the client has said goodbye, or broke the RFC, or was never let in."""
+        """Write nothing any more: the client has said goodbye, or broke the RFC, or was never let in."""
         self._reader = None
         if self._transport.is_closing():
             return
@@ -344,7 +344,7 @@ class FastWebSocket(asyncio.Protocol):
                 self._receiver.end()
 
     def _check_backlog(self) -> None:
-        """Before each write, so that one message is never by itself a backlog."""
+        """Cut a slow client, before each write, so that one message is never by itself a backlog."""
         limit = self._endpoint.limits.max_buffered_bytes
         if limit and self._transport.get_write_buffer_size() > limit and not self._transport.is_closing():
             if self._receiver is None:
@@ -375,6 +375,6 @@ def websocket_class(endpoint: Callable[[], FastEndpoint | None]) -> type[asyncio
             return websocket
 
         def __init__(self, *_: object, **__: object) -> None:
-            """Has been made already."""
+            """Do nothing: `__new__` has made it."""
 
     return RealtimeWebSocket

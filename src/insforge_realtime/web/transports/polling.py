@@ -15,7 +15,7 @@ comes to rest; what it has sent and got until then went over HTTP. On the client
 
 The end. A client that is to come back is refused, once it has got what was left for it, as one whose session is unknown. A
 close packet would say it more politely, but some take it for final: python-socketio does not come back from one. So that is
-for who broke the protocol; and who closed the session itself gets a noop.
+for clients that broke the protocol; and one that closed the session itself gets a noop.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ TEXT = "text/plain; charset=UTF-8"
 
 
 class SessionEnded(Exception):
-    """The client's session is over, and it may begin another."""
+    """Ends a request: the client's session is over, and it may begin another."""
 
 
 class Polling(QueuedTransport):
@@ -178,7 +178,7 @@ class Polling(QueuedTransport):
         """Let a WebSocket take over, with everything that is unsent."""
         self.handed_over, self.attempt = True, None
         self._limiter.release(self)
-        self._readable.set()  # nobody will say so any more, if a body is still being taken in
+        self._readable.set()  # nobody else will, if a body is still being taken in
         self._wake()
         unsent = self._queue.take(inf)
         self._queue.clear()
@@ -204,7 +204,7 @@ class Polling(QueuedTransport):
         return BAD_REQUEST.response()
 
     def poll(self) -> Coroutine[Any, Any, str]:
-        """The answer to a GET, which counts as waiting from this call on, before a POST behind it is looked at.
+        """Return the answer to a GET, which counts as waiting from this call on, before a POST behind it is looked at.
 
         Raises:
             ProtocolError: another one is waiting; the session is closed.
@@ -247,7 +247,7 @@ class Polling(QueuedTransport):
             self._posting = False
 
     def left(self) -> None:
-        """The client hung up while its poll was waiting. After the upgrade, polls are none of the session's business."""
+        """End: the client hung up while its poll was waiting. After the upgrade, polls do not concern it."""
         if not self.handed_over:
             self.cut()
 

@@ -1,4 +1,4 @@
-"""The headers of every HTTP answer of ours, as ASGI middleware: which pages may read it (CORS), and that it is its type.
+"""The headers of every HTTP answer of ours, as ASGI middleware: which pages may read it (CORS), and no sniffing.
 
 Whether a web page may connect at all, admission.py decides; a WebSocket knows nothing of CORS.
 """
@@ -24,7 +24,7 @@ ASKED_FOR = "Access-Control-Request-"
 
 
 class NoSniff:
-    """ASGI middleware: tells browsers to take an answer for nothing else than its Content-Type.
+    """ASGI middleware: tells browsers to take an answer for what its Content-Type names, and nothing else.
 
     Args:
         app: what it wraps.

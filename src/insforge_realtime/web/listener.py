@@ -5,8 +5,8 @@ But it makes a crowd of objects for it that refer to each other, and they stay u
 everything. So only what is whole and in order is taken here, and nothing is refused: whatever else comes is uvicorn's
 business, within the bounds of bounded.py.
 
-A silent socket is closed. uvicorn itself waits for ever for the first request of a connection, and anybody can
-open sockets.
+A silent socket is closed. uvicorn itself waits for ever for the first request of a connection, and anybody can open
+sockets.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class FastWebSocket(asyncio.Protocol):
         self._endpoint.congestion.drained(self)
 
     def shutdown(self) -> None:
-        """Close everything: uvicorn shuts down."""
+        """Let nobody in any more, and close every connection: uvicorn shuts down."""
         if self._receiver is None:
             self._transport.close()
         self._endpoint.gateway.shut()

@@ -247,7 +247,7 @@ class Polling(QueuedTransport):
             self._posting = False
 
     def left(self) -> None:
-        """End: the client hung up while its poll was waiting. After the upgrade, polls are no business of the session."""
+        """End: the client hung up while its poll was waiting. After the upgrade, polls do not concern it."""
         if not self.handed_over:
             self.cut()
 

@@ -297,7 +297,7 @@ class Connection:
             self._settled.set_exception(error)
 
     def _seconds_left(self) -> float | None:
-        """Return the rest of a first connect()'s time, once there is an error to raise then; None is no limit."""
+        """Return the rest of a first connect()'s time, once there is an error to raise then; None for no limit."""
         if self._state.lasting or self.last_error is None:
             return None
         return self._give_up_at - time.monotonic()

@@ -9,7 +9,7 @@ MINUTES ?= 10
 SECONDS ?= 60
 TARGET ?=
 # Workers for the tests: they wait more than they compute.
-WORKERS ?= 3
+WORKERS ?= 4
 # What the tests need of Node.
 JS := tests/e2e/js/node_modules clients/js/dist examples/orders-node/node_modules examples/react-orders/dist \
 	benchmarks/peers/node/node_modules

@@ -236,7 +236,7 @@ async def test_a_server_that_restarts_gets_its_clients_back(demo: str, start: St
             await client.wait_for("connect", 2)
             await until_subscribed(client, CHAT)
         await still_hears_everything_once(alice, demo)
-        assert len(bob.named("said")) == 3
+        assert len(await bob.wait_for("said", 3)) == 3
         await until_present(bob, ALICE, BOB)
 
 

@@ -446,6 +446,19 @@ async def test_a_body_of_a_stranger_is_bounded_too(narrow: Site) -> None:
         assert (await client.post(f'42["x","{"x" * 900_000}"]')).status_code == 200
 
 
+async def test_a_large_message_right_behind_the_end_of_an_upgrade_is_the_authenticated_clients(narrow: Site) -> None:
+    """Client libraries send what has waited in the same write as the `5`."""
+    async with PollingClient(narrow.server.url, somebody()) as client:
+        assert (await client.subscribe("orders"))["ok"]
+        ws = await client.probe()
+        await client.rest()
+        large = '420["realtime:unsubscribe",{"channel":"orders","filler":"' + "x" * 40_000 + '"}]'
+        ws.transport.write(masked_text_frame("5") + masked_text_frame(large))
+        async with asyncio.timeout(10):
+            assert '"ok":true' in str(await ws.recv())
+        await ws.close()
+
+
 async def test_nor_does_a_websocket_that_asks_for_a_session_say_more(narrow: Site) -> None:
     async with PollingClient(narrow.server.url, somebody()) as client:
         socket = await open_websocket(narrow.server.url, client.session)

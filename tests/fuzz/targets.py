@@ -26,15 +26,23 @@ def frame_reader(data: bytes) -> None:
     """WebSocket frames: the same events in one piece as in several."""
     whole, pieces = frames.Reader(MAX_MESSAGE), frames.Reader(MAX_MESSAGE)
     size, stream = _cut(data)
-    events = whole.receive(stream)
+    events = _events(whole, stream)
     found: list[frames.Event] = []
     for start in range(0, len(stream), size):
         if found and isinstance(found[-1], frames.Goodbye | frames.Broken):
             break
-        found += pieces.receive(stream[start : start + size])
+        found += _events(pieces, stream[start : start + size])
     assert found == events
     for event in events:
         assert not isinstance(event, str | bytes) or len(event) <= MAX_MESSAGE
+
+
+def _events(reader: frames.Reader, data: bytes) -> list[frames.Event]:
+    events = reader.receive(data)
+    if reader.postponed:
+        reader.postponed = False
+        events += reader.receive(b"")
+    return events
 
 
 def handshake_request(data: bytes) -> None:

@@ -61,7 +61,7 @@ async def test_every_command_works_behind_it(setup: Setup) -> None:
         (("webhooks", "retry", "--all"), "0 to be sent again"),
         (("webhooks", "cancel", "--all"), "0 cancelled"),
         (("webhooks", "list"), ""),
-        (("check",), "ok     LISTEN works"),
+        (("check",), "ok      LISTEN works"),
     ):
         done = await asyncio.to_thread(command, setup, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -68,6 +68,9 @@ def received(*chunks: bytes, max_size: int | None = None) -> list[Event]:
     reader, events = Reader(max_size), []
     for chunk in chunks:
         events += reader.receive(chunk)
+        if reader.postponed:
+            reader.postponed = False
+            events += reader.receive(b"")
         if events and isinstance(events[-1], Goodbye | Broken):
             break
     return events
@@ -324,3 +327,11 @@ def test_websockets_would_have_read_the_same(whole: list[bytes], places: list[in
 def test_any_bytes_at_all_are_events_and_nothing_is_raised(chunks: list[bytes]) -> None:
     for event in received(*chunks, max_size=1000):
         assert isinstance(event, str | bytes | Ping | Goodbye | Broken)
+
+
+def test_a_message_that_comes_in_one_piece_with_what_raises_the_limit_is_judged_by_the_new_one() -> None:
+    reader = Reader(5)
+    assert reader.receive(masked(frames.TEXT, b"small") + masked(frames.TEXT, b"much larger")) == ["small"]
+    assert reader.postponed
+    reader.max_size = 20
+    assert reader.receive(b"") == ["much larger"]

@@ -65,14 +65,17 @@ class Reader:
     """Reads what one client sends. Pongs are read and forgotten.
 
     Args:
-        max_size: of a message, in bytes; None for no limit. A frame that claims more is not waited for. It may change, with
-            effect from the next call.
+        max_size: of a message, in bytes; None for no limit. A frame that claims more is not waited for. It may change at any
+            time, also by what is done about an event: see `postponed`.
     """
 
-    __slots__ = ("_fragments", "_pending", "_text", "max_size")
+    __slots__ = ("_fragments", "_pending", "_text", "max_size", "postponed")
 
     def __init__(self, max_size: int | None) -> None:
         self.max_size = max_size
+        self.postponed = False
+        """Whether a frame that is too large came in one piece with events before it. These may raise the limit, as an
+        upgrade's end does, so the next call judges it: call `receive(b"")` once the events are handled."""
         self._pending: bytearray | None = None
         """The beginning of a frame that has not arrived completely."""
         self._fragments: bytearray | None = None
@@ -91,8 +94,10 @@ class Reader:
             while end := self._frame(buffer, at, events):
                 at = end
         except _Breach as breach:
-            events.append(Broken(breach.end))
-            at = len(buffer)
+            self.postponed = bool(events) and breach.end is MESSAGE_TOO_BIG
+            if not self.postponed:
+                events.append(Broken(breach.end))
+                at = len(buffer)
         self._keep(buffer, at)
         return events
 

@@ -223,13 +223,19 @@ class FastWebSocket(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         assert self._reader is not None
-        for event in self._reader.receive(data):
-            if isinstance(event, Goodbye):
-                self._on_goodbye(event)
-            elif isinstance(event, Broken):
-                self._on_broken(event)
-            elif not self._said_goodbye:
-                self._on_message(event)
+        reader, events = self._reader, self._reader.receive(data)
+        while events:
+            for event in events:
+                if isinstance(event, Goodbye):
+                    self._on_goodbye(event)
+                elif isinstance(event, Broken):
+                    self._on_broken(event)
+                elif not self._said_goodbye:
+                    self._on_message(event)
+            if not reader.postponed or self._reader is not reader:
+                return
+            reader.postponed = False
+            events = reader.receive(b"")
 
     def _on_message(self, event: str | bytes | Ping) -> None:
         assert self._receiver is not None

@@ -329,8 +329,8 @@ async def hostile(cluster: Cluster) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def mine(url: str) -> AsyncIterator[Any]:
-    """A connection of the test's own, without those defaults."""
-    async with Database(url).connected("the test's") as link:
+    """A connection of the test's own, without those defaults, also while it is opened: the machine may be busy."""
+    async with Database(f"{url}?options=-c%20statement_timeout%3D0").connected("the test's") as link:
         yield link
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,11 +20,12 @@ settings.load_profile("no deadline")
 LONGEST = ("test_soak.py", "test_benchmarks.py")
 """Modules that take minutes: with `--dist worksteal`, what is first begins first, and nobody waits for it at the end."""
 _SLOW = """
-    crash database deliveries doctor_server embedded failover feed feed_fuzz links matching
+    check_messages check_server crash database deliveries embedded failover feed feed_fuzz links matching
     migrate migrate_locks pgbouncer replication terminal two_phase undeliverable
 """
 SLOW = {f"test_{name}.py" for name in _SLOW.split()}
 """Modules in which servers are started, fail and are waited for, many rows written, or a command run for each case."""
+assert {path.name for path in Path(__file__).parent.rglob("test_*.py")} >= SLOW
 
 _state_was_there = STATE_DIR.exists()
 

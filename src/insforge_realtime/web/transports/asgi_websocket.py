@@ -17,6 +17,7 @@ from insforge_realtime.protocol import handshake
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.admission import BAD_REQUEST, Asked
 from insforge_realtime.web.proxies import header_values
+from insforge_realtime.web.transports.endpoint import Endpoint
 from insforge_realtime.web.transports.send_queue import QueuedTransport
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from insforge_realtime.delivery import Congestion
-    from insforge_realtime.web.admission import Admission, Refusal
-    from insforge_realtime.web.connection import MakeConnection
+    from insforge_realtime.web.admission import Refusal
     from insforge_realtime.web.gateway import Gateway, PollingSession
     from insforge_realtime.web.limiters import ConnectionLimiter
     from insforge_realtime.web.limits import Limits
@@ -37,45 +37,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger("insforge_realtime.web")
 
 
-class WebSocketEndpoint:
-    """The ASGI application behind `/socket.io/`, for WebSockets.
+class WebSocketEndpoint(Endpoint):
+    """The ASGI application behind `/socket.io/`, for WebSockets."""
 
-    Args:
-        gateway: the sessions that a WebSocket may take over.
-        admission: who may come in.
-        connect: makes a connection.
-        limits, congestion, wheel: of each WebSocket.
-    """
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        admission: Admission,
-        connect: MakeConnection,
-        limits: Limits,
-        congestion: Congestion,
-        wheel: TimerWheel,
-    ) -> None:
-        self._gateway, self._admission, self._connect = gateway, admission, connect
-        self._limits, self._congestion, self._wheel = limits, congestion, wheel
+    __slots__ = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(scope)
         await receive()
         websocket = AsgiWebSocket(
-            self._gateway, self._admission.sockets, self._limits, self._congestion, self._wheel, receive, send
+            self.gateway, self.admission.sockets, self.limits, self.congestion, self.wheel, receive, send
         )
-        refusal = self._admission.enter(websocket, asked) or self._admission.refusal(asked)
+        refusal = self.admission.enter(websocket, asked) or self.admission.refusal(asked)
         try:
             chosen = handshake.subprotocol(header_values(scope, b"sec-websocket-protocol"))
         except ProtocolError:
             refusal = refusal or BAD_REQUEST
         if refusal is not None:
-            self._admission.sockets.release(websocket)
+            self.admission.sockets.release(websocket)
             await _refuse(scope, send, refusal)
             return
         # Looked up now: the session may end while the server accepts.
-        session = None if asked.sid is None else self._gateway.polling_sessions[asked.sid]
+        session = None if asked.sid is None else self.gateway.polling_sessions[asked.sid]
         await websocket.serve(lambda: self._receiver(websocket, session, asked.address), chosen)
 
     def _receiver(self, websocket: AsgiWebSocket, session: PollingSession | None, address: str) -> Receiver:
@@ -83,7 +66,7 @@ class WebSocketEndpoint:
         if session is not None:
             websocket.cut_after(UPGRADE_SECONDS)
             return session.upgrade(websocket)
-        connection = self._connect(websocket, address)
+        connection = self.connect(websocket, address)
         websocket.send(connection.open_packet())
         return connection
 

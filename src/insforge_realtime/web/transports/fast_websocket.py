@@ -27,6 +27,7 @@ from insforge_realtime.protocol.frames import Broken, Goodbye, Ping, text_frame
 from insforge_realtime.protocol.upgrade import UPGRADE_SECONDS
 from insforge_realtime.web.admission import BAD_REQUEST, Asked, Refusal, log_eviction, origin_of
 from insforge_realtime.web.transport import CLOSE_SECONDS
+from insforge_realtime.web.transports.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,35 +35,18 @@ if TYPE_CHECKING:
     from uvicorn.config import Config as UvicornConfig
     from uvicorn.server import ServerState
 
-    from insforge_realtime.delivery import Congestion
     from insforge_realtime.hub import Batch, Hub
-    from insforge_realtime.web.admission import Admission
-    from insforge_realtime.web.connection import MakeConnection
-    from insforge_realtime.web.gateway import Gateway
-    from insforge_realtime.web.limits import Limits
-    from insforge_realtime.web.timer_wheel import TimerWheel
     from insforge_realtime.web.transport import Receiver
 
 
 @dataclass(frozen=True, slots=True)
-class FastEndpoint:
-    """Where fast WebSockets come in: what all of one server share. Each holds this, in one slot; so does
-    listener.py, which makes them.
+class FastEndpoint(Endpoint):
+    """Where fast WebSockets come in. Each holds this, in one slot; so does listener.py, which makes them.
 
     Args:
-        gateway: the sessions that a WebSocket may take over.
-        admission: who may come in.
-        connect: makes a connection.
-        limits, congestion, wheel: of each WebSocket.
         hub: told of WebSockets that may be written to at once, or no longer.
     """
 
-    gateway: Gateway
-    admission: Admission
-    connect: MakeConnection
-    limits: Limits
-    congestion: Congestion
-    wheel: TimerWheel
     hub: Hub
 
     def asked(self, request: handshake.Request, transport: asyncio.BaseTransport) -> Asked:

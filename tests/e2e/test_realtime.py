@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -40,6 +41,12 @@ from support.servers import SECRET, token
 from support.wire import Refused, WireClient
 
 TOKEN = {"token": token(BOB)}
+
+
+@pytest.fixture(autouse=True)
+def logging_is_nobodys_yet() -> None:
+    """As in a process that has just begun: structlog's own capture of logs, in a test before, leaves it configured."""
+    structlog.reset_defaults()
 
 
 def websocket_url(address: str, path: str = "") -> str:
